@@ -1,0 +1,1 @@
+"""From prompts to answers: embed, prune, prefill, prune, prefill, decode."""

@@ -1,0 +1,82 @@
+"""A VLM's language model, run a span of layers at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
+
+from sts_cli.engine.attention import Observer
+from sts_cli.engine.tokens import Tokens
+
+MASKS = {
+    "full_attention": create_causal_mask,
+    "sliding_attention": create_sliding_window_causal_mask,
+}
+
+
+class Decoder:
+    """The layers of a transformers text model, called in our own order, unchanged."""
+
+    def __init__(self, text: nn.Module):
+        self.text: Any = text
+        self.config = self.text.config
+        self.layers = self.text.layers
+        self.norm = self.text.norm
+        kinds = getattr(self.config, "layer_types", None)
+        self.kinds = list(kinds) if kinds else ["full_attention"] * len(self.layers)
+
+    def cache(self) -> Cache:
+        """An empty KV cache. Its layers may come to hold different numbers of tokens."""
+        return DynamicCache(config=self.config)
+
+    def run(
+        self,
+        tokens: Tokens,
+        span: range,
+        cache: Cache,
+        mask: Tensor | None = None,
+        observer: Observer | None = None,
+    ) -> Tokens:
+        """`tokens` after the layers `span`.
+
+        `mask` [B, cached + L] covers the tokens that `cache` holds for these layers too; `observer`
+        watches the last layer of the span.
+        """
+        if not span:
+            return tokens
+        mask = tokens.mask if mask is None else mask
+        hidden = tokens.hidden
+        first: dict[str, int] = {}
+        for layer in span:
+            first.setdefault(self.kinds[layer], layer)
+        masks = {
+            kind: self.causal(kind, tokens, mask, cache, layer) for kind, layer in first.items()
+        }
+        rotations = {kind: self.rotation(kind, hidden, tokens.positions) for kind in first}
+        for layer in span:
+            kind = self.kinds[layer]
+            hidden = self.layers[layer](
+                hidden,
+                attention_mask=masks[kind],
+                position_embeddings=rotations[kind],
+                past_key_values=cache,
+                observer=observer if layer == span[-1] else None,
+            )
+            if layer < len(tokens.residuals):
+                hidden = hidden + tokens.residuals[layer]
+        return replace(tokens, hidden=hidden)
+
+    def causal(self, kind: str, tokens: Tokens, mask: Tensor, cache: Cache, layer: int) -> Any:
+        """The attention mask for layers of this kind, sized on `layer`'s part of the cache.
+
+        No position ids: gaps in them would be read as the borders of packed sequences.
+        """
+        return MASKS[kind](self.config, tokens.hidden, mask, cache, layer_idx=layer)
+
+    def rotation(self, kind: str, hidden: Tensor, positions: Tensor) -> Any:
+        """RoPE's cosines and sines at `positions` [P, B, L]."""
+        return self.text.rotary_emb(hidden, positions[0] if len(positions) == 1 else positions)

@@ -1,0 +1,200 @@
+"""The engine: from prompts to generated tokens, with visual tokens pruned on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from sts_cli.engine.attention import Observer
+from sts_cli.engine.clock import Clock
+from sts_cli.engine.penalties import penalties
+from sts_cli.engine.selection import Choices, semantics_mask, structure_mask, visual_counts
+from sts_cli.engine.tokens import Tokens, text
+from sts_cli.errors import ProfileError
+from sts_cli.families import family_of
+from sts_cli.families.default import Encoded, Pixels, Prompt
+from sts_cli.profile import Profile
+
+if TYPE_CHECKING:
+    from sts_cli.loading import Loaded
+
+MAX_NEW_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What became of one prompt. Seconds are those of its whole batch."""
+
+    ids: tuple[int, ...]  # generated, without the token that ended them
+    finish: Literal["stop", "length"]
+    visual: int
+    structure: int
+    semantics: int
+    text: int  # prompt tokens that are not visual
+    select: float
+    prefill: float
+    decode: float
+
+
+class Engine:
+    """A loaded model, ready to answer under any profile."""
+
+    def __init__(self, loaded: Loaded):
+        model = loaded.model
+        self.name = loaded.name
+        self.family = family_of(model, loaded.processor)
+        self.decoder = self.family.decoder
+        self.layers = len(self.decoder.layers)
+        self.clock = Clock(model.device)
+        self.penalties = penalties(model.generation_config)
+        ends = model.generation_config.eos_token_id
+        self.ends = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        self.max_new_tokens = model.generation_config.max_new_tokens or MAX_NEW_TOKENS
+
+    def check(self, profile: Profile) -> None:
+        """Raise ProfileError for a profile that this model cannot honour."""
+        if profile.semantics is not None and profile.cut(self.layers) >= self.layers:
+            raise ProfileError(
+                f"Profile '{profile.name}': depth {profile.semantics.depth:g} leaves none of the "
+                f"{self.layers} layers of '{self.name}' after the cut. "
+                f"Use a depth below {(self.layers - 0.5) / self.layers:.2f}."
+            )
+
+    @torch.inference_mode()
+    def encode(self, pixels: Sequence[Pixels]) -> tuple[list[Encoded], float]:
+        """The images' visual tokens, and the seconds that took."""
+        started = self.clock()
+        encoded = self.family.encode(pixels) if pixels else []
+        return encoded, self.clock() - started
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        profile: Profile,
+        *,
+        max_new_tokens: int | None = None,
+        choices: Choices | None = None,
+        on_ids: Callable[[Sequence[int]], None] | None = None,
+    ) -> list[Generation]:
+        """Answer a batch of prompts greedily. `on_ids` hears the first prompt's ids as they come.
+
+        Stage 1 runs before the language model, stage 2 after its first `profile.cut` layers; the
+        layers below and above the cut hold different tokens in their caches from then on.
+        """
+        choices = choices or Choices()
+        limit = max_new_tokens or self.max_new_tokens
+        cut = profile.cut(self.layers)
+        spans = [range(cut), range(cut, self.layers)]
+        started = self.clock()
+        tokens = self.family.embed(prompts)
+        visual = visual_counts(tokens)
+        words = (tokens.mask & ~tokens.visual).sum(1).tolist()
+        position = tokens.positions.amax((0, 2)) + 1  # [B]; of the unpruned prompt
+        axes = len(tokens.positions)
+
+        selecting = self.clock()
+        if profile.structure is not None:
+            tokens = tokens.keep(structure_mask(tokens, prompts, profile.structure, choices))
+        select = self.clock() - selecting
+        structure = visual_counts(tokens)
+
+        cache = self.decoder.cache()
+        masks = [tokens.mask]
+        observer = None
+        if profile.semantics is not None:
+            observer = self._observer(tokens, profile.semantics.options)
+        tokens = self.decoder.run(tokens, spans[0], cache, observer=observer)
+        if profile.semantics is not None and observer is not None and observer.scores is not None:
+            selecting = self.clock()
+            counts = [[len(image.features) for image in prompt.images] for prompt in prompts]
+            tokens = tokens.keep(semantics_mask(tokens, observer.scores, counts, profile.semantics))
+            select += observer.seconds + self.clock() - selecting
+        masks.append(tokens.mask)
+        semantics = visual_counts(tokens)
+        tokens = self.decoder.run(tokens, spans[1], cache)
+        logits = self.family.logits(tokens.hidden)
+        prefilled = self.clock()
+
+        done = self._decode(prompts, logits, spans, cache, masks, position, axes, limit, on_ids)
+        decode = self.clock() - prefilled
+        return [
+            Generation(
+                ids=tuple(ids),
+                finish=finish,
+                visual=visual[row],
+                structure=structure[row],
+                semantics=semantics[row],
+                text=words[row],
+                select=select,
+                prefill=prefilled - started - select,
+                decode=decode,
+            )
+            for row, (ids, finish) in enumerate(done)
+        ]
+
+    def _observer(self, tokens: Tokens, options: Any) -> Observer:
+        """Watches the rows of the instruction: all of its words, or the last one."""
+        rows = tokens.instruction
+        if options.get("rows") == "last":
+            rows = torch.zeros_like(rows)
+            rows[:, -1] = True  # rows are packed right
+        return Observer(rows, options.get("heads", "mean"), self.clock)
+
+    def _decode(
+        self,
+        prompts: Sequence[Prompt],
+        logits: Tensor,
+        spans: list[range],
+        cache: Any,
+        masks: list[Tensor],
+        position: Tensor,
+        axes: int,
+        limit: int,
+        on_ids: Callable[[Sequence[int]], None] | None,
+    ) -> list[tuple[list[int], Literal["stop", "length"]]]:
+        """Greedy decoding; a row that has finished leaves the batch and its cache."""
+        answers: list[list[int]] = [[] for _ in prompts]
+        finish: list[Literal["stop", "length"]] = ["length" for _ in prompts]
+        rows = list(range(len(prompts)))
+        while True:
+            if self.penalties:
+                logits = self._penalise(logits, [[*prompts[r].ids, *answers[r]] for r in rows])
+            best = logits.argmax(-1)  # [B]
+            stay: list[int] = []
+            for index, (row, token) in enumerate(zip(rows, best.tolist(), strict=True)):
+                if token in self.ends:
+                    finish[row] = "stop"
+                    continue
+                answers[row].append(token)
+                if row == 0 and on_ids is not None:
+                    on_ids(answers[row])
+                if len(answers[row]) < limit:
+                    stay.append(index)
+            if not stay:
+                return list(zip(answers, finish, strict=True))
+            if len(stay) < len(rows):
+                index = torch.tensor(stay, device=best.device)
+                cache.batch_select_indices(index)
+                masks = [mask[index] for mask in masks]
+                best, position = best[index], position[index]
+                rows = [rows[i] for i in stay]
+            tokens = text(self.family.embedding(best[:, None]), position.expand(axes, -1))
+            for number, span in enumerate(spans):
+                masks[number] = torch.cat([masks[number], tokens.mask], dim=1)
+                tokens = self.decoder.run(tokens, span, cache, masks[number])
+            logits = self.family.logits(tokens.hidden)
+            position = position + 1
+
+    def _penalise(self, logits: Tensor, histories: list[list[int]]) -> Tensor:
+        """The logits after the model's own penalties, which look at each row's own tokens."""
+        return torch.cat(
+            [
+                self.penalties(torch.tensor([history], device=logits.device), row[None])
+                for history, row in zip(histories, logits.float(), strict=True)
+            ]
+        )

@@ -1,0 +1,84 @@
+"""The images of a run: each distinct one preprocessed and encoded once, while it is remembered."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from time import perf_counter
+from typing import Any
+
+from PIL import Image
+
+from sts_cli.engine.engine import Engine
+from sts_cli.families.default import Encoded, Pixels
+
+REMEMBERED_BYTES = 256 << 20  # features of images that later questions may ask about
+
+
+class Picture:
+    """One distinct image on its way: pixels from a worker thread, then features."""
+
+    def __init__(self, pixels: Future[tuple[Pixels, float]]):
+        self._pixels = pixels
+        self.encoded: Encoded | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self._pixels.done()
+
+    @property
+    def pixels(self) -> Pixels:
+        """Waits for the worker thread; raises what preprocessing raised."""
+        return self._pixels.result()[0]
+
+    @property
+    def seconds(self) -> float:
+        """What preprocessing took."""
+        return self._pixels.result()[1]
+
+
+class Images:
+    """Pictures by the digest of their content, the least recently asked for forgotten first."""
+
+    def __init__(self, engine: Engine, pool: Executor):
+        self.engine = engine
+        self.pool = pool
+        self._known: OrderedDict[str, Picture] = OrderedDict()
+
+    def expect(self, digest: str, image: Image.Image) -> tuple[Picture, bool]:
+        """The picture of this content, and whether it is new; a new one starts preprocessing."""
+        known = self._known.get(digest)
+        if known is not None:
+            self._known.move_to_end(digest)
+            return known, False
+        picture = Picture(self.pool.submit(_preprocess, self.engine.family, image))
+        self._known[digest] = picture
+        return picture, True
+
+    def encode(self, pictures: Sequence[Picture]) -> float:
+        """Give every picture its features; returns the seconds that the new ones took."""
+        new = list(dict.fromkeys(one for one in pictures if one.encoded is None))
+        encoded, seconds = self.engine.encode([one.pixels for one in new])
+        for one, features in zip(new, encoded, strict=True):
+            one.encoded = features
+        self._forget()
+        return seconds
+
+    def _forget(self) -> None:
+        sizes = {
+            digest: 0 if one.encoded is None else one.encoded.features.nbytes
+            for digest, one in self._known.items()
+        }
+        total = sum(sizes.values())
+        for digest, size in sizes.items():
+            if total <= REMEMBERED_BYTES:
+                return
+            del self._known[digest]
+            total -= size
+
+
+def _preprocess(family: Any, image: Image.Image) -> tuple[Pixels, float]:
+    started = perf_counter()
+    pixels = family.pixels(image)
+    return pixels, perf_counter() - started

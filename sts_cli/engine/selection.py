@@ -1,0 +1,87 @@
+"""From a profile's stage to a keep mask over a batch of tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from sts_cli import pruning
+from sts_cli.engine.tokens import Tokens
+from sts_cli.families.default import Encoded, Prompt
+from sts_cli.profile import Semantics, Structure, kept
+
+FLOOR = 0.25  # of an image's proportional share in stage 2, so that none loses every token
+
+
+class Choices:
+    """Stage 1's choice for each image, made once: it does not depend on the question."""
+
+    def __init__(self) -> None:
+        self._made: WeakKeyDictionary[Encoded, dict[str, Tensor]] = WeakKeyDictionary()
+
+    def of(self, image: Encoded, stage: Structure) -> Tensor:
+        """Sorted indices of the image's visual tokens that the stage keeps."""
+        made = self._made.setdefault(image, {})
+        key = repr(stage)
+        if key not in made:
+            count = kept(stage.keep, len(image.features))
+            choose = pruning.function(stage.method)
+            made[key] = choose(image.features, image.grid, count, **stage.options)
+        return made[key]
+
+
+def structure_mask(
+    tokens: Tokens, prompts: Sequence[Prompt], stage: Structure, choices: Choices
+) -> Tensor:
+    """[B, L] bool: all text, and of every image what stage 1 keeps of it."""
+    keep = tokens.mask & ~tokens.visual
+    for row, prompt in enumerate(prompts):
+        for number, image in enumerate(prompt.images):
+            where = (tokens.image[row] == number).nonzero()[:, 0]
+            keep[row, where[choices.of(image, stage)]] = True
+    return keep
+
+
+def semantics_mask(
+    tokens: Tokens, scores: Tensor, counts: Sequence[Sequence[int]], stage: Semantics
+) -> Tensor:
+    """[B, L] bool: all text, and of every row's visual tokens what stage 2 keeps.
+
+    `scores` [B, L] is the attention that the instruction paid; `counts` gives each row's images'
+    numbers of visual tokens before any pruning, which the stage's share is a share of.
+    """
+    keep = tokens.mask & ~tokens.visual
+    choose = pruning.function(stage.method)
+    for row, images in enumerate(counts):
+        where = tokens.visual[row].nonzero()[:, 0]
+        budgets = [kept(stage.keep, count) for count in images]
+        budget = min(sum(budgets), len(where))
+        values = scores[row, where]
+        if len(images) > 1:
+            values = with_floors(values, tokens.image[row, where], budgets)
+        chosen = choose(values, tokens.grid[row, where], budget, **stage.options)
+        keep[row, where[chosen]] = True
+    return keep
+
+
+def with_floors(scores: Tensor, image: Tensor, budgets: Sequence[int]) -> Tensor:
+    """`scores` [N], raised above all others for the best few tokens of each image.
+
+    `image` [N] says which image a token shows. Each keeps at least `FLOOR` of its budget.
+    """
+    raised = scores.clone()
+    lift = scores.max() - scores.min() + 1
+    for number, budget in enumerate(budgets):
+        own = (image == number).nonzero()[:, 0]
+        best = scores[own].argsort(descending=True, stable=True)[: math.ceil(FLOOR * budget)]
+        raised[own[best]] += lift
+    return raised
+
+
+def visual_counts(tokens: Tokens) -> list[int]:
+    """Visual tokens in each row."""
+    return torch.as_tensor(tokens.visual.sum(1)).tolist()

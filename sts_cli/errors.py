@@ -1,0 +1,32 @@
+"""What a user can act on. Every message says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class StsError(Exception):
+    """Stops the run before anything was answered: exit code 2, one message, no traceback."""
+
+
+class ProfileError(StsError):
+    """A profile that does not exist, cannot be read, or that the model cannot honour."""
+
+
+class ModelError(StsError):
+    """A model that cannot be found, loaded, or pruned."""
+
+
+class InputError(StsError):
+    """A question file, folder or image that cannot be read at all."""
+
+
+class OutputError(StsError):
+    """An output file that cannot be written, or that belongs to another run."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,1 @@
+"""What proves that answers stayed right: the built-in suite and its measures."""

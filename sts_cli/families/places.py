@@ -1,0 +1,60 @@
+"""Where visual tokens lie in their image, for the layouts that families use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def raster(rows: int, columns: int) -> Tensor:
+    """[rows * columns, 2]: cell centres of a grid in reading order, each coordinate in 0..1."""
+    down = (torch.arange(rows) + 0.5) / rows
+    across = (torch.arange(columns) + 0.5) / columns
+    return torch.cartesian_prod(down, across)
+
+
+def shape_of(cells: int, size: tuple[int, int], gap: int = 0) -> tuple[int, int]:
+    """Rows and columns with `rows * (columns + gap) == cells`, as near to the image's shape as
+    can be. `size` is width and height in pixels; `gap` counts extra tokens at each row's end."""
+    width, height = size
+    fits = [
+        (rows, cells // rows - gap)
+        for rows in range(1, cells + 1)
+        if cells % rows == 0 and cells // rows > gap
+    ]
+    target = width / height
+    return min(fits, key=lambda fit: abs(torch.log(torch.tensor(fit[1] / fit[0] / target)).item()))
+
+
+def square_tiles(count: int, per_tile: int, size: tuple[int, int]) -> Tensor:
+    """[count, 2] for an image cut into equal tiles of `per_tile` tokens each.
+
+    Several tiles lie in a grid of the image's shape and are followed by one tile of the whole
+    image (Idefics3, SmolVLM, InternVL).
+    """
+    tiles = max(1, count // per_tile)
+    side = round(per_tile**0.5)
+    inside = raster(side, side) if side * side == per_tile else raster(*shape_of(per_tile, size))
+    if tiles == 1 or count % per_tile:
+        return inside if len(inside) == count else raster(*shape_of(count, size))
+    rows, columns = shape_of(tiles - 1, size)
+    corners = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))  # [tiles - 1, 2]
+    scale = torch.tensor([rows, columns])
+    parts = ((corners[:, None] + inside) / scale).flatten(0, 1)
+    return torch.cat([parts, inside])
+
+
+def with_newlines(count: int, base: int, size: tuple[int, int]) -> Tensor:
+    """[count, 2] for `base` tokens of the whole image, then rows that end in a newline token
+    (LLaVA-NeXT, LLaVA-OneVision)."""
+    side = round(base**0.5)
+    whole = raster(side, count // side) if count <= base else raster(side, base // side)
+    rest = count - len(whole)
+    if rest <= 0:
+        return whole[:count]
+    if rest == 1:  # a single newline after the whole image
+        return torch.cat([whole, torch.tensor([[1.0, 1.0]])])
+    rows, columns = shape_of(rest, size, gap=1)
+    parts = raster(rows, columns).view(rows, columns, 2)
+    ends = torch.stack([parts[:, 0, 0], torch.ones(rows)], dim=-1)[:, None]
+    return torch.cat([whole, torch.cat([parts, ends], dim=1).flatten(0, 1)])

@@ -1,0 +1,168 @@
+"""What goes in and what comes out: frozen records, standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+ProblemKind = Literal[
+    "image_missing",
+    "image_unreadable",
+    "image_too_large",
+    "row_invalid",
+    "out_of_memory",
+    "internal",
+]
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why one row has no answer."""
+
+    kind: ProblemKind
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question about one or more images: a row of the input.
+
+    A row that could not be read is an Item too, with its `problem`, so that every input row
+    ends as exactly one output row.
+    """
+
+    id: str
+    images: tuple[str, ...] = ()  # as the user wrote them
+    question: str = ""
+    folder: Path = Path()  # what relative image names are relative to
+    answers: tuple[str, ...] = ()  # accepted answers, for evaluation
+    extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    problem: Problem | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(self.folder / name for name in self.images)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """Tokens of one question; `average` is the mean number of visual tokens over layers."""
+
+    visual: int  # from the encoder
+    structure: int  # left after stage 1: what the lower layers of the language model see
+    semantics: int  # left after stage 2: what the upper layers see
+    average: float
+    text: int
+    generated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Wall seconds of one question's phases; in a batch, the seconds its rows shared.
+
+    `total` is the sum of the phases, `first_token` the part of it until the first token is known.
+    An image that was encoded for an earlier question costs this one nothing: encode is 0.
+    """
+
+    image: float
+    encode: float
+    select: float
+    prefill: float
+    decode: float
+    first_token: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How a pruned answer compares with the unpruned answer to the same question."""
+
+    full: Answer
+    agree: bool
+    similarity: float  # token F1, 0..1
+    speedup_prefill: float
+    speedup_total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one Item: a text, or the problem that prevented it."""
+
+    item: Item
+    model: str
+    profile: str
+    text: str | None = None
+    tokens: TokenCounts | None = None
+    seconds: Seconds | None = None
+    rows: int = 1  # questions in the batch that shared the seconds
+    finish: Literal["stop", "length"] | None = None
+    problem: Problem | None = None
+    comparison: Comparison | None = None
+
+
+def answer_row(answer: Answer) -> dict[str, Any]:
+    """The answer as one JSON object, the output row of the command-line contract."""
+    item = answer.item
+    row: dict[str, Any] = {
+        "id": item.id,
+        "image": item.images[0] if len(item.images) == 1 else list(item.images) or None,
+        "question": item.question or None,
+        **_measured(answer),
+        "model": answer.model,
+        "profile": answer.profile,
+        "rows": answer.rows,
+        "finish": answer.finish,
+        "error": None
+        if answer.problem is None
+        else {"kind": answer.problem.kind, "message": answer.problem.message},
+        "extra": dict(item.extra),
+    }
+    if item.answers:
+        row["expected"] = list(item.answers)
+    if answer.comparison is not None:
+        versus = answer.comparison
+        row["full"] = _measured(versus.full)
+        row["agree"] = versus.agree
+        row["similarity"] = round(versus.similarity, 4)
+        row["speedup"] = {
+            "prefill": round(versus.speedup_prefill, 3),
+            "total": round(versus.speedup_total, 3),
+        }
+    return row
+
+
+def _measured(answer: Answer) -> dict[str, Any]:
+    """Answer, tokens and seconds: the part of a row that a comparison repeats for `full`."""
+    tokens, seconds = answer.tokens, answer.seconds
+    return {
+        "answer": answer.text,
+        "tokens": None
+        if tokens is None
+        else {
+            "visual": tokens.visual,
+            "structure": tokens.structure,
+            "semantics": tokens.semantics,
+            "average": round(tokens.average, 2),
+            "text": tokens.text,
+            "generated": tokens.generated,
+        },
+        "seconds": None
+        if seconds is None
+        else {
+            name: round(getattr(seconds, name), 6)
+            for name in (
+                "image",
+                "encode",
+                "select",
+                "prefill",
+                "decode",
+                "first_token",
+                "total",
+            )
+        },
+    }
