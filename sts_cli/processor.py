@@ -57,7 +57,7 @@ def without_video(kind: Any) -> Any:
         return [name for name in kind.get_attributes() if name != "video_processor"]
 
     def arguments(cls: Any, *args: Any, **kwargs: Any) -> list[Any]:
-        parts = super(pictures, cls)._get_arguments_from_pretrained(*args, **kwargs)
+        parts = kind._get_arguments_from_pretrained.__func__(cls, *args, **kwargs)
         return [*parts[:place], None, *parts[place:]]
 
     members = {
@@ -65,5 +65,4 @@ def without_video(kind: Any) -> Any:
         "get_attributes": classmethod(attributes),
         "_get_arguments_from_pretrained": classmethod(arguments),
     }
-    pictures = type(kind.__name__, (kind,), members)
-    return pictures
+    return type(kind.__name__, (kind,), members)

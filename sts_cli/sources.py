@@ -1,0 +1,108 @@
+"""Where a model comes from: the demo, a folder, or the Hugging Face hub. No torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from sts_cli import hub
+from sts_cli.checkpoint import Checkpoint, examine
+from sts_cli.errors import ModelError, did_you_mean
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model that was found, and checked as far as that goes without loading it."""
+
+    name: str  # as the user wrote it
+    kind: Literal["demo", "folder", "hub"]
+    checkpoint: Checkpoint | None  # None: on the hub, not here yet
+
+    @property
+    def path(self) -> Path | None:
+        return None if self.checkpoint is None else self.checkpoint.folder
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """A model that is on this machine, or the reason why it cannot be used."""
+
+    name: str
+    source: Source | None
+    problem: str | None = None
+
+
+def find(model: str | None = None) -> Source:
+    """The source of `model`; without one, of $STS_MODEL; without that, of the demo.
+
+    Takes milliseconds. Raises ModelError: one sentence that says what to do.
+    """
+    name = model or os.environ.get("STS_MODEL") or DEMO
+    if name == DEMO:
+        return Source(name, "demo", examine(demo_folder()))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return Source(name, "folder", examine(folder))
+    if folder.exists():
+        raise ModelError(f"{name} is a file; give the folder of the model.")
+    if not hub.is_hub_id(name):
+        raise ModelError(
+            f"No model '{name}': not a folder, and a hub id looks like organisation/model. "
+            f"Known here: {', '.join(known())}.{did_you_mean(name, known())}"
+        )
+    snapshot = hub.cached(name)
+    if snapshot is not None and hub.has_weights(snapshot):
+        return Source(name, "hub", examine(snapshot))
+    if folder.parent.is_dir():
+        beside = [str(path) for path in sorted(folder.parent.iterdir()) if path.is_dir()]
+        raise ModelError(f"No folder '{name}'.{did_you_mean(name, beside)}")
+    if hub.is_offline():
+        part = "only partly in the cache" if snapshot else "not in the cache"
+        raise ModelError(
+            f"'{name}' is {part} ({hub.cache_folder()}), and HF_HUB_OFFLINE forbids to fetch it. "
+            f"Known here: {', '.join(known())}.{did_you_mean(name, known())}"
+        )
+    return Source(name, "hub", None)
+
+
+def fetched(source: Source, say: Callable[[str], None]) -> Source:
+    """`source` with its files on this machine, downloaded if they were not; `say` tells so."""
+    if source.checkpoint is not None:
+        return source
+    return replace(source, checkpoint=examine(hub.fetch(source.name, say)))
+
+
+def demo_folder() -> Path:
+    """The demo model's files inside the package."""
+    folder = Path(str(files("sts_cli"))) / "demo"
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            "This installation has no demo model; reinstall sts-cli, or give --model a folder or "
+            "a hub id."
+        )
+    return folder
+
+
+def known() -> list[str]:
+    """The names of models on this machine that `find` takes, whether or not they work."""
+    wished = os.environ.get("STS_MODEL")
+    return list(dict.fromkeys([DEMO, *([wished] if wished else []), *hub.cached_ids()]))
+
+
+def usable() -> list[Usable]:
+    """Every model on this machine: the demo, $STS_MODEL, and vision models in the hub cache."""
+    listed = []
+    for name in known():
+        try:
+            source = find(name)
+        except ModelError as error:
+            listed.append(Usable(name, None, str(error)))
+        else:
+            listed.append(Usable(name, source))
+    return listed
