@@ -1,0 +1,34 @@
+# make demo: run the main job on the model that ships with the package
+# make test: lint, types, tests
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types tests fix clean
+
+demo: .venv/installed
+	$(BIN)/sts ask samples/sign.png "what is on the sign?"
+	$(BIN)/sts batch samples/questions.jsonl --profile aggressive --compare
+
+test: lint types tests
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed
+	$(BIN)/mypy
+
+tests: .venv/installed
+	$(BIN)/python -m pytest
+
+fix: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache

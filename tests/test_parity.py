@@ -1,0 +1,195 @@
+"""The unpruned model is the oracle: stated once, held by every family."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import tiny
+import torch
+
+from sts_cli.engine.attention import NAME, Observer
+from sts_cli.engine.engine import Engine
+from sts_cli.engine.selection import Choices, semantics_mask, structure_mask, visual_counts
+from sts_cli.families.default import Pixels, Prompt
+from sts_cli.profile import Profile, Semantics, Structure
+
+OFF = Profile("off")
+BOTH = Profile(
+    "both", structure=Structure("repulsion", 0.5), semantics=Semantics("instruction", 0.5, 0.25)
+)
+NEW = 6
+
+
+class Subject:
+    """One family's tiny model, its engine, and four questions, as prompts and as inputs."""
+
+    def __init__(self, family: str, dtype: torch.dtype = torch.float32):
+        self.family = family
+        self.model = tiny.build(family, dtype=dtype)
+        self.model.set_attn_implementation({"text_config": NAME})
+        tile = 4 if family in ("internvl", "gemma3", "smolvlm", "idefics3") else None
+        processor = SimpleNamespace(tokenizer=SimpleNamespace(), image_seq_length=tile)
+        self.loaded = SimpleNamespace(model=self.model, processor=processor, name=family)
+        self.engine = Engine(self.loaded)
+
+    def inputs(self, rows: tuple[int, ...], images: int = 1) -> dict[str, torch.Tensor]:
+        return tiny.batch(self.family, self.model, rows, images)
+
+    def prompts(self, rows: tuple[int, ...], images: int = 1) -> list[Prompt]:
+        made = []
+        for row in rows:
+            seen = [tiny.picture(self.family, 10 * row + place) for place in range(images)]
+            pixels = []
+            for one in seen:
+                inputs = tiny.together(self.family, [[one]])
+                count = sum(tiny.placeholders(self.family, self.model, one))
+                pixels.append(Pixels(inputs, "", count, (tiny.SIDE, tiny.SIDE)))
+            ids = tiny.prompt(self.family, self.model, row, seen).tolist()
+            made.append(Prompt(ids, tuple(self.engine.encode(pixels)[0])))
+        return made
+
+    def answers(self, rows: tuple[int, ...], profile: Profile, images: int = 1) -> list[tuple]:
+        found = self.engine.generate(self.prompts(rows, images), profile, max_new_tokens=NEW)
+        return [one.ids for one in found]
+
+
+@pytest.fixture(scope="module", params=tiny.FAMILIES)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    return Subject(request.param)
+
+
+def test_off_equals_generate(subject: Subject):
+    rows = (0, 1, 2)
+    inputs = subject.inputs(rows)
+    expected = subject.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+    expected = expected[:, inputs["input_ids"].shape[1] :].tolist()
+    assert subject.answers(rows, OFF) == [tuple(ids) for ids in expected]
+
+
+@pytest.mark.parametrize("profile", [OFF, BOTH], ids=lambda profile: profile.name)
+def test_a_batch_equals_its_rows_alone(subject: Subject, profile: Profile):
+    rows = (0, 1, 2, 3)
+    assert subject.answers(rows, profile) == [subject.answers((r,), profile)[0] for r in rows]
+
+
+def test_keeping_everything_equals_off_at_any_depth(subject: Subject):
+    rows = (0, 1)
+    expected = subject.answers(rows, OFF)
+    for depth in (0.2, 0.5, 0.8):
+        everything = Profile(
+            "all",
+            structure=Structure("repulsion", 1.0),
+            semantics=Semantics("instruction", depth, 1.0),
+        )
+        assert subject.answers(rows, everything) == expected
+
+
+def test_pruning_equals_masking_the_same_tokens(subject: Subject):
+    """Dropping tokens gives what the whole model gives when nobody may attend to them.
+
+    The oracle keeps all tokens and masks: below the cut those that stage 1 dropped, above it
+    those that stage 2 dropped too. And the cache holds only what the budgets say.
+    """
+    engine, decoder = subject.engine, subject.engine.decoder
+    prompts = subject.prompts((0, 1))
+    counts = [[len(image.features) for image in prompt.images] for prompt in prompts]
+    cut = BOTH.cut(engine.layers)
+    with torch.inference_mode():
+        full = engine.family.embed(prompts)
+        first = structure_mask(full, prompts, BOTH.structure, Choices())
+        pruned, cache = full.keep(first), decoder.cache()
+        observer = Observer(pruned.instruction)
+        pruned = decoder.run(pruned, range(cut), cache, observer=observer)
+        second = semantics_mask(pruned, observer.scores, counts, BOTH.semantics)
+        kept_positions = [pruned.positions[:, row, second[row]] for row in range(2)]
+        pruned = pruned.keep(second)
+        pruned = decoder.run(pruned, range(cut, engine.layers), cache)
+
+        masked, oracle_cache = replace(full, mask=first), decoder.cache()
+        masked = decoder.run(masked, range(cut), oracle_cache)
+        both = torch.zeros_like(first)
+        for row in range(2):  # stage 2 chose among the packed tokens: find them again
+            where = first[row].nonzero()[:, 0]
+            both[row, where[second[row][-len(where) :]]] = True
+            assert torch.equal(full.positions[:, row, both[row]], kept_positions[row])
+        masked = decoder.run(replace(masked, mask=both), range(cut, engine.layers), oracle_cache)
+        expected = engine.family.logits(masked.hidden)
+        found = engine.family.logits(pruned.hidden)
+    text = [int((full.mask & ~full.visual)[row].sum()) for row in range(2)]
+    budgets = [BOTH.budget(sum(row)) for row in counts]
+    lower, upper = (
+        max(t + b[stage] for t, b in zip(text, budgets, strict=True)) for stage in (0, 1)
+    )
+    lengths = [layer.keys.shape[-2] for layer in cache.layers]
+    assert lengths == [lower] * cut + [upper] * (engine.layers - cut)
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_observed_scores_equal_eager_attention(subject: Subject):
+    engine, decoder = subject.engine, subject.engine.decoder
+    layer = 2
+    with torch.inference_mode():
+        tokens = engine.family.embed(subject.prompts((0, 1)))
+        observer = Observer(tokens.instruction)
+        decoder.run(tokens, range(layer + 1), decoder.cache(), observer=observer)
+        subject.model.set_attn_implementation("eager")
+        try:
+            inputs = subject.inputs((0, 1))
+            eager = subject.model(**inputs, output_attentions=True).attentions[layer]
+        finally:
+            subject.model.set_attn_implementation("sdpa")
+            subject.model.set_attn_implementation({"text_config": NAME})
+    rows = tokens.instruction.float()
+    expected = (eager.mean(1) * rows[..., None]).sum(1) / rows.sum(1, keepdim=True)
+    seen = tokens.mask
+    assert torch.allclose(observer.scores[seen], expected[seen], atol=1e-5)
+
+
+def test_budgets_are_exact_for_every_question_of_a_batch(subject: Subject):
+    for found in subject.engine.generate(subject.prompts((0, 1, 2, 3)), BOTH, max_new_tokens=1):
+        assert (found.structure, found.semantics) == BOTH.budget(found.visual)
+
+
+def test_every_image_of_a_question_keeps_its_quota(subject: Subject):
+    prompts = subject.prompts((0, 1), images=2)
+    with torch.inference_mode():
+        tokens = subject.engine.family.embed(prompts)
+        tokens = tokens.keep(structure_mask(tokens, prompts, BOTH.structure, Choices()))
+    for row, prompt in enumerate(prompts):
+        for number, image in enumerate(prompt.images):
+            kept = int((tokens.image[row] == number).sum())
+            assert kept == BOTH.budget(len(image.features))[0]
+    counts = [[len(image.features) for image in prompt.images] for prompt in prompts]
+    scores = (tokens.image == 0).float()  # the instruction looks at the first image only
+    tokens = tokens.keep(semantics_mask(tokens, scores, counts, BOTH.semantics))
+    assert visual_counts(tokens) == [sum(BOTH.budget(n)[1] for n in row) for row in counts]
+    assert ((tokens.image == 1).sum(1) >= 1).all()
+
+
+def test_two_images_in_one_question_equal_generate(subject: Subject):
+    inputs = subject.inputs((0, 1), images=2)
+    expected = subject.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+    expected = expected[:, inputs["input_ids"].shape[1] :].tolist()
+    assert subject.answers((0, 1), OFF, images=2) == [tuple(ids) for ids in expected]
+
+
+def test_bfloat16_runs_and_equals_generate_on_the_first_token(subject: Subject):
+    half = Subject(subject.family, torch.bfloat16)
+    inputs = half.inputs((1,))
+    expected = half.model.generate(**inputs, max_new_tokens=1, do_sample=False)[0, -1]
+    assert half.answers((1,), OFF)[0][0] == int(expected)
+    assert len(half.answers((0, 1), BOTH)[0]) == NEW
+
+
+def test_a_finished_row_leaves_and_the_others_go_on(subject: Subject):
+    alone = [subject.answers((row,), OFF)[0] for row in (0, 1, 2)]
+    end = alone[0][2]  # the token that ends row 0 after two tokens
+    engine = Engine(subject.loaded)
+    engine.ends = frozenset([end])
+    found = engine.generate(subject.prompts((0, 1, 2)), OFF, max_new_tokens=NEW)
+    for one, ids in zip(found, alone, strict=True):
+        cut = ids.index(end) if end in ids else None
+        assert one.ids == ids[:cut]
+        assert one.finish == ("length" if cut is None else "stop")

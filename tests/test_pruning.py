@@ -1,0 +1,107 @@
+"""Pruning methods: pure functions with known answers on hand-made cases."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sts_cli import pruning
+from sts_cli.families.places import raster
+from sts_cli.pruning.grid import grid
+from sts_cli.pruning.instruction import instruction
+from sts_cli.pruning.random import random
+from sts_cli.pruning.repulsion import repulsion
+
+POTENTIALS = ("riesz", "cos", "gauss")
+SQUARE = raster(8, 8)
+
+
+def features(seed: int = 0, total: int = 64, width: int = 16) -> torch.Tensor:
+    return torch.randn(total, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("potential", POTENTIALS)
+def test_repulsion_never_takes_a_twin_before_something_new(potential: str):
+    """Four contents, many copies each: four tokens kept show all four."""
+    kinds = torch.eye(4).repeat(16, 1) + 0.001 * features(width=4)
+    chosen = repulsion(kinds, SQUARE, 4, potential=potential)
+    assert {int(i) % 4 for i in chosen} == {0, 1, 2, 3}
+
+
+def test_repulsion_spreads_over_a_flat_image():
+    """Where all contents are alike, only places repel: every quarter keeps its share."""
+    flat = torch.ones(64, 16) + 1e-4 * features()
+    chosen = repulsion(flat, SQUARE, 16, spatial=10.0)
+    quarters = [(int(row > 0.5), int(column > 0.5)) for row, column in SQUARE[chosen].tolist()]
+    assert {quarters.count(quarter) for quarter in quarters} <= {3, 4, 5}
+    assert len(set(quarters)) == 4
+
+
+def test_repulsion_keeps_the_odd_one_out():
+    same = torch.ones(64, 16) + 0.01 * features()
+    same[37] = -1
+    assert 37 in repulsion(same, SQUARE, 2)
+
+
+def test_cos_minimises_the_sum_of_similarities_greedily():
+    """Against the definition, one step after another (ToDRE's rule)."""
+    unit = torch.nn.functional.normalize(features(3), dim=-1)
+    chosen = repulsion(unit, SQUARE, 10, potential="cos", seed="mean")
+    expected = [int((unit @ unit.mean(0)).argmin())]
+    while len(expected) < 10:
+        energy = (unit @ unit[expected].T).sum(1)
+        energy[expected] = torch.inf
+        expected.append(int(energy.argmin()))
+    assert chosen.tolist() == sorted(expected)
+
+
+@pytest.mark.parametrize("method", ("repulsion", "random", "grid"))
+@pytest.mark.parametrize("count", (1, 2, 7, 16, 63, 64))
+def test_structure_budgets_are_exact_and_indices_sorted(method: str, count: int):
+    chosen = pruning.function(method)(features(), SQUARE, count).tolist()
+    assert len(chosen) == count
+    assert chosen == sorted(set(chosen))
+    assert chosen[0] >= 0 and chosen[-1] < 64
+
+
+@pytest.mark.parametrize("potential", POTENTIALS)
+def test_repulsion_follows_its_tokens_when_they_are_reordered(potential: str):
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(1))
+    plain = repulsion(features(5), SQUARE, 20, potential=potential)
+    moved = repulsion(features(5)[order], SQUARE[order], 20, potential=potential)
+    assert sorted(order[moved].tolist()) == plain.tolist()
+
+
+@pytest.mark.parametrize("potential", POTENTIALS)
+@pytest.mark.parametrize("value", (0.0, 1.0))
+def test_repulsion_survives_tokens_that_are_all_equal(potential: str, value: float):
+    chosen = repulsion(torch.full((64, 8), value), SQUARE, 9, potential=potential)
+    assert len(set(chosen.tolist())) == 9
+
+
+def test_repulsion_does_the_same_in_bfloat16():
+    half = features(7).bfloat16()
+    assert torch.equal(repulsion(half, SQUARE, 16), repulsion(half.float(), SQUARE, 16))
+
+
+def test_instruction_takes_the_most_attended_and_the_first_of_equals():
+    scores = torch.tensor([0.1, 0.4, 0.4, 0.05, 0.4])
+    assert instruction(scores, SQUARE[:5], 2).tolist() == [1, 2]
+    assert instruction(scores, SQUARE[:5], 4).tolist() == [0, 1, 2, 4]
+
+
+def test_random_is_the_same_for_the_same_draw_only():
+    first = random(features(), SQUARE, 16, draw=1)
+    assert torch.equal(first, random(features(9), SQUARE, 16, draw=1))
+    assert not torch.equal(first, random(features(), SQUARE, 16, draw=2))
+
+
+def test_grid_of_sixteen_is_every_second_row_and_column():
+    rows = SQUARE[grid(features(), SQUARE, 16)]
+    assert len(rows[:, 0].unique()) == 4
+    assert len(rows[:, 1].unique()) == 4
+
+
+def test_every_method_of_the_tables_exists():
+    for name in (*pruning.STRUCTURE, *pruning.SEMANTICS):
+        assert callable(pruning.function(name))
