@@ -1,0 +1,123 @@
+"""What this machine can do: device, precision, memory, threads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sts_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+FAST_BFLOAT16 = ("avx512_bf16", "amx_bf16")  # names in /proc/cpuinfo
+FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+
+
+def cpu_features() -> tuple[str, ...]:
+    """Those of FEATURES that the CPU has, as far as the system tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return ()
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return tuple(name for name in FEATURES if name in flags.split())
+
+
+def cpu_name() -> str:
+    """The processor as the system calls it."""
+    import platform
+
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        text = ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def memory() -> tuple[int, int] | None:
+    """Bytes of memory that are free to use and in all, within the container's limit if any."""
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+    except OSError:
+        return None
+    found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if " kB" in line}
+    free, total = found["MemAvailable"], found["MemTotal"]
+    limit = container_limit()
+    if limit is not None:
+        free, total = min(free, limit[0]), min(total, limit[1])
+    return free, total
+
+
+def container_limit() -> tuple[int, int] | None:
+    """Bytes left and allowed by the control group, if it sets a limit."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        most = (group / "memory.max").read_text("utf-8").strip()
+        used = int((group / "memory.current").read_text("utf-8"))
+        stat = (group / "memory.stat").read_text("utf-8").split()
+    except (OSError, ValueError):
+        return None
+    if most == "max":
+        return None
+    cache = int(stat[stat.index("inactive_file") + 1]) if "inactive_file" in stat else 0
+    return max(0, int(most) - used + cache), int(most)
+
+
+def threads_and_cores() -> tuple[int, int]:
+    """Cores this process may use, and cores of the machine."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    cores = os.cpu_count() or 1
+    return allowed or cores, cores
+
+
+def choose_device(wish: str = "auto") -> torch.device:
+    """The device for `auto`, `cpu`, `cuda` or `cuda:N`. Raises ModelError if it is not here."""
+    import torch
+
+    if wish == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = wish.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise ModelError(f"No device '{wish}'. Known: auto, cpu, cuda, cuda:N.")
+    if kind == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        built = torch.version.cuda is not None
+        reason = (
+            "PyTorch finds no CUDA GPU here; check the driver with nvidia-smi"
+            if built
+            else "this PyTorch is the CPU build; install one with CUDA from pytorch.org"
+        )
+        raise ModelError(f"--device {wish}: {reason}, or use --device cpu.")
+    if number and int(number) >= torch.cuda.device_count():
+        raise ModelError(
+            f"--device {wish}: this machine has {torch.cuda.device_count()} GPUs, from cuda:0."
+        )
+    return torch.device(wish)
+
+
+def choose_dtype(wish: str, device: torch.device) -> torch.dtype:
+    """The precision to compute in; `auto` is the fastest that keeps answers.
+
+    On a CPU that is bfloat16 where the CPU has instructions for it, else float32.
+    """
+    import torch
+
+    if wish not in DTYPES:
+        raise ModelError(f"No dtype '{wish}'. Known: {', '.join(DTYPES)}.")
+    if device.type == "cpu":
+        if wish == "float16":
+            raise ModelError(
+                "float16 is slow and inexact on a CPU; use --dtype bfloat16 or --dtype float32."
+            )
+        if wish == "auto":
+            fast = any(name in cpu_features() for name in FAST_BFLOAT16)
+            return torch.bfloat16 if fast else torch.float32
+    elif wish == "auto":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+    chosen: torch.dtype = getattr(torch, wish)
+    return chosen

@@ -1,0 +1,130 @@
+"""A checkpoint into memory: device, precision, processor, attention."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sts_cli.checkpoint import Checkpoint
+from sts_cli.engine.attention import NAME as ATTENTION
+from sts_cli.errors import ModelError
+from sts_cli.hardware import choose_device, choose_dtype
+from sts_cli.processor import load_processor
+from sts_cli.profile import Quantize
+from sts_cli.sources import Source, fetched
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to answer, and how it was loaded."""
+
+    name: str  # as the user wrote it
+    model: Any  # a PreTrainedModel in eval mode; no parameter asks for a gradient
+    processor: Any
+    device: torch.device
+    dtype: torch.dtype
+    quantize: Quantize  # resolved: never "auto"
+    attention: str = ATTENTION
+
+
+def load(
+    source: Source,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantize: Quantize = "none",
+    progress: Callable[[str], None] | None = None,
+) -> Loaded:
+    """The model of `source`. `progress` is told what takes long. Raises ModelError."""
+    say = progress or (lambda message: None)
+    place = choose_device(device)
+    precision = choose_dtype(dtype, place)
+    checkpoint = fetched(source, say).checkpoint
+    assert checkpoint is not None
+    with quiet(), explained(source.name):
+        config = read_config(checkpoint)
+        processor = load_processor(checkpoint.folder, config)
+        model = read_model(checkpoint.folder, config, place, precision)
+    return Loaded(source.name, model, processor, place, precision, quantize)
+
+
+def read_config(checkpoint: Checkpoint) -> Any:
+    """transformers' config of a checkpoint that it can run as a vision-language model."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+    if type(config) not in AutoModelForImageTextToText._model_mapping:
+        raise ModelError(
+            f"'{checkpoint.model_type}' is not an image-text-to-text model of transformers."
+        )
+    return config
+
+
+def read_model(folder: Path, config: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """The model in eval mode. The vision tower keeps its own attention."""
+    from transformers import AutoModelForImageTextToText
+
+    model, report = AutoModelForImageTextToText.from_pretrained(
+        folder,
+        output_loading_info=True,
+        config=config,
+        dtype=dtype,
+        attn_implementation={"text_config": ATTENTION},
+        device_map={"": device},
+        local_files_only=True,
+        use_safetensors=True,
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers would go on with random numbers in their place
+        raise ModelError(
+            f"{folder} lacks {len(missing)} weights that its config.json asks for, such as "
+            f"{missing[0]}; the config or the weights belong to another model."
+        )
+    return model.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Only errors of transformers reach stderr, and no bars; as it was afterwards."""
+    from transformers.utils import logging as talk
+
+    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
+    talk.set_verbosity(logging.ERROR)
+    talk.disable_progress_bar()
+    try:
+        yield
+    finally:
+        talk.set_verbosity(level)
+        if bars:
+            talk.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+    """What goes wrong while loading `name`, as a ModelError with a remedy."""
+    try:
+        yield
+    except (ImportError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(explain(name, error)) from error
+
+
+def explain(name: str, error: Exception) -> str:
+    """One sentence for an error of transformers, torch or the system."""
+    text = " ".join(str(error).split())
+    if "torchvision::" in text:
+        return (
+            "The installed torchvision does not match torch; install the pair from the same "
+            "index, or run 'pip uninstall torchvision': sts does not need it."
+        )
+    for package in ("num2words", "torchvision", "sentencepiece", "bitsandbytes", "accelerate"):
+        if isinstance(error, ImportError) and package in text:
+            return f"'{name}' needs {package}; run 'pip install {package}'."
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return f"Not enough memory for '{name}'; try --quantize int8 or --quantize int4."
+    return f"Cannot load '{name}': {text[:300]}"
