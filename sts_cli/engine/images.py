@@ -46,13 +46,19 @@ class Images:
         self.pool = pool
         self._known: OrderedDict[str, Picture] = OrderedDict()
 
-    def expect(self, digest: str, image: Image.Image) -> tuple[Picture, bool]:
-        """The picture of this content, and whether it is new; a new one starts preprocessing."""
+    def expect(self, digest: str, image: Image.Image, alone: bool) -> tuple[Picture, bool]:
+        """The picture of this content, and whether it is new; a new one starts preprocessing.
+
+        `alone` says whether it is its question's only image.
+        """
+        family = self.engine.family
+        alone = alone or not family.alone_differs
+        digest = digest if alone else f"{digest} among others"
         known = self._known.get(digest)
         if known is not None:
             self._known.move_to_end(digest)
             return known, False
-        picture = Picture(self.pool.submit(_preprocess, self.engine.family, image))
+        picture = Picture(self.pool.submit(_preprocess, family, image, alone))
         self._known[digest] = picture
         return picture, True
 
@@ -78,7 +84,7 @@ class Images:
             total -= size
 
 
-def _preprocess(family: Any, image: Image.Image) -> tuple[Pixels, float]:
+def _preprocess(family: Any, image: Image.Image, alone: bool) -> tuple[Pixels, float]:
     started = perf_counter()
-    pixels = family.pixels(image)
+    pixels = family.pixels(image, alone)
     return pixels, perf_counter() - started

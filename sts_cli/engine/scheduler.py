@@ -81,7 +81,7 @@ def answer_all(
                     )
                     continue
                 seen = [
-                    images.expect(digest, image)
+                    images.expect(digest, image, len(item.images) == 1)
                     for digest, image in zip(item.digests, item.images, strict=True)
                 ]
                 pictures = tuple(picture for picture, _ in seen)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, tuple[str, str]] = {
     "llava": ("default", "Family"),
     "llava_next": ("llava_next", "LlavaNext"),
-    "llava_onevision": ("llava_next", "LlavaNext"),
+    "llava_onevision": ("llava_next", "LlavaOnevision"),
     "qwen2_vl": ("qwen", "Qwen"),
     "qwen2_5_vl": ("qwen", "Qwen"),
     "qwen3_vl": ("qwen", "Qwen"),

@@ -52,6 +52,7 @@ class Family:
     """
 
     decoder_class: type[Decoder] = Decoder
+    alone_differs = False  # whether an image alone in its question is cut up differently
 
     def __init__(self, model: Any, processor: Any):
         self.model = model
@@ -65,20 +66,26 @@ class Family:
 
     # Images
 
-    def pixels(self, image: Image.Image) -> Pixels:
-        """The processor's view of one RGB image. Safe to call from several threads."""
-        token = self.processor.image_token
+    def pixels(self, image: Image.Image, alone: bool = True) -> Pixels:
+        """The processor's view of one RGB image. Safe to call from several threads.
+
+        `alone` says whether it is its question's only image.
+        """
+        return self._processed([image], image.size)
+
+    def _processed(self, images: list[Image.Image], size: tuple[int, int]) -> Pixels:
+        """The first of `images`, processed together."""
         made = self.processor(
-            images=[image],
-            text=[token],
+            images=[images],
+            text=[self.processor.image_token * len(images)],
             return_tensors="pt",
             return_text_replacement_offsets=True,
         )
         text = made.pop("text_replacement_offsets")[0][0]["replacement"]
-        ids = made.pop("input_ids")
+        count = int((made.pop("input_ids") == self.image_token_id).sum()) // len(images)
         for name in ("attention_mask", "token_type_ids", "mm_token_type_ids"):
             made.pop(name, None)
-        return Pixels(dict(made), text, int((ids == self.image_token_id).sum()), image.size)
+        return Pixels(dict(made), text, count, size)
 
     def encode(self, pixels: Sequence[Pixels]) -> list[Encoded]:
         """Features of several images, in one pass where their inputs have the same shape."""

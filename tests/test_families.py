@@ -1,0 +1,115 @@
+"""Every family with its real processor: one image at a time gives what the processor gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import checkpoints
+import pytest
+import tiny
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from sts_cli.engine.attention import NAME
+from sts_cli.engine.engine import Engine
+from sts_cli.errors import ModelError
+from sts_cli.families import refuse
+from sts_cli.families.default import Family, Prompt
+from sts_cli.processor import load_processor
+from sts_cli.profile import Profile, load_profile
+
+QUESTION = "what is on the sign?"
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    noise = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 255, (height, width, 3), generator=noise, dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())
+
+
+@pytest.fixture(scope="module", params=tiny.FAMILIES)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    folder: Path = tmp_path_factory.mktemp("family") / request.param
+    checkpoints.write(request.param, folder)
+    model = AutoModelForImageTextToText.from_pretrained(
+        folder, attn_implementation={"text_config": NAME}
+    ).eval()
+    model.generation_config.eos_token_id = None
+    processor = load_processor(folder, AutoConfig.from_pretrained(folder))
+    return SimpleNamespace(model=model, processor=processor, name=request.param)
+
+
+def asked(family: Family, question: str, *images: Image.Image) -> Prompt:
+    pixels = [family.pixels(image, len(images) == 1) for image in images]
+    with torch.inference_mode():
+        encoded = family.encode(pixels)
+    return Prompt(family.tokenize(question, pixels), tuple(encoded))
+
+
+@pytest.mark.parametrize("sizes", [[(64, 48)], [(90, 30), (40, 80)]], ids=["one", "two"])
+def test_prompt_and_answer_are_what_processor_and_generate_give(loaded, sizes):
+    engine = Engine(loaded)
+    images = [picture(*size, seed) for seed, size in enumerate(sizes)]
+    prompt = asked(engine.family, QUESTION, *images)
+    text = engine.family.prompt_text(QUESTION, len(images))
+    bos = loaded.processor.tokenizer.bos_token
+    inputs = loaded.processor(
+        images=[images],
+        text=[text],
+        return_tensors="pt",
+        add_special_tokens=not (bos and text.startswith(bos)),
+    )
+    assert prompt.ids == inputs["input_ids"][0].tolist()
+    expected = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)
+    (found,) = engine.generate([prompt], Profile("off"), max_new_tokens=5)
+    assert list(found.ids) == expected[0, len(prompt.ids) :].tolist()
+
+
+def test_every_visual_token_has_its_place(loaded):
+    engine = Engine(loaded)
+    for image in (picture(64, 48), picture(120, 40)):
+        pixels = engine.family.pixels(image)
+        places = engine.family.places(pixels)
+        assert places.shape == (pixels.count, 2)
+        assert places.min() >= 0 and places.max() <= 1
+
+
+def test_pruning_says_what_it_kept(loaded):
+    engine = Engine(loaded)
+    profile = load_profile("aggressive")
+    (found,) = engine.generate([asked(engine.family, QUESTION, picture(64, 48))], profile)
+    assert (found.structure, found.semantics) == profile.budget(found.visual)
+    assert found.semantics < found.structure < found.visual
+
+
+def test_special_tokens_in_a_question_stay_text(loaded):
+    family = Engine(loaded).family
+    placeholder = loaded.processor.image_token
+    prompt = asked(family, f"what does {placeholder} mean?", picture(64, 48))
+    assert prompt.ids.count(family.image_token_id) == prompt.images[0].pixels.count
+
+
+def test_images_of_different_sizes_encoded_together_equal_alone(loaded):
+    family = Engine(loaded).family
+    pixels = [family.pixels(picture(*size, 3)) for size in ((64, 48), (90, 30), (64, 48))]
+    with torch.inference_mode():
+        together = family.encode(pixels)
+        alone = [family.encode([one])[0] for one in pixels]
+    for one, other in zip(together, alone, strict=True):
+        scale = other.features.abs().max()
+        assert (one.features - other.features).abs().max() <= 1e-4 * scale
+
+
+def test_models_that_cannot_be_pruned_are_refused_with_the_reason():
+    decoder = SimpleNamespace(config=SimpleNamespace(layer_types=["linear_attention"]))
+    decoder.layers = decoder.norm = decoder.rotary_emb = None
+    model = SimpleNamespace(
+        config=SimpleNamespace(model_type="hybrid", image_token_id=7), get_decoder=lambda: decoder
+    )
+    with pytest.raises(ModelError, match="linear_attention"):
+        refuse(model)
+    model.config.image_token_id = None
+    with pytest.raises(ModelError, match="cross-attention"):
+        refuse(model)
