@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from sts_cli.errors import ModelError
 from sts_cli.families import FAMILIES
+from sts_cli.weights import Weights, read_json, read_weights
 
-INDEX = "model.safetensors.index.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
@@ -24,7 +20,6 @@ ORIGINALS = {  # the original authors' formats: what transformers' own conversio
     "llava_qwen": "a conversion such as llava-hf/llava-onevision-qwen2-7b-ov-hf",
     "internvl_chat": "a conversion whose name ends in -hf, such as OpenGVLab/InternVL3-1B-hf",
 }
-LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +29,7 @@ class Checkpoint:
     folder: Path
     model_type: str
     config: Mapping[str, Any]
-    shards: tuple[Path, ...]
-    bytes: int  # of weights on disk
-    parameters: int
+    weights: Weights
 
     @property
     def tested(self) -> bool:
@@ -48,10 +41,7 @@ def examine(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`. Raises ModelError: one sentence on what is wrong with it."""
     config = examine_config(folder)
     examine_text_files(folder)
-    shards = find_shards(folder)
-    parameters = sum(count_parameters(shard) for shard in shards)
-    size = sum(shard.stat().st_size for shard in shards)
-    return Checkpoint(folder, config["model_type"], config, shards, size, parameters)
+    return Checkpoint(folder, config["model_type"], config, read_weights(folder))
 
 
 def examine_config(folder: Path) -> dict[str, Any]:
@@ -123,68 +113,3 @@ def examine_text_files(folder: Path) -> None:
         f"{folder} has no chat template, so sts cannot write its prompts; copy "
         "chat_template.jinja there from the model it was made from."
     )
-
-
-def find_shards(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files that make up the weights, all of them present."""
-    index, single = folder / INDEX, folder / "model.safetensors"
-    if index.is_file():
-        names = read_json(index).get("weight_map")
-        if not isinstance(names, dict) or not names:
-            raise ModelError(f"{index} lists no weights; fetch the file again.")
-        shards = tuple(folder / name for name in sorted(set(names.values())))
-        missing = [shard.name for shard in shards if not shard.is_file()]
-        if missing:
-            raise ModelError(
-                f"{folder} lacks {len(missing)} of {len(shards)} weight files "
-                f"({', '.join(missing[:3])}); fetch them again."
-            )
-        return shards
-    if single.is_file():
-        return (single,)
-    pickles = [path.name for pattern in PICKLES for path in folder.glob(pattern)]
-    if pickles:
-        raise ModelError(
-            f"{folder} has only pickle weights ({sorted(pickles)[0]}), which can run any code "
-            "when they are opened; use a safetensors checkpoint."
-        )
-    raise ModelError(f"{folder} has no weights (model.safetensors); fetch the model again.")
-
-
-def count_parameters(shard: Path) -> int:
-    """Elements of all tensors in a safetensors file that is as long as its header says."""
-    size = shard.stat().st_size
-    with shard.open("rb") as file:
-        start = file.read(8)
-        if start == b"version ":  # the first word of a git-lfs pointer
-            raise ModelError(f"{shard} is only a git-lfs pointer; run 'git lfs pull' there.")
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else LARGEST_HEADER + 1
-        header = file.read(length) if length <= LARGEST_HEADER else b""
-    try:
-        tensors = json.loads(header)
-        tensors.pop("__metadata__", None)
-        end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
-        count = sum(prod(tensor["shape"]) for tensor in tensors.values())
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(
-            f"{shard} is not a safetensors file, or is damaged; fetch it again."
-        ) from error
-    if 8 + length + end != size:
-        raise ModelError(
-            f"{shard} is damaged: {size:,} bytes, but its header promises "
-            f"{8 + length + end:,}; fetch it again."
-        )
-    return count
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; ModelError if it is anything else."""
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ModelError(f"Cannot read {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON; fetch the file again.") from error
-    if not isinstance(data, dict):
-        raise ModelError(f"{path} is not a JSON object; fetch the file again.")
-    return data

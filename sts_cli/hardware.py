@@ -67,6 +67,17 @@ def container_limit() -> tuple[int, int] | None:
     return max(0, int(most) - used + cache), int(most)
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes free on a device; None where the system does not tell."""
+    if device.type == "cuda":
+        import torch
+
+        free: int = torch.cuda.mem_get_info(device)[0]
+        return free
+    found = memory()
+    return None if found is None else found[0]
+
+
 def threads_and_cores() -> tuple[int, int]:
     """Cores this process may use, and cores of the machine."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ import torch
 from sts_cli.checkpoint import Checkpoint
 from sts_cli.engine.attention import NAME as ATTENTION
 from sts_cli.errors import ModelError
-from sts_cli.hardware import choose_device, choose_dtype
+from sts_cli.hardware import choose_device, choose_dtype, free_memory
 from sts_cli.processor import load_processor
 from sts_cli.profile import Quantize
+from sts_cli.quantization.choice import choose, memory_needed
 from sts_cli.sources import Source, fetched
 
 
@@ -47,11 +49,13 @@ def load(
     precision = choose_dtype(dtype, place)
     checkpoint = fetched(source, say).checkpoint
     assert checkpoint is not None
+    free = free_memory(place)
+    weights = choose(quantize, checkpoint, place.type, precision.itemsize, free)
     with quiet(), explained(source.name):
         config = read_config(checkpoint)
         processor = load_processor(checkpoint.folder, config)
-        model = read_model(checkpoint.folder, config, place, precision)
-    return Loaded(source.name, model, processor, place, precision, quantize)
+        model = read_model(checkpoint, config, place, precision, weights, say)
+    return Loaded(source.name, model, processor, place, precision, weights)
 
 
 def read_config(checkpoint: Checkpoint) -> Any:
@@ -66,17 +70,47 @@ def read_config(checkpoint: Checkpoint) -> Any:
     return config
 
 
-def read_model(folder: Path, config: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """The model in eval mode. The vision tower keeps its own attention."""
+def read_model(
+    checkpoint: Checkpoint,
+    config: Any,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantize: Quantize,
+    say: Callable[[str], None],
+) -> Any:
+    """The model in eval mode, quantized while it is read, or read as it was quantized before."""
+    if quantize == "none":
+        return from_folder(checkpoint.folder, config, device, dtype)
+    from sts_cli.quantization import kept
+    from sts_cli.quantization.settings import quantization_config
+
+    folder = kept.place(checkpoint, quantize, dtype)
+    if folder is not None and kept.is_whole(folder):
+        return from_folder(folder, None, device, dtype)
+    settings = quantization_config(quantize, config, device, dtype)
+    start = time.perf_counter()
+    model = from_folder(checkpoint.folder, config, device, dtype, settings)
+    if folder is not None and time.perf_counter() - start > kept.LONG:
+        kept.keep(
+            model, checkpoint, folder, memory_needed(checkpoint, quantize, dtype.itemsize), say
+        )
+    return model
+
+
+def from_folder(
+    folder: Path, config: Any, device: torch.device, dtype: torch.dtype, settings: Any = None
+) -> Any:
+    """What `from_pretrained` makes of a folder; the vision tower keeps its own attention."""
     from transformers import AutoModelForImageTextToText
 
     model, report = AutoModelForImageTextToText.from_pretrained(
         folder,
-        output_loading_info=True,
         config=config,
         dtype=dtype,
+        quantization_config=settings,
         attn_implementation={"text_config": ATTENTION},
         device_map={"": device},
+        output_loading_info=True,
         local_files_only=True,
         use_safetensors=True,
     )

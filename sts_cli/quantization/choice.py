@@ -1,0 +1,58 @@
+"""Which precision of weights a machine can hold. No torch."""
+
+from __future__ import annotations
+
+from sts_cli.checkpoint import Checkpoint
+from sts_cli.errors import ModelError
+from sts_cli.profile import Quantize
+
+# Bytes that one parameter of the language model's layers takes, with its share of the scales.
+BYTES: dict[Quantize, float] = {"int8": 1.01, "int4": 0.625, "nf4": 0.57}
+# From the most faithful to the smallest, by kind of device; int4 is our own for CPUs.
+ORDER: dict[str, tuple[Quantize, ...]] = {
+    "cpu": ("none", "int8", "int4"),
+    "cuda": ("none", "int8", "nf4"),
+}
+HEADROOM = 1.1  # of the weights: what loading holds for a moment, caches and activations
+RESERVE = 300_000_000  # bytes
+
+
+def memory_needed(checkpoint: Checkpoint, quantize: Quantize, dtype_bytes: int) -> int:
+    """Bytes that the weights take in memory, estimated from their names and shapes."""
+    layers = checkpoint.weights.layers
+    dense = checkpoint.weights.parameters - layers
+    return round(dense * dtype_bytes + layers * BYTES.get(quantize, dtype_bytes))
+
+
+def choose(
+    wish: Quantize, checkpoint: Checkpoint, device: str, dtype_bytes: int, free: int | None
+) -> Quantize:
+    """The precision for `wish` on a `device` ("cpu" or "cuda") with `free` bytes of memory.
+
+    `auto` is the most faithful that fits. Raises ModelError for one that does not fit, or that
+    the device cannot run, or when the checkpoint is quantized already.
+    """
+    if "quantization_config" in checkpoint.config:
+        if wish in ("auto", "none"):
+            return "none"
+        method = checkpoint.config["quantization_config"].get("quant_method", "unknown")
+        raise ModelError(f"{checkpoint.folder} is quantized already ({method}); drop --quantize.")
+    if wish == "int4" and device == "cuda":
+        raise ModelError("--quantize int4 is for CPUs; on a GPU use --quantize nf4.")
+
+    def fits(choice: Quantize) -> bool:
+        needed = memory_needed(checkpoint, choice, dtype_bytes)
+        return free is None or needed * HEADROOM + RESERVE <= free
+
+    tried = ORDER[device] if wish == "auto" else (wish,)
+    for choice in tried:
+        if fits(choice):
+            return choice
+    smaller = [choice for choice in ORDER[device] if choice not in tried and fits(choice)]
+    remedy = f"use --quantize {smaller[0]}" if smaller else "use a smaller model"
+    needed = memory_needed(checkpoint, tried[-1], dtype_bytes)
+    precision = "" if tried[-1] == "none" else f" in {tried[-1]}"
+    raise ModelError(
+        f"The model's weights{precision} need {needed * HEADROOM / 1e9:.1f} GB, but "
+        f"{(free or 0) / 1e9:.1f} GB of memory are free; {remedy}."
+    )

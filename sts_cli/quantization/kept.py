@@ -1,0 +1,114 @@
+"""Quantized models on disk, so that a large one is quantized once. Delete the folder at will."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from sts_cli.checkpoint import Checkpoint
+from sts_cli.errors import ModelError
+from sts_cli.profile import Quantize
+from sts_cli.weights import read_weights
+
+LAYOUT = 1  # of what we keep; a new number forgets the old
+LONG = 5.0  # seconds of loading from which it is worth the disk
+GENERATION = "generation_config.json"
+STALE = 24 * 3600  # seconds after which what an interrupted run left is removed
+
+
+def cache_folder() -> Path | None:
+    """Where quantized models are kept; None if the user set STS_CACHE to nothing."""
+    given = os.environ.get("STS_CACHE")
+    if given == "":
+        return None
+    caches = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return (Path(given).expanduser() if given else caches / "sts") / "quantized"
+
+
+def place(checkpoint: Checkpoint, quantize: Quantize, dtype: torch.dtype) -> Path | None:
+    """The folder for this checkpoint in this precision, whether or not it is there.
+
+    Its name changes with the files, and with everything that changes the packed layout.
+    """
+    folder = cache_folder()
+    if folder is None:
+        return None
+    key = hashlib.sha256()
+    for part in (
+        (LAYOUT, quantize, dtype, torch.__version__, transformers.__version__),
+        torch.backends.cpu.get_cpu_capability(),
+        (checkpoint.folder / "config.json").read_bytes(),
+    ):
+        key.update(repr(part).encode())
+    for shard in checkpoint.weights.shards:
+        real = shard.resolve()  # in the hub cache, the name of the real file is its content's hash
+        facts = real.stat()
+        key.update(repr((real.name, facts.st_size, facts.st_mtime_ns)).encode())
+        with shard.open("rb") as file:
+            key.update(file.read(1 << 20))
+    return folder / f"{checkpoint.model_type}-{quantize}-{key.hexdigest()[:20]}"
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a kept model is there and complete; a damaged one is removed."""
+    if not folder.is_dir():
+        return False
+    try:
+        read_weights(folder)
+    except (ModelError, OSError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return False
+    return True
+
+
+def keep(
+    model: Any, checkpoint: Checkpoint, folder: Path, size: int, say: Callable[[str], None]
+) -> None:
+    """Save a quantized model of about `size` bytes as `folder`, at once or not at all.
+
+    A disk that is full or read-only is told to `say`: it costs time at the next start, no more.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder.parent)
+        if shutil.disk_usage(folder.parent).free < 2 * size:
+            say(f"Not keeping the quantized weights: too little space in {folder.parent}")
+            return
+        say(f"Keeping the quantized weights in {folder}")
+        with tempfile.TemporaryDirectory(prefix="part-", dir=folder.parent) as part:
+            made = Path(part) / "model"
+            save(model, made)
+            settings = checkpoint.folder / GENERATION
+            if settings.is_file():
+                shutil.copyfile(settings, made / GENERATION)
+            if not folder.exists():
+                made.rename(folder)
+    except (OSError, SafetensorError) as error:
+        say(f"Not keeping the quantized weights: {error}")
+
+
+def save(model: Any, folder: Path) -> None:
+    """Weights and config. transformers would refuse to write many a model's generation settings."""
+    settings, model.generation_config = model.generation_config, transformers.GenerationConfig()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        model.generation_config = settings
+    (folder / GENERATION).unlink(missing_ok=True)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove what runs that were killed left in `folder`."""
+    for part in folder.glob("part-*"):
+        if time.time() - part.stat().st_mtime > STALE:
+            shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,95 @@
+"""Packs a language model's Linear layers while transformers loads them, one weight at a time.
+
+transformers has one place for quantization methods of others: a config and a quantizer,
+registered by name. Importing this module registers ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.core_model_loading import ConversionOps
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from sts_cli.quantization.packed import PackedLinear, Precision, fits, pack
+
+METHOD = "sts_packed"
+
+
+@register_quantization_config(METHOD)
+class PackedConfig(QuantizationConfigMixin):
+    """What stands in a model's config: the precision, and the one that scales are kept in."""
+
+    def __init__(self, precision: Precision, dtype: str, **kwargs: Any):
+        self.quant_method = METHOD
+        self.precision: Precision = precision
+        self.dtype = dtype
+
+
+@register_quantizer(METHOD)
+class PackedQuantizer(HfQuantizer):
+    """Puts packed layers in place before the weights come, and packs each weight as it comes."""
+
+    quantization_config: PackedConfig
+
+    def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
+        settings = self.quantization_config
+        for name, layer in list(decoder_linears(model)):
+            if fits(layer, settings.precision):
+                with torch.device("meta"):
+                    small = PackedLinear(
+                        layer.in_features,
+                        layer.out_features,
+                        layer.bias is not None,
+                        settings.precision,
+                        getattr(torch, settings.dtype),
+                    )
+                model.set_submodule(name, small)
+
+    def param_needs_quantization(self, model: Any, param_name: str, **kwargs: Any) -> bool:
+        layer, _, part = param_name.rpartition(".")
+        return part == "weight" and isinstance(model.get_submodule(layer), PackedLinear)
+
+    def get_quantize_ops(self) -> ConversionOps:
+        return Pack(self.quantization_config)
+
+    def is_serializable(self) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        return False
+
+
+class Pack(ConversionOps):
+    """A dense weight of one layer into its packed weight and scales."""
+
+    def __init__(self, settings: PackedConfig):
+        self.settings = settings
+
+    @torch.no_grad()
+    def convert(self, input_dict: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        done = {}
+        for name, value in input_dict.items():
+            dense = value[0] if isinstance(value, list) else value
+            packed, scales = pack(
+                dense, self.settings.precision, getattr(torch, self.settings.dtype)
+            )
+            done[name] = packed
+            done[f"{name.removesuffix('weight')}scales"] = scales
+        return done
+
+
+def decoder_linears(model: Any) -> list[tuple[str, nn.Linear]]:
+    """The language model's Linears by name; not the head, the projector or the vision tower."""
+    decoder = model.get_decoder()
+    inside = {id(layer) for layer in decoder.modules()}
+    return [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and id(layer) in inside
+    ]

@@ -1,0 +1,114 @@
+"""A Linear layer with int8 or int4 weights for CPUs, over PyTorch's own packed kernels.
+
+PyTorch's kernels read small weights as fast as memory allows, but are slow when many rows share
+them. For many rows, int8 weights are turned into the rows' precision a slice at a time, which
+costs little because a slice's buffer is reused while it is warm; int4 weights have no cheap way
+back and stay with the kernel. `benchmarks/linear.py` measures both, and the crossover.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+Precision = Literal["int8", "int4"]
+
+FEW_ROWS = 12  # up to here the int8 kernel is faster than unpacking; docs/quantization.md
+SLICE_BYTES = 16 << 20  # of unpacked weights at a time
+GROUP = 32  # input features that share a scale and a zero point in int4
+TILES = 1  # how int4 weights are packed; the kernel for CPUs knows only this one
+
+
+class PackedLinear(nn.Module):
+    """`nn.Linear` for inference. Weights: int8 with a scale per output, or int4 in groups."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool,
+        precision: Precision,
+        dtype: torch.dtype,
+    ):
+        super().__init__()
+        self.in_features, self.out_features, self.precision = in_features, out_features, precision
+        if precision == "int8":
+            packed = torch.empty((out_features, in_features), dtype=torch.int8)
+            scales = torch.empty(out_features, dtype=dtype)
+        else:
+            packed = torch.empty((out_features, in_features // 2), dtype=torch.uint8)
+            scales = torch.empty((in_features // GROUP, out_features, 2), dtype=dtype)
+        self.weight = nn.Parameter(packed, requires_grad=False)
+        self.register_buffer("scales", scales)
+        self.bias = nn.Parameter(torch.empty(out_features, dtype=dtype)) if bias else None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """`inputs` [..., in_features] -> [..., out_features]."""
+        rows = inputs.reshape(-1, self.in_features)
+        if self.precision == "int4":
+            outputs = torch.ops.aten._weight_int4pack_mm_for_cpu(
+                rows, self.weight, GROUP, self.scales
+            )
+        elif len(rows) <= FEW_ROWS:
+            outputs = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scales)
+        else:
+            outputs = unpacked(rows, self.weight).mul_(self.scales)
+        if self.bias is not None:
+            outputs = outputs.add_(self.bias)
+        return outputs.view(*inputs.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, {self.precision}"
+
+
+def unpacked(rows: Tensor, weight: Tensor) -> Tensor:
+    """`rows` [R, K] times int8 `weight` [N, K], without its scales, in the precision of `rows`."""
+    step = max(1, SLICE_BYTES // (weight.shape[1] * rows.element_size()))
+    parts = [linear(rows, part.to(rows.dtype)) for part in weight.split(step)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def fits(layer: nn.Linear, precision: Precision) -> bool:
+    """Whether the kernel of `precision` takes a layer of this shape."""
+    if precision == "int8":
+        return layer.in_features % 4 == 0
+    return layer.in_features % GROUP == 0 and layer.out_features % 16 == 0
+
+
+def pack(weight: Tensor, precision: Precision, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A weight [N, K] and what undoes its rounding, as `PackedLinear` holds them."""
+    return pack_int8(weight, dtype) if precision == "int8" else pack_int4(weight, dtype)
+
+
+def pack_int8(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """int8 [N, K] and scales [N]: symmetric, one scale per output feature."""
+    scales = weight.abs().amax(1).float().div(127).clamp(min=1e-12).to(dtype)
+    packed = torch.empty(weight.shape, dtype=torch.int8)
+    for part, scale, out in slices(weight, scales, packed):
+        out.copy_((part.float() / scale.float()[:, None]).round_().clamp_(-127, 127))
+    return packed, scales
+
+
+def pack_int4(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """uint8 [N, K / 2] and [K / GROUP, N, 2]: a scale and the value of the middle step, 8."""
+    outputs, inputs = weight.shape
+    levels = torch.empty((outputs, inputs), dtype=torch.int32)
+    scales = torch.empty((outputs, inputs // GROUP, 2), dtype=dtype)
+    for part, scale, out in slices(weight, scales, levels):
+        groups = part.float().view(len(part), -1, GROUP)
+        low, high = groups.aminmax(dim=-1)
+        scale[..., 0] = (high - low).div_(15).clamp_(min=1e-12)
+        scale[..., 1] = low + 8 * scale[..., 0].float()
+        steps = (groups - scale[..., 1:].float()).div_(scale[..., :1].float()).add_(8)
+        out.copy_(steps.round_().clamp_(0, 15).view(len(part), -1))
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, TILES)
+    return packed, scales.transpose(0, 1).contiguous()
+
+
+def slices(*tensors: Tensor) -> zip[tuple[Tensor, ...]]:
+    """The same rows of each tensor, a slice of the first one at a time."""
+    step = max(1, SLICE_BYTES // (4 * tensors[0].shape[1]))
+    return zip(*(tensor.split(step) for tensor in tensors), strict=True)

@@ -1,0 +1,113 @@
+"""A checkpoint's safetensors files, known from their headers: whole, and how large. No torch."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from sts_cli.errors import ModelError
+
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
+OUTSIDE = ("vision", "visual", "vit.", "projector", "connector", "merger", "mlp1")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The files of a checkpoint's weights, each as long as its header says."""
+
+    shards: tuple[Path, ...]
+    bytes: int  # on disk
+    parameters: int
+    layers: int  # those of the parameters that quantization shrinks: the language model's layers
+
+
+def read_weights(folder: Path) -> Weights:
+    """The weights in `folder`. Raises ModelError: one sentence on what is wrong with them."""
+    shards = find_shards(folder)
+    sizes: dict[str, int] = {}
+    for shard in shards:
+        sizes |= {name: prod(tensor["shape"]) for name, tensor in read_header(shard).items()}
+    layers = sum(size for name, size in sizes.items() if is_layer(name))
+    size = sum(shard.stat().st_size for shard in shards)
+    return Weights(shards, size, sum(sizes.values()), layers)
+
+
+def is_layer(name: str) -> bool:
+    """Whether a tensor belongs to the language model's layers, as far as its name tells."""
+    return "layers." in name and not any(part in name for part in OUTSIDE)
+
+
+def find_shards(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files that make up the weights, all of them present."""
+    index, single = folder / INDEX, folder / "model.safetensors"
+    if index.is_file():
+        names = read_json(index).get("weight_map")
+        if not isinstance(names, dict) or not names:
+            raise ModelError(f"{index} lists no weights; fetch the file again.")
+        shards = tuple(folder / name for name in sorted(set(names.values())))
+        missing = [shard.name for shard in shards if not shard.is_file()]
+        if missing:
+            raise ModelError(
+                f"{folder} lacks {len(missing)} of {len(shards)} weight files "
+                f"({', '.join(missing[:3])}); fetch them again."
+            )
+        return shards
+    if single.is_file():
+        return (single,)
+    pickles = [path.name for pattern in PICKLES for path in folder.glob(pattern)]
+    if pickles:
+        raise ModelError(
+            f"{folder} has only pickle weights ({sorted(pickles)[0]}), which can run any code "
+            "when they are opened; use a safetensors checkpoint."
+        )
+    raise ModelError(f"{folder} has no weights (model.safetensors); fetch the model again.")
+
+
+def read_header(shard: Path) -> Mapping[str, Any]:
+    """Name -> dtype, shape and offsets of the tensors in a file that is as long as they need."""
+    size = shard.stat().st_size
+    with shard.open("rb") as file:
+        start = file.read(8)
+        if start == b"version ":  # the first word of a git-lfs pointer
+            raise ModelError(f"{shard} is only a git-lfs pointer; run 'git lfs pull' there.")
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else LARGEST_HEADER + 1
+        header = file.read(length) if length <= LARGEST_HEADER else b""
+    try:
+        tensors: dict[str, Any] = json.loads(header)
+        tensors.pop("__metadata__", None)
+        end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+        whole = all(isinstance(tensor["shape"], list) for tensor in tensors.values())
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise damaged(shard) from error
+    if not whole:
+        raise damaged(shard)
+    if 8 + length + end != size:
+        raise ModelError(
+            f"{shard} is damaged: {size:,} bytes, but its header promises "
+            f"{8 + length + end:,}; fetch it again."
+        )
+    return tensors
+
+
+def damaged(shard: Path) -> ModelError:
+    return ModelError(f"{shard} is not a safetensors file, or is damaged; fetch it again.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; ModelError if it is anything else."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ModelError(f"Cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON; fetch the file again.") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{path} is not a JSON object; fetch the file again.")
+    return data
