@@ -125,16 +125,19 @@ def from_folder(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Only errors of transformers reach stderr, and no bars; as it was afterwards."""
+    """Only errors of the model libraries reach stderr, and no bars; as it was afterwards."""
     from transformers.utils import logging as talk
 
-    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
+    other = logging.getLogger("bitsandbytes")
+    level, other_level, bars = talk.get_verbosity(), other.level, talk.is_progress_bar_enabled()
     talk.set_verbosity(logging.ERROR)
+    other.setLevel(logging.ERROR)
     talk.disable_progress_bar()
     try:
         yield
     finally:
         talk.set_verbosity(level)
+        other.setLevel(other_level)
         if bars:
             talk.enable_progress_bar()
 

@@ -52,16 +52,12 @@ def find(model: str | None = None) -> Source:
     if folder.exists():
         raise ModelError(f"{name} is a file; give the folder of the model.")
     if not hub.is_hub_id(name):
-        raise ModelError(
-            f"No model '{name}': not a folder, and a hub id looks like organisation/model. "
-            f"Known here: {', '.join(known())}.{did_you_mean(name, known())}"
-        )
+        raise no_folder(name) if len(folder.parts) > 1 else unknown(name)
     snapshot = hub.cached(name)
     if snapshot is not None and hub.has_weights(snapshot):
         return Source(name, "hub", examine(snapshot))
     if folder.parent.is_dir():
-        beside = [str(path) for path in sorted(folder.parent.iterdir()) if path.is_dir()]
-        raise ModelError(f"No folder '{name}'.{did_you_mean(name, beside)}")
+        raise no_folder(name)
     if hub.is_offline():
         part = "only partly in the cache" if snapshot else "not in the cache"
         raise ModelError(
@@ -69,6 +65,21 @@ def find(model: str | None = None) -> Source:
             f"Known here: {', '.join(known())}.{did_you_mean(name, known())}"
         )
     return Source(name, "hub", None)
+
+
+def no_folder(name: str) -> ModelError:
+    """For the path of a folder that is not there."""
+    parent = Path(name).expanduser().parent
+    beside = sorted(str(path) for path in parent.iterdir()) if parent.is_dir() else []
+    return ModelError(f"No folder '{name}'.{did_you_mean(name, beside)}")
+
+
+def unknown(name: str) -> ModelError:
+    """For a word that is neither a folder nor a hub id."""
+    return ModelError(
+        f"No model '{name}': not a folder, and a hub id looks like organisation/model. "
+        f"Known here: {', '.join(known())}.{did_you_mean(name, known())}"
+    )
 
 
 def fetched(source: Source, say: Callable[[str], None]) -> Source:

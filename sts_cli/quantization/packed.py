@@ -19,6 +19,7 @@ Precision = Literal["int8", "int4"]
 FEW_ROWS = 12  # up to here the int8 kernel is faster than unpacking; docs/quantization.md
 SLICE_BYTES = 16 << 20  # of unpacked weights at a time
 GROUP = 32  # input features that share a scale and a zero point in int4
+BLOCK = 64  # output features that the int4 kernel keeps together
 TILES = 1  # how int4 weights are packed; the kernel for CPUs knows only this one
 
 
@@ -87,28 +88,30 @@ def pack_int8(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """int8 [N, K] and scales [N]: symmetric, one scale per output feature."""
     scales = weight.abs().amax(1).float().div(127).clamp(min=1e-12).to(dtype)
     packed = torch.empty(weight.shape, dtype=torch.int8)
-    for part, scale, out in slices(weight, scales, packed):
-        out.copy_((part.float() / scale.float()[:, None]).round_().clamp_(-127, 127))
+    for rows in slices(weight):
+        steps = weight[rows].float() / scales[rows].float()[:, None]
+        packed[rows] = steps.round_().clamp_(-127, 127)
     return packed, scales
 
 
 def pack_int4(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """uint8 [N, K / 2] and [K / GROUP, N, 2]: a scale and the value of the middle step, 8."""
     outputs, inputs = weight.shape
-    levels = torch.empty((outputs, inputs), dtype=torch.int32)
-    scales = torch.empty((outputs, inputs // GROUP, 2), dtype=dtype)
-    for part, scale, out in slices(weight, scales, levels):
-        groups = part.float().view(len(part), -1, GROUP)
+    packed = torch.empty((outputs, inputs // 2), dtype=torch.uint8)
+    scales = torch.empty((inputs // GROUP, outputs, 2), dtype=dtype)
+    for rows in slices(weight):
+        groups = weight[rows].float().view(-1, inputs // GROUP, GROUP)
         low, high = groups.aminmax(dim=-1)
-        scale[..., 0] = (high - low).div_(15).clamp_(min=1e-12)
-        scale[..., 1] = low + 8 * scale[..., 0].float()
-        steps = (groups - scale[..., 1:].float()).div_(scale[..., :1].float()).add_(8)
-        out.copy_(steps.round_().clamp_(0, 15).view(len(part), -1))
-    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, TILES)
-    return packed, scales.transpose(0, 1).contiguous()
+        scale = (high - low).div_(15).clamp_(min=1e-12).to(dtype)
+        middle = (low + 8 * scale.float()).to(dtype)
+        steps = (groups - middle.float()[..., None]).div_(scale.float()[..., None]).add_(8)
+        levels = steps.round_().clamp_(0, 15).view(-1, inputs).int()
+        packed[rows] = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, TILES)
+        scales[:, rows] = torch.stack([scale, middle], -1).transpose(0, 1)
+    return packed, scales
 
 
-def slices(*tensors: Tensor) -> zip[tuple[Tensor, ...]]:
-    """The same rows of each tensor, a slice of the first one at a time."""
-    step = max(1, SLICE_BYTES // (4 * tensors[0].shape[1]))
-    return zip(*(tensor.split(step) for tensor in tensors), strict=True)
+def slices(weight: Tensor) -> list[slice]:
+    """Rows of `weight`, some megabytes at a time; each slice but the last holds whole blocks."""
+    step = max(1, SLICE_BYTES // (4 * BLOCK * weight.shape[1])) * BLOCK
+    return [slice(start, start + step) for start in range(0, len(weight), step)]
