@@ -103,22 +103,25 @@ def from_folder(
     """What `from_pretrained` makes of a folder; the vision tower keeps its own attention."""
     from transformers import AutoModelForImageTextToText
 
+    # Given as None, either would hide what the folder itself says.
+    given = {"config": config, "quantization_config": settings}
     model, report = AutoModelForImageTextToText.from_pretrained(
         folder,
-        config=config,
+        **{name: value for name, value in given.items() if value is not None},
         dtype=dtype,
-        quantization_config=settings,
         attn_implementation={"text_config": ATTENTION},
         device_map={"": device},
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # to say so ourselves
         local_files_only=True,
         use_safetensors=True,
     )
-    missing = sorted(report["missing_keys"])
-    if missing:  # transformers would go on with random numbers in their place
+    # transformers would go on with random numbers in their place
+    odd = sorted(report["missing_keys"]) + sorted(key[0] for key in report["mismatched_keys"])
+    if odd:
         raise ModelError(
-            f"{folder} lacks {len(missing)} weights that its config.json asks for, such as "
-            f"{missing[0]}; the config or the weights belong to another model."
+            f"{folder} lacks {len(odd)} weights of the shape that its config.json asks for, such "
+            f"as {odd[0]}; the config or the weights belong to another model."
         )
     return model.eval().requires_grad_(False)
 

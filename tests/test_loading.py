@@ -99,7 +99,9 @@ def test_the_config_of_another_model_is_refused(model: Path) -> None:
     config = json.loads((model / "config.json").read_text())
     config["text_config"]["num_hidden_layers"] = 9
     (model / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="lacks 27 weights that its config.json asks for"):
+    with pytest.raises(
+        ModelError, match="lacks 27 weights of the shape that its config.json asks for"
+    ):
         load(find(str(model)))
 
 
@@ -107,7 +109,7 @@ def test_weights_of_another_size_are_refused(model: Path) -> None:
     config = json.loads((model / "config.json").read_text())
     config["text_config"]["vocab_size"] = 999
     (model / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=f"Cannot load '{model}'"):
+    with pytest.raises(ModelError, match="lacks 2 weights of the shape"):
         load(find(str(model)))
 
 

@@ -1,0 +1,272 @@
+"""Fewer bits: close to the dense layer, only where promised, and the same after a restart."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import checkpoints
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from sts_cli.checkpoint import Checkpoint, examine
+from sts_cli.errors import ModelError
+from sts_cli.loading import Loaded, load
+from sts_cli.profile import Quantize
+from sts_cli.quantization import kept
+from sts_cli.quantization.choice import choose, memory_needed
+from sts_cli.quantization.packed import FEW_ROWS, PackedLinear, Precision, fits, pack
+from sts_cli.sources import find
+
+ERROR = {"int8": 0.01, "int4": 0.1}  # of a layer with normally distributed weights
+BITSANDBYTES = ("Linear4bit", "Linear8bitLt")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "quantized"
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LLaVA whose widths every kernel takes."""
+    return checkpoints.write("llava", tmp_path_factory.mktemp("wide"), wide=True)
+
+
+def packed(layer: nn.Linear, precision: Precision, dtype: torch.dtype) -> PackedLinear:
+    small = PackedLinear(
+        layer.in_features, layer.out_features, layer.bias is not None, precision, dtype
+    )
+    weight, scales = pack(layer.weight.detach(), precision, dtype)
+    parts = {"weight": weight, "scales": scales, "bias": layer.bias}
+    small.load_state_dict({name: part for name, part in parts.items() if part is not None})
+    return small.requires_grad_(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("rows", [1, FEW_ROWS, FEW_ROWS + 1, 100])
+@torch.no_grad()
+def test_a_packed_layer_is_close_to_the_dense_one(
+    precision: Precision, rows: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(256, 208).to(dtype)
+    nn.init.normal_(layer.weight)
+    inputs = torch.randn(2, rows, 256, dtype=dtype)
+    exact = layer.float()(inputs.float())
+    given = packed(layer, precision, dtype)(inputs)
+    assert given.shape == (2, rows, 208)
+    assert given.dtype == dtype
+    assert (given.float() - exact).norm() < ERROR[precision] * exact.norm()
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@torch.no_grad()
+def test_weights_on_the_grid_come_back_exactly(precision: Precision) -> None:
+    levels = torch.arange(-7, 9) if precision == "int4" else torch.arange(-127, 129, 16)
+    weight = levels.float().repeat(64, 4)
+    layer = nn.Linear(64, 64, bias=False)
+    layer.weight.copy_(weight)
+    given = packed(layer, precision, torch.float32)(torch.eye(64))
+    assert torch.allclose(given, weight.T, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_layer_of_zeros_stays_zero() -> None:
+    layer = nn.Linear(64, 64, bias=False)
+    nn.init.zeros_(layer.weight)
+    for precision in ("int8", "int4"):
+        assert not packed(layer, precision, torch.float32)(torch.ones(1, 64)).any()
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@torch.no_grad()
+def test_a_layer_larger_than_a_slice_packs_the_same(precision: Precision) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(2112, 4096)
+    whole = pack(weight, precision, torch.float32)
+    first = pack(weight[:1024], precision, torch.float32)
+    assert torch.equal(whole[0][:1024], first[0])
+
+
+@torch.no_grad()
+def test_few_rows_and_many_rows_agree() -> None:
+    torch.manual_seed(0)
+    layer = packed(nn.Linear(128, 96), "int8", torch.float32)
+    inputs = torch.randn(3 * FEW_ROWS, 128)
+    together = layer(inputs)
+    apart = torch.cat([layer(part) for part in inputs.split(FEW_ROWS)])
+    assert torch.allclose(together, apart, atol=1e-4)
+
+
+def test_a_shape_that_no_kernel_takes_stays_dense() -> None:
+    assert not fits(nn.Linear(33, 64), "int8")
+    assert not fits(nn.Linear(48, 64), "int4")
+    assert fits(nn.Linear(64, 64), "int4")
+
+
+def quantized(loaded: Loaded) -> set[str]:
+    """Names of the layers whose weights have fewer bits."""
+    return {
+        name
+        for name, layer in loaded.model.named_modules()
+        if isinstance(layer, PackedLinear) or type(layer).__name__ in BITSANDBYTES
+    }
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4", "nf4"])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_only_the_language_models_layers_are_quantized(
+    family: str, quantize: Quantize, tmp_path: Path
+) -> None:
+    source = find(str(checkpoints.write(family, tmp_path, wide=True)))
+    if family == "smolvlm":
+        pytest.importorskip("num2words")
+    loaded = load(source, device="cpu", quantize=quantize)
+    decoder = loaded.model.get_decoder()
+    inside = {id(layer) for layer in decoder.modules() if isinstance(layer, nn.Module)}
+    dense = {
+        name
+        for name, layer in loaded.model.named_modules()
+        if isinstance(layer, nn.Linear) and name not in quantized(loaded)
+    }
+    assert len(quantized(loaded)) == 7 * tiny.LAYERS
+    assert all(id(loaded.model.get_submodule(name)) in inside for name in quantized(loaded))
+    assert not any(id(loaded.model.get_submodule(name)) in inside for name in dense)
+    assert loaded.quantize == quantize
+
+
+@pytest.mark.parametrize(("quantize", "error"), [("int8", 0.2), ("nf4", 0.9), ("int4", 0.9)])
+@torch.no_grad()
+def test_logits_stay_near_those_of_the_dense_model(
+    wide: Path, quantize: Quantize, error: float
+) -> None:
+    ids = torch.arange(4, 44).view(1, -1)
+    exact = load(find(str(wide)), dtype="float32").model(input_ids=ids).logits
+    given = load(find(str(wide)), dtype="float32", quantize=quantize).model(input_ids=ids).logits
+    assert (given - exact).norm() < error * exact.norm()
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4", "nf4"])
+@torch.no_grad()
+def test_a_kept_model_answers_as_before(wide: Path, cache: Path, quantize: Quantize) -> None:
+    source = find(str(wide))
+    assert source.checkpoint is not None
+    first = load(source, quantize=quantize, device="cpu")
+    folder = kept.place(source.checkpoint, quantize, first.dtype)
+    assert folder is not None
+    kept.keep(first.model, source.checkpoint, folder, 1, print)
+    assert kept.is_whole(folder)
+    assert [path.name for path in cache.iterdir()] == [folder.name]
+    ids = torch.arange(4, 44).view(1, -1)
+    again = load(source, quantize=quantize, device="cpu")
+    assert torch.equal(first.model(input_ids=ids).logits, again.model(input_ids=ids).logits)
+    assert again.model.generation_config.eos_token_id == 2
+    assert quantized(again) == quantized(first)
+
+
+def test_a_damaged_kept_model_is_forgotten(wide: Path) -> None:
+    source = find(str(wide))
+    assert source.checkpoint is not None
+    loaded = load(source, quantize="int8", device="cpu")
+    folder = kept.place(source.checkpoint, "int8", loaded.dtype)
+    assert folder is not None
+    kept.keep(loaded.model, source.checkpoint, folder, 1, print)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    assert load(source, quantize="int8", device="cpu").quantize == "int8"
+    assert not folder.exists()
+
+
+def test_a_changed_checkpoint_is_another(wide: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(wide, tmp_path / "copy"))
+    before = kept.place(examine(copy), "int8", torch.float32)
+    weights = copy / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert kept.place(examine(copy), "int8", torch.float32) != before
+
+
+def test_what_a_killed_run_left_is_no_model(cache: Path, wide: Path) -> None:
+    (cache / "part-1234" / "model").mkdir(parents=True)
+    folder = kept.place(examine(wide), "int8", torch.float32)
+    assert folder is not None
+    assert not kept.is_whole(folder)
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_no_more(wide: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    loaded = load(find(str(wide)), quantize="int8", device="cpu")
+    said: list[str] = []
+    kept.keep(loaded.model, examine(wide), tmp_path / "file" / "kept", 1, said.append)
+    assert len(said) == 1
+    assert said[0].startswith("Not keeping the quantized weights: ")
+
+
+def test_an_empty_setting_turns_the_cache_off(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STS_CACHE", "")
+    assert kept.place(examine(wide), "int8", torch.float32) is None
+    assert load(find(str(wide)), quantize="int8", device="cpu").quantize == "int8"
+
+
+GIGABYTE = 10**9
+
+
+def sized(checkpoint: Checkpoint, billions: float) -> Checkpoint:
+    """`checkpoint` as if it had so many parameters, nine tenths of them in layers."""
+    from dataclasses import replace
+
+    parameters = round(billions * GIGABYTE)
+    weights = replace(checkpoint.weights, parameters=parameters, layers=parameters * 9 // 10)
+    return replace(checkpoint, weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("device", "free", "chosen"),
+    [("cpu", 32, "none"), ("cpu", 12, "int8"), ("cpu", 8, "int4"), ("cuda", 8, "nf4")],
+)
+def test_auto_is_the_most_faithful_that_fits(
+    wide: Path, device: str, free: int, chosen: Quantize
+) -> None:
+    model = sized(examine(wide), 7)
+    assert choose("auto", model, device, 2, free * GIGABYTE) == chosen
+
+
+def test_too_little_memory_names_what_would_fit(wide: Path) -> None:
+    model = sized(examine(wide), 7)
+    with pytest.raises(ModelError) as caught:
+        choose("none", model, "cpu", 2, 12 * GIGABYTE)
+    assert str(caught.value) == (
+        "The model's weights need 15.4 GB, but 12.0 GB of memory are free; use --quantize int8."
+    )
+    with pytest.raises(ModelError, match=r"in int4 need 5\.9 GB.*; use a smaller model\."):
+        choose("auto", model, "cpu", 2, 2 * GIGABYTE)
+
+
+def test_int4_on_a_gpu_names_nf4(wide: Path) -> None:
+    with pytest.raises(ModelError, match="use --quantize nf4"):
+        choose("int4", examine(wide), "cuda", 2, None)
+
+
+def test_a_checkpoint_that_is_quantized_already_is_left_alone(wide: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(wide, tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "awq"}
+    (copy / "config.json").write_text(json.dumps(config))
+    assert choose("auto", examine(copy), "cpu", 2, None) == "none"
+    with pytest.raises(ModelError, match=r"is quantized already \(awq\); drop --quantize"):
+        choose("int8", examine(copy), "cpu", 2, None)
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+def test_the_memory_needed_is_what_the_weights_take(wide: Path, quantize: Quantize) -> None:
+    loaded = load(find(str(wide)), quantize=quantize, dtype="bfloat16", device="cpu")
+    tensors = [*loaded.model.parameters(), *loaded.model.buffers()]
+    size = sum(tensor.nbytes for tensor in tensors)
+    assert memory_needed(examine(wide), quantize, 2) == pytest.approx(size, rel=0.05)
