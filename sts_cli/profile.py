@@ -158,12 +158,11 @@ def _stage(
     """The method's name, its keep and its options; `also` are keys that the caller reads."""
     if not isinstance(stage, dict):
         raise ProfileError(f"{where} must look like {{method: ..., keep: ...}}.")
-    method = stage.get("method")
+    method = str(stage.get("method"))
     if method not in methods:
-        given = "is missing" if method is None else f"is '{method}'"
+        given = f"is '{method}'" if "method" in stage else "is missing"
         raise ProfileError(
-            f"{where}: method {given}. Known: {', '.join(methods)}."
-            f"{did_you_mean(str(method), methods)}"
+            f"{where}: method {given}. Known: {', '.join(methods)}.{did_you_mean(method, methods)}"
         )
     known = methods[method].options
     _known_keys(stage, ("method", "keep", *also, *known), where)

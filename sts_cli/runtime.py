@@ -24,3 +24,11 @@ def settle_cpu() -> None:
         if hasattr(libc, "gnu_get_libc_version"):
             libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
             libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
+def give_back_memory() -> None:
+    """Hand freed memory back to the system, which `settle_cpu` makes glibc keep for reuse."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)

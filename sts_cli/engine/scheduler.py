@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from sts_cli.engine.engine import Engine, Generation
-from sts_cli.engine.feed import Feed
 from sts_cli.engine.images import Images, Picture
 from sts_cli.engine.selection import Choices
 from sts_cli.engine.stream import TextStream, decode
 from sts_cli.evaluation.metrics import same, token_f1
 from sts_cli.families.default import Prompt
+from sts_cli.inputs.feed import Feed
 from sts_cli.inputs.images import Prepared
 from sts_cli.profile import Profile
 from sts_cli.records import Answer, Comparison, Problem, Seconds, TokenCounts

@@ -16,8 +16,10 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from sts_cli.quantization.packed import PackedLinear, Precision, fits, pack
+from sts_cli.runtime import give_back_memory
 
 METHOD = "sts_packed"
+SPARE = 256_000_000  # bytes of dense weights after which freed memory goes back to the system
 
 
 @register_quantization_config(METHOD)
@@ -36,6 +38,10 @@ class PackedQuantizer(HfQuantizer):
 
     quantization_config: PackedConfig
 
+    def __init__(self, quantization_config: PackedConfig, **kwargs: Any):
+        super().__init__(quantization_config, **kwargs)
+        self.pack = Pack(quantization_config)
+
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
         settings = self.quantization_config
         for name, layer in list(decoder_linears(model)):
@@ -50,12 +56,16 @@ class PackedQuantizer(HfQuantizer):
                     )
                 model.set_submodule(name, small)
 
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        give_back_memory()
+        return model
+
     def param_needs_quantization(self, model: Any, param_name: str, **kwargs: Any) -> bool:
         layer, _, part = param_name.rpartition(".")
         return part == "weight" and isinstance(model.get_submodule(layer), PackedLinear)
 
     def get_quantize_ops(self) -> ConversionOps:
-        return Pack(self.quantization_config)
+        return self.pack
 
     def is_serializable(self) -> bool:
         return True
@@ -70,6 +80,7 @@ class Pack(ConversionOps):
 
     def __init__(self, settings: PackedConfig):
         self.settings = settings
+        self.passed = 0  # bytes of dense weights since memory was handed back
 
     @torch.no_grad()
     def convert(self, input_dict: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
@@ -81,6 +92,10 @@ class Pack(ConversionOps):
             )
             done[name] = packed
             done[f"{name.removesuffix('weight')}scales"] = scales
+            self.passed += dense.nbytes
+        if self.passed > SPARE:  # what was freed lies in pieces between the packed weights
+            give_back_memory()
+            self.passed = 0
         return done
 
 

@@ -40,7 +40,7 @@ class Feed(Generic[T]):
         """Whether everything that the source had was taken."""
         return self._ended.is_set() and self._queue.empty()
 
-    def take(self, most: int, wait: bool, stop: Callable[[], bool]) -> Iterator[T]:
+    def take(self, most: int, wait: bool, stop: Callable[[], bool] = lambda: False) -> Iterator[T]:
         """Up to `most` items that are there; with `wait`, at least one unless the source ends."""
         while most > 0 and not stop():
             try:

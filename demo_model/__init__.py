@@ -1,0 +1,1 @@
+"""How the demo model is made: drawn scenes, a vision tower, a language model, one command."""

@@ -1,0 +1,245 @@
+"""The demo model before training: configuration, tokenizer, processor, first weights."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from demo_model.labels import GRID, PATCH, SIDE
+from sts_cli.evaluation.questions import KINDS, ask
+from sts_cli.evaluation.scenes import draw
+from sts_cli.evaluation.words import COLORS, SHAPES
+
+PAD, BOS, EOS, UNKNOWN, IMAGE = "<pad>", "<bos>", "<eos>", "<unk>", "<image>"
+USER, ASSISTANT = "<|user|>", "<|assistant|>"
+SPECIAL = [PAD, BOS, EOS, UNKNOWN, IMAGE, USER, ASSISTANT]
+TEMPLATE = (
+    "{{ '<bos>' }}{% for m in messages %}"
+    "{{ '<|user|>' if m['role'] == 'user' else '<|assistant|>' }}"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'text' %}{{ c['text'] }}{% endif %}{% endfor %}"
+    "{% endif %}{% if m['role'] == 'assistant' %}{{ '<eos>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+PLACE = 32  # dimensions of the tower's width that only positions use
+STEPS = torch.logspace(math.log10(1.6), math.log10(0.12), PLACE // 4)  # radians per patch
+
+
+@dataclass(frozen=True)
+class Size:
+    """Widths and depths. The CPU's default trains in hours; `large` stays below 30 MB."""
+
+    width: int = 192
+    tower_layers: int = 6
+    tower_inner: int = 768
+    layers: int = 8
+    inner: int = 512
+    heads: int = 4
+
+
+SIZES = {"small": Size(), "large": Size(256, 8, 1024, 8, 704, 4)}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE; capitals and digits are single tokens, so that signs are spelled."""
+    inner = Tokenizer(models.BPE(unk_token=UNKNOWN))
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex("[A-Z0-9]"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    inner.decoder = decoders.ByteLevel()
+    rng = random.Random(0)
+    corpus = []
+    for seed in range(300):
+        scene = draw(seed, 0.0)
+        for _ in range(6):
+            for kind in KINDS:
+                found = ask(kind, scene, rng)
+                corpus += [] if found is None else [found.question, found.answer]
+    corpus += [" ".join([*COLORS, *SHAPES, *SHAPES.values(), "no", "yes"])] * 50
+    corpus += [*COLORS, *SHAPES, "yes", "no", "left", "right", "above", "below", "center"] * 50
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=SPECIAL,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    inner.train_from_iterator(corpus, trainer)
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        additional_special_tokens=[IMAGE, USER, ASSISTANT],
+        clean_up_tokenization_spaces=False,
+    )
+    made.chat_template = TEMPLATE
+    return made
+
+
+def processor(tokens: PreTrainedTokenizerFast) -> LlavaProcessor:
+    """Squashes a picture to 336 x 336: nothing is cropped, and training saw it so."""
+    return LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(
+            size={"height": SIDE, "width": SIDE},
+            do_center_crop=False,
+            image_mean=[0.5] * 3,
+            image_std=[0.5] * 3,
+        ),
+        tokenizer=tokens,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        image_token=IMAGE,
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+
+
+def model(size: Size, tokens: PreTrainedTokenizerFast, seed: int) -> LlavaForConditionalGeneration:
+    """A LLaVA of this size with its first weights, in float32."""
+    torch.manual_seed(seed)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=size.width,
+            intermediate_size=size.tower_inner,
+            num_hidden_layers=size.tower_layers,
+            num_attention_heads=size.heads,
+            projection_dim=size.width,
+            image_size=SIDE,
+            patch_size=PATCH,
+            hidden_act="gelu",
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(tokens),
+            hidden_size=size.width,
+            intermediate_size=size.inner,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
+            num_key_value_heads=size.heads,
+            max_position_embeddings=2048,
+            rms_norm_eps=1e-5,
+            tie_word_embeddings=True,
+            bos_token_id=tokens.bos_token_id,
+            eos_token_id=tokens.eos_token_id,
+            pad_token_id=tokens.pad_token_id,
+        ),
+        image_token_id=tokens.convert_tokens_to_ids(IMAGE),
+        image_token_index=tokens.convert_tokens_to_ids(IMAGE),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        image_seq_length=GRID * GRID,
+        tie_word_embeddings=True,
+    )
+    made = LlavaForConditionalGeneration(config)
+    made.generation_config.eos_token_id = tokens.eos_token_id
+    made.generation_config.pad_token_id = tokens.pad_token_id
+    made.generation_config.max_new_tokens = 96
+    with torch.no_grad():
+        start_language(made.model.language_model, size)
+        start_tower(tower_of(made), size)
+    return made
+
+
+def tower_of(made: LlavaForConditionalGeneration) -> nn.Module:
+    """The vision transformer itself."""
+    tower = made.model.vision_tower
+    found: nn.Module = getattr(tower, "vision_model", tower)
+    return found
+
+
+def start_language(text: nn.Module, size: Size) -> None:
+    """Small normal weights, smaller where a layer adds to the residual stream."""
+    for name, parameter in text.named_parameters():
+        if "embed_tokens" in name:
+            nn.init.normal_(parameter, std=0.1)
+        elif parameter.ndim == 2:
+            ends = "o_proj" in name or "down_proj" in name
+            nn.init.normal_(parameter, std=0.06 / (math.sqrt(2 * size.layers) / 1.5 if ends else 1))
+
+
+def start_tower(tower: nn.Module, size: Size) -> None:
+    """Heads that begin by looking at a neighbouring patch; positions in dimensions of their own.
+
+    Position p is cos and sin of p at eight frequencies for each axis. A query that is the key's
+    position code turned by an offset is largest for the patch at that offset.
+    """
+    for name, parameter in tower.named_parameters():
+        if parameter.ndim == 2 and ("proj" in name or "fc" in name):
+            ends = "out_proj" in name or "fc2" in name
+            scale = 1.5 / math.sqrt(2 * size.tower_layers) if ends else 1
+            nn.init.trunc_normal_(parameter, std=0.02 * scale)
+    embed = tower.embeddings
+    nn.init.normal_(embed.class_embedding, std=0.02)
+    nn.init.normal_(embed.patch_embedding.weight, std=0.02)
+    embed.position_embedding.weight.zero_()
+    embed.position_embedding.weight[1:, :PLACE] = 0.6 * position_code()
+    quarter = PLACE // 4
+    near = [[(-1, 0), (1, 0), (0, 1), (0, -1)], [(-2, 0), (2, 0), (-1, 0), (1, 0)]]
+    width = size.width // size.heads
+    for number, layer in enumerate(tower.encoder.layers):
+        strength = 2.0 if number < size.tower_layers - 1 else 1.2
+        for head, (dx, dy) in enumerate(near[number % 2][: size.heads]):
+            key, query = torch.zeros(PLACE, size.width), torch.zeros(PLACE, size.width)
+            key[:, :PLACE] = torch.eye(PLACE)
+            for axis, offset in enumerate((dx, dy)):
+                cos, sin = (STEPS * offset).cos(), (STEPS * offset).sin()
+                for i in range(quarter):
+                    c, s = 2 * axis * quarter + i, (2 * axis + 1) * quarter + i
+                    query[c, c], query[c, s] = cos[i], -sin[i]
+                    query[s, s], query[s, c] = cos[i], sin[i]
+            rows = slice(head * width, head * width + PLACE)
+            for projection, code in (
+                (layer.self_attn.k_proj, key),
+                (layer.self_attn.q_proj, query),
+            ):
+                projection.weight[rows] = projection.weight[rows] / 2 + strength * code
+
+
+def position_code() -> Tensor:
+    """[576, 32]: cos and sin of the column, then of the row."""
+    row, column = (
+        axis.reshape(-1, 1) for axis in torch.meshgrid(*2 * [torch.arange(GRID)], indexing="ij")
+    )
+    x, y = column * STEPS, row * STEPS
+    return torch.cat([x.cos(), x.sin(), y.cos(), y.sin()], dim=1)
+
+
+def whiten(tower: nn.Module, pixels: Tensor) -> None:
+    """Start the patch embedding at the principal components of patches [n, 588], whitened."""
+    centred = pixels - pixels.mean(0)
+    covariance = centred.mT @ centred / len(pixels)
+    values, vectors = torch.linalg.eigh(covariance.double())
+    free = tower.embeddings.patch_embedding.weight.shape[0] - PLACE
+    best = (vectors[:, -free:] / (values[-free:] + 1e-3).sqrt()).mT.flip(0).float()
+    with torch.no_grad():
+        weight = tower.embeddings.patch_embedding.weight
+        weight.zero_()
+        weight.view(len(weight), -1)[PLACE:] = 0.4 * best
+
+
+def save(
+    made: LlavaForConditionalGeneration, tokens: PreTrainedTokenizerFast, folder: Path
+) -> None:
+    """A checkpoint as on the hub: bfloat16 safetensors, tokenizer, processor, chat template."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made.to(torch.bfloat16).save_pretrained(folder)
+    processor(tokens).save_pretrained(folder)

@@ -1,0 +1,174 @@
+"""What training minimises: dense labels for the tower, answers for the language model."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from demo_model.labels import HEADS
+from sts_cli.evaluation.questions import KINDS, ask, spoken
+from sts_cli.evaluation.scenes import Scene, Thing
+
+DENSE = {
+    "kind": 1.0,
+    "color": 0.6,
+    "letter": 3.0,
+    "index": 1.0,
+    "ink": 0.4,
+    "length": 0.3,
+    "place": 0.7,
+    "center": 0.3,
+}
+OFTEN = {  # how often each kind is asked
+    "text": 3.0,
+    "sign_color": 1.2,
+    "text_color": 1.2,
+    "color": 2.0,
+    "shape": 2.0,
+    "exist": 2.0,
+    "count": 2.0,
+    "relation": 2.5,
+    "place": 1.8,
+    "caption": 0.8,
+}
+
+
+def dense(out: Tensor, labels: Tensor, whole: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Loss and accuracies of the readout `out` [B, N, 98] for `labels` [B, N, 10].
+
+    `whole` [B, N] says that the thing at a patch lies wholly among the N patches: only then can
+    its place, its length and a letter's index be known.
+    """
+    out, labels, whole = out.flatten(0, 1).float(), labels.flatten(0, 1), whole.flatten()
+    parts = dict(zip(HEADS, out.split(list(HEADS.values()), dim=1), strict=True))
+    thing, letter = labels[:, 0] > 0, labels[:, 2] > 0
+    sign = labels[:, 5] > 0
+    weight = torch.ones(HEADS["kind"], device=out.device)
+    weight[0] = 0.5
+    lost = {
+        "kind": F.cross_entropy(parts["kind"], labels[:, 0], weight),
+        "color": mean_cross_entropy(parts["color"], labels[:, 1], thing),
+        "letter": mean_cross_entropy(parts["letter"], labels[:, 2], sign),
+        "index": mean_cross_entropy(parts["index"], labels[:, 3], sign & whole),
+        "ink": mean_cross_entropy(parts["ink"], labels[:, 4], sign),
+        "length": mean_cross_entropy(parts["length"], labels[:, 5], sign & whole),
+        "place": masked_mean(
+            F.smooth_l1_loss(
+                parts["place"], labels[:, 6:8] / 255 * 4 - 2, beta=0.1, reduction="none"
+            ).mean(1),
+            thing & whole,
+        ),
+        "center": F.binary_cross_entropy_with_logits(
+            parts["center"][:, 0],
+            labels[:, 8].float(),
+            pos_weight=torch.tensor(8.0, device=out.device),
+        ),
+    }
+    right = {
+        "kind": share(parts["kind"].argmax(1) == labels[:, 0], thing),
+        "color": share(parts["color"].argmax(1) == labels[:, 1], thing),
+        "letter": share(parts["letter"].argmax(1) == labels[:, 2], letter),
+        "index": share(parts["index"].argmax(1) == labels[:, 3], letter & whole),
+    }
+    total = torch.stack([DENSE[name] * value for name, value in lost.items()]).sum()
+    return total, right
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor, where: Tensor) -> Tensor:
+    return masked_mean(F.cross_entropy(logits, labels, reduction="none"), where)
+
+
+def masked_mean(values: Tensor, where: Tensor) -> Tensor:
+    return (values * where).sum() / where.sum().clamp(min=1)
+
+
+def share(right: Tensor, where: Tensor) -> float:
+    return float((right & where).sum() / where.sum().clamp(min=1))
+
+
+class Packer:
+    """Several questions about an image in one sequence, each blind to the others."""
+
+    def __init__(self, tokens: Any, most_tokens: int, most_questions: int = 16):
+        self.tokens = tokens
+        self.most_tokens = most_tokens
+        self.most_questions = most_questions
+        self.answer = tokens.convert_tokens_to_ids("<|assistant|>")
+        self.prefix = [tokens.bos_token_id, tokens.convert_tokens_to_ids("<|user|>")]
+        self._known: dict[str, list[int]] = {}
+
+    def encode(self, text: str) -> list[int]:
+        if text not in self._known and len(self._known) < 300_000:
+            self._known[text] = self.tokens.encode(text, add_special_tokens=False)
+        return self._known.get(text) or self.tokens.encode(text, add_special_tokens=False)
+
+    def pack(
+        self, rows: list[tuple[Thing, ...]], rng: random.Random, visual: int = 576
+    ) -> tuple[dict[str, Tensor], list[str]]:
+        """Tensors for `forward.answers`, and the kind of each question.
+
+        Each question starts at the position that follows `visual` tokens, so that a packed
+        question equals the same question alone.
+        """
+        packs = [self._row(things, rng) for things in rows]
+        longest = max(sum(len(q) + len(a) + 2 for _, q, a in pack) for pack in packs)
+        shape = len(packs), -(-longest // 8) * 8
+        ids = torch.full(shape, self.tokens.pad_token_id)
+        segment, positions = torch.full(shape, -1), torch.zeros(shape, dtype=torch.long)
+        predicts = torch.zeros(shape, dtype=torch.bool)
+        targets, weights, question, kinds = [], [], [], []
+        for row, pack in enumerate(packs):
+            at = 0
+            for number, (kind, asked, said) in enumerate(pack):
+                every = [*asked, self.answer, *said, self.tokens.eos_token_id]
+                here = slice(at, at + len(every))
+                ids[row, here] = torch.tensor(every)
+                segment[row, here] = number
+                start = len(self.prefix) + visual
+                positions[row, here] = torch.arange(start, start + len(every))
+                predicts[row, at + len(asked) : at + len(every) - 1] = True
+                targets += every[len(asked) + 1 :]
+                # For each answer, not for each token: short answers must not drown.
+                weights += [len(said) ** -0.7] * len(said) + [0.3 * len(said) ** -0.7]
+                question += [len(kinds)] * (len(said) + 1)
+                kinds.append(kind)
+                at += len(every)
+        return {
+            "ids": ids,
+            "segment": segment,
+            "positions": positions,
+            "predicts": predicts,
+            "targets": torch.tensor(targets),
+            "weights": torch.tensor(weights),
+            "question": torch.tensor(question),
+        }, kinds
+
+    def _row(
+        self, things: tuple[Thing, ...], rng: random.Random
+    ) -> list[tuple[str, list[int], list[int]]]:
+        scene = Scene(None, things, None, None)  # type: ignore[arg-type]
+        found, seen, total = [], set(), 0
+        for kind in rng.choices(list(KINDS), [OFTEN[k] for k in KINDS], k=3 * self.most_questions):
+            one = ask(kind, scene, rng)
+            if one is None or one.question in seen or len(found) == self.most_questions:
+                continue
+            asked, said = self.encode(spoken(one.question, rng)), self.encode(one.answer)
+            if total + len(asked) + len(said) + 2 > self.most_tokens:
+                continue
+            seen.add(one.question)
+            total += len(asked) + len(said) + 2
+            found.append((kind, asked, said))
+        return found
+
+
+def answered(logits: Tensor, packed: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The weighted loss, and for each question whether all its tokens are right [questions]."""
+    lost = F.cross_entropy(logits.float(), packed["targets"], reduction="none")
+    loss = (lost * packed["weights"]).sum() / packed["weights"].sum()
+    wrong = (logits.argmax(-1) != packed["targets"]).long()
+    errors = torch.zeros(int(packed["question"].max()) + 1, dtype=torch.long, device=wrong.device)
+    return loss, errors.index_add(0, packed["question"], wrong) == 0

@@ -1,0 +1,108 @@
+"""Fresh scenes from worker processes, each used a few times from a ring buffer."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demo_model.labels import labels, patches
+from sts_cli.evaluation.scenes import Thing, draw
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One drawn scene, as training sees it."""
+
+    pixels: NDArray[np.uint8]  # [576, 588]
+    labels: NDArray[np.uint8]  # [576, 10]
+    things: tuple[Thing, ...]
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """What to draw: changed while training goes on."""
+
+    level: float = 0.0
+    most: int = 6
+    dense: float = 0.0  # share of scenes with many signs
+
+
+class Stream:
+    """Worker processes that draw scenes; `difficulty` can be set at any time."""
+
+    def __init__(self, seed: int, workers: int, difficulty: Difficulty):
+        context = multiprocessing.get_context("spawn")
+        self._queue: Any = context.Queue(64)
+        self._shared = context.Array("d", [0.0, 0.0, 0.0])
+        self.set(difficulty)
+        self._workers = [
+            context.Process(
+                target=_work, args=(seed + 1_000_000 * i, self._queue, self._shared), daemon=True
+            )
+            for i in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def set(self, difficulty: Difficulty) -> None:
+        self._shared[:] = [difficulty.level, float(difficulty.most), difficulty.dense]
+
+    def take(self, wait: bool) -> Example | None:
+        """A fresh scene; None if there is none yet and the caller does not wait."""
+        try:
+            example: Example = self._queue.get(block=wait)
+        except queue.Empty:
+            return None
+        return example
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.terminate()
+
+
+def _work(seed: int, out: Any, shared: Any) -> None:
+    os.nice(3)
+    while True:
+        seed += 1
+        level, most, dense = shared[:]
+        scene = draw(seed, level, most=int(most), dense=random.Random(seed).random() < dense)
+        out.put(Example(patches(scene.image), labels(scene), scene.things))
+
+
+class Ring(Generic[T]):
+    """The last `size` scenes, each made ready by `prepare` once and used about `reuse` times."""
+
+    def __init__(
+        self, stream: Stream, prepare: Callable[[list[Example]], list[T]], size: int, reuse: float
+    ):
+        self.stream, self.prepare, self.size, self.reuse = stream, prepare, size, reuse
+        self.items: list[T] = []
+        self.drawn = self.used = 0
+
+    def sample(self, count: int, rng: random.Random) -> list[T]:
+        """`count` different scenes; waits for fresh ones where the old were used enough."""
+        fresh: list[Example] = []
+        while True:
+            short = len(self.items) + len(fresh) < min(self.size, 4 * count)
+            worn = self.used + count > self.reuse * (self.drawn + len(fresh))
+            example = self.stream.take(wait=short or worn)
+            if example is None:
+                break
+            fresh.append(example)
+            if len(fresh) >= 16:
+                break
+        if fresh:
+            self.items = (self.items + self.prepare(fresh))[-self.size :]
+            self.drawn += len(fresh)
+        self.used += count
+        return rng.sample(self.items, count)

@@ -1,0 +1,343 @@
+"""Training in five phases, on one or several processes, for a budget of minutes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor
+
+from demo_model import build, forward, losses
+from demo_model.labels import GRID, HEADS
+from demo_model.optimizer import Optimizer, schedule
+from demo_model.stream import Difficulty, Example, Ring, Stream
+from sts_cli.evaluation.scenes import Thing
+
+VALIDATION_SEED = 900_000_000  # far from every training seed
+WINDOW = (12, 16)  # rows and columns of patches that the tower sees at first
+SHOWN = 160  # visual tokens in the first language phase: what things cover, and some background
+CURRICULUM = ((0.12, 1), (0.28, 2), (0.45, 3), (0.6, 4), (1.0, 6))  # until, shapes at most
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of training: its share of the time, its learning rates, what it draws."""
+
+    name: str
+    share: float
+    tower: float  # learning rate
+    language: float
+    level: tuple[float, float]  # at the start, and from two thirds on
+    dense: float
+    reuse: float
+
+
+PHASES = (
+    Phase("windows", 0.36, 1.5e-3, 0.0, (0.0, 0.7), 0.6, 4),
+    Phase("whole", 0.06, 8e-4, 0.0, (0.6, 0.6), 0.4, 3),
+    Phase("words", 0.34, 0.0, 1.6e-3, (0.3, 0.6), 0.0, 5),
+    Phase("full", 0.10, 0.0, 6e-4, (0.6, 0.6), 0.0, 4),
+    Phase("joint", 0.14, 1.2e-4, 4e-4, (0.6, 0.6), 0.0, 2),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was asked for."""
+
+    folder: Path
+    minutes: float
+    size: str = "small"
+    device: str = "cpu"
+    processes: int = 2
+    workers: int = 1  # that draw scenes, for each process
+    seed: int = 1
+
+
+class Run:
+    """One process of a training run."""
+
+    def __init__(self, settings: Settings, rank: int):
+        self.settings, self.rank = settings, rank
+        self.device = torch.device(settings.device)
+        self.gpu = self.device.type == "cuda"
+        self.rng = random.Random(1000 * settings.seed + rank)
+        self.tokens = build.tokenizer()
+        self.model = build.model(build.SIZES[settings.size], self.tokens, settings.seed)
+        self.vision: Any = build.tower_of(self.model)
+        width = build.SIZES[settings.size].width
+        self.readout = forward.Readout(width, sum(HEADS.values()))
+        self.packer = losses.Packer(self.tokens, 320 if self.gpu else 220)
+        self.prefix = torch.tensor(self.packer.prefix, device=self.device)
+        self.started = time.monotonic()
+        self.stream = Stream(
+            100_000_000 * settings.seed + 10_000_000 * rank, settings.workers, Difficulty()
+        )
+
+    def train(self) -> None:
+        """All phases, from where the folder's last state left off."""
+        state = self.load()
+        if state is None:
+            sample = [self.stream.take(wait=True) for _ in range(48)]
+            pixels = np.concatenate([one.pixels for one in sample if one is not None])
+            build.whiten(self.vision, torch.tensor(pixels).float() / 127.5 - 1)
+            state = {"phase": 0, "elapsed": 0.0, "optimizer": None}
+        self.model.to(self.device, torch.bfloat16).train()
+        self.readout.to(self.device, torch.bfloat16)
+        if torch.distributed.is_initialized():
+            for weight in (*self.model.parameters(), *self.readout.parameters()):
+                torch.distributed.broadcast(weight.data, 0)
+        for number in range(state["phase"], len(PHASES)):
+            self.phase(number, state["elapsed"], state["optimizer"])
+            state = {"elapsed": 0.0, "optimizer": None}
+        self.stream.close()
+
+    def phase(self, number: int, elapsed: float, optimizer_state: Any) -> None:
+        """Train one phase for the rest of its time."""
+        phase = PHASES[number]
+        budget = phase.share * self.settings.minutes * 60
+        tower = [*self.vision.named_parameters(), *self.readout.named_parameters()]
+        rest = [
+            (name, weight)
+            for name, weight in self.model.named_parameters()
+            if "vision_tower" not in name
+        ]
+        for _, weight in tower:
+            weight.requires_grad_(phase.tower > 0)
+        for _, weight in rest:
+            weight.requires_grad_(phase.language > 0)
+        groups = [(phase.tower, tower)] if phase.tower else []
+        groups += [(phase.language, rest)] if phase.language else []
+        optimizer = Optimizer(groups)
+        if optimizer_state is not None:
+            optimizer.inner.load_state_dict(optimizer_state["inner"])
+            for copy, saved in zip(optimizer.copies, optimizer_state["copies"], strict=True):
+                copy.copy_(saved)
+        frozen = phase.name in ("words", "full")
+        ring: Ring[Any] = Ring(
+            self.stream, self.encoded if frozen else list, 512 if frozen else 384, phase.reuse
+        )
+        begun, saved, validated, step = time.monotonic() - elapsed, 0.0, 0.0, 0
+        recent: list[dict[str, float]] = []
+        while True:
+            spent = self.agreed(time.monotonic() - begun)
+            done = spent / budget
+            if done >= 1:
+                break
+            self.stream.set(self.difficulty(phase, done))
+            if phase.language:
+                loss, found = self.language_loss(ring, phase, 576 if not_first(phase) else SHOWN)
+            else:
+                loss, found = self.tower_loss(ring, whole=phase.name == "whole")
+            loss.backward()
+            norm = optimizer.step(schedule(done))
+            step += 1
+            recent.append(found | {"loss": float(loss.detach()), "norm": norm})
+            if self.rank == 0 and step % 25 == 0:
+                self.log(phase, step, spent, ring, recent)
+                recent = []
+            if self.rank == 0 and spent - saved > 240:
+                self.save(number, spent, optimizer)
+                saved = spent
+            if self.rank == 0 and phase.language and spent - validated > 240:
+                self.note({"phase": phase.name, "validation": self.validate()})
+                validated = spent
+        if self.rank == 0:
+            self.save(number + 1, 0.0, None)
+
+    def difficulty(self, phase: Phase, done: float) -> Difficulty:
+        low, high = phase.level
+        level = low + (high - low) * min(1.0, 1.5 * done)
+        most = 6
+        if phase.name == "words":
+            most = next(shapes for until, shapes in CURRICULUM if done <= until)
+        return Difficulty(level, most, phase.dense)
+
+    def tower_loss(self, ring: Ring[Example], whole: bool) -> tuple[Tensor, dict[str, float]]:
+        """Dense supervision, on windows of patches or on whole pictures."""
+        count = 64 if self.gpu else 3 if whole else 12
+        examples = ring.sample(count, self.rng)
+        pixels = torch.from_numpy(np.stack([one.pixels for one in examples])).to(self.device)
+        labels = torch.from_numpy(np.stack([one.labels for one in examples])).to(self.device)
+        where = None
+        if not whole:
+            where = torch.stack([self.window() for _ in examples]).to(self.device)
+            pixels = pixels.gather(1, where[..., None].expand(-1, -1, pixels.shape[-1]))
+            parts = labels.gather(1, where[..., None].expand(-1, -1, labels.shape[-1]))
+        else:
+            parts = labels
+        inside = complete(labels[..., 9], parts[..., 9])
+        features = forward.tower(self.vision, scaled(pixels), where)
+        return losses.dense(self.readout(features), parts.long(), inside)
+
+    def window(self) -> Tensor:
+        """[192] numbers of the patches in a random window."""
+        rows, columns = WINDOW
+        top, left = self.rng.randint(0, GRID - rows), self.rng.randint(0, GRID - columns)
+        row = torch.arange(top, top + rows)[:, None] * GRID
+        return (row + torch.arange(left, left + columns)).flatten()
+
+    def encoded(self, examples: list[Example]) -> list[tuple[Tensor, Tensor, tuple[Thing, ...]]]:
+        """Features of whole pictures, which patches show things, and the things."""
+        pixels = torch.from_numpy(np.stack([one.pixels for one in examples])).to(self.device)
+        with torch.no_grad():
+            features = forward.tower(self.vision, scaled(pixels))
+        shown = [torch.from_numpy(one.labels[:, 0] > 0) for one in examples]
+        return [
+            (one, thing, example.things)
+            for one, thing, example in zip(features, shown, examples, strict=True)
+        ]
+
+    def language_loss(
+        self, ring: Ring[Any], phase: Phase, visual: int
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Answers to up to 16 questions about each of a few pictures."""
+        count = 64 if self.gpu else 4
+        drawn = ring.sample(count, self.rng)
+        if phase.tower:
+            pixels = torch.from_numpy(np.stack([one.pixels for one in drawn])).to(self.device)
+            features = forward.tower(self.vision, scaled(pixels))
+            things = [one.things for one in drawn]
+            where = torch.arange(GRID * GRID, device=self.device).expand(count, -1)
+        else:
+            things = [one[2] for one in drawn]
+            where = torch.stack([some(one[1], visual) for one in drawn]).to(self.device)
+            features = torch.stack([one[0] for one in drawn])
+            features = features.gather(1, where[..., None].expand(-1, -1, features.shape[-1]))
+        packed, kinds = self.packer.pack(things, self.rng)
+        packed = {name: value.to(self.device) for name, value in packed.items()}
+        logits = forward.answers(self.model, features, where, packed, self.prefix)
+        loss, right = losses.answered(logits, packed)
+        return loss, by_kind(kinds, right)
+
+    @torch.no_grad()
+    def validate(self, scenes: int = 32) -> dict[str, float]:
+        """Exact match by kind on held-out scenes, half of them hard, all 576 tokens."""
+        from demo_model.stream import labels, patches
+        from sts_cli.evaluation.scenes import draw
+
+        rng, found = random.Random(0), []
+        for start in range(0, scenes, 8):
+            drawn = [draw(VALIDATION_SEED + start + i, 0.5) for i in range(8)]
+            examples = [Example(patches(s.image), labels(s), s.things) for s in drawn]
+            features = torch.stack([one for one, _, _ in self.encoded(examples)])
+            where = torch.arange(GRID * GRID, device=self.device).expand(8, -1)
+            packed, kinds = self.packer.pack([s.things for s in drawn], rng)
+            packed = {name: value.to(self.device) for name, value in packed.items()}
+            logits = forward.answers(self.model, features, where, packed, self.prefix)
+            found.append(by_kind(kinds, losses.answered(logits, packed)[1]))
+        return mean(found)
+
+    def agreed(self, seconds: float) -> float:
+        """Process 0's clock, so that all processes end a phase at the same step."""
+        if not torch.distributed.is_initialized():
+            return seconds
+        clock = torch.tensor([seconds])
+        torch.distributed.broadcast(clock, 0)
+        return float(clock)
+
+    def log(
+        self, phase: Phase, step: int, spent: float, ring: Ring[Any], recent: list[dict[str, float]]
+    ) -> None:
+        row = {"phase": phase.name, "step": step, "seconds": round(spent), "drawn": ring.drawn}
+        self.note(row | mean(recent))
+
+    def note(self, row: dict[str, Any]) -> None:
+        minute = (time.monotonic() - self.started) / 60
+        with (self.settings.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps({"minute": round(minute, 2), **row}) + "\n")
+
+    def save(self, phase: int, elapsed: float, optimizer: Optimizer | None) -> None:
+        kept = None
+        if optimizer is not None:
+            kept = {"inner": optimizer.inner.state_dict(), "copies": optimizer.copies}
+        state = {
+            "phase": phase,
+            "elapsed": elapsed,
+            "optimizer": kept,
+            "model": self.model.state_dict(),
+            "readout": self.readout.state_dict(),
+        }
+        path = self.settings.folder / "state.pt"
+        torch.save(state, path.with_suffix(".part"))
+        os.replace(path.with_suffix(".part"), path)
+
+    def load(self) -> dict[str, Any] | None:
+        path = self.settings.folder / "state.pt"
+        if not path.exists():
+            return None
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.readout.load_state_dict(state["readout"])
+        return state
+
+
+def not_first(phase: Phase) -> bool:
+    return phase.name != "words"
+
+
+def scaled(pixels: Tensor) -> Tensor:
+    """Bytes to -1..1, as the processor does."""
+    return (pixels.float() / 127.5 - 1).bfloat16()
+
+
+def complete(everywhere: Tensor, here: Tensor) -> Tensor:
+    """[B, N]: whether all patches of the thing at each of N patches are among the N.
+
+    `everywhere` [B, 576] and `here` [B, N] number the thing at each patch; 0 is background.
+    """
+    most = int(everywhere.max()) + 1
+    total = torch.nn.functional.one_hot(everywhere.long(), most).sum(1)  # [B, things]
+    seen = torch.nn.functional.one_hot(here.long(), most).sum(1)
+    return (total == seen).gather(1, here.long()) & (here > 0)
+
+
+def some(thing: Tensor, count: int) -> Tensor:
+    """`count` patch numbers in order: those that show a thing first, then random background."""
+    if count == len(thing):
+        return torch.arange(count)
+    order = torch.rand(len(thing)) + thing.float()
+    return order.topk(count).indices.sort().values
+
+
+def by_kind(kinds: list[str], right: Tensor) -> dict[str, float]:
+    found: dict[str, list[bool]] = {}
+    for kind, one in zip(kinds, right.tolist(), strict=True):
+        found.setdefault(kind, []).append(one)
+    return {kind: sum(ones) / len(ones) for kind, ones in found.items()}
+
+
+def mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {
+        name: round(float(np.mean([row[name] for row in rows if name in row])), 4) for name in names
+    }
+
+
+def worker(rank: int, settings: Settings) -> None:
+    """One process of several: gradients are averaged through gloo."""
+    if settings.processes > 1:
+        torch.set_num_threads(1)
+        store = f"file://{settings.folder.absolute() / 'rendezvous'}"
+        torch.distributed.init_process_group(
+            "gloo", init_method=store, rank=rank, world_size=settings.processes
+        )
+    Run(settings, rank).train()
+
+
+def train(settings: Settings) -> None:
+    """Run all processes to the end of the budget."""
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    (settings.folder / "rendezvous").unlink(missing_ok=True)
+    if settings.processes == 1:
+        worker(0, settings)
+    else:
+        torch.multiprocessing.spawn(worker, (settings,), settings.processes)

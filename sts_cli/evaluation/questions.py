@@ -1,0 +1,264 @@
+"""Questions about a drawn scene, only those that have one answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sts_cli.evaluation.scenes import Scene, Thing
+from sts_cli.evaluation.words import COLORS, SHAPES
+
+CAPTION = "Describe the image."  # what the tool asks when nobody asks anything
+OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
+NUMBERS = ("0", "1", "2", "3", "4", "5", "6")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question, its kind, and the one answer that counts as right."""
+
+    kind: str
+    question: str
+    answer: str
+
+
+def ask(kind: str, scene: Scene, rng: random.Random) -> Question | None:
+    """A random question of this kind, or None where the scene allows none."""
+    found = KINDS[kind](scene.things, rng)
+    return None if found is None else Question(kind, *found)
+
+
+def questions(scene: Scene, rng: random.Random) -> Iterator[Question]:
+    """One question of each kind that the scene allows."""
+    for kind in KINDS:
+        question = ask(kind, scene, rng)
+        if question is not None:
+            yield question
+
+
+def spoken(question: str, rng: random.Random) -> str:
+    """The question as people type it: capitalised or not, with or without its mark."""
+    if rng.random() < 0.3:
+        question = question[0].upper() + question[1:]
+    return question[:-1] if rng.random() < 0.2 else question
+
+
+Pair = tuple[str, str] | None
+
+
+def signs(things: tuple[Thing, ...]) -> list[Thing]:
+    return [thing for thing in things if thing.shape == "sign"]
+
+
+def article(word: str) -> str:
+    return f"an {word}" if word[0] in "aeio" else f"a {word}"
+
+
+def name(thing: Thing, things: tuple[Thing, ...], rng: random.Random) -> str | None:
+    """Words that mean this thing and no other, or None."""
+    alike = [one for one in things if one.shape == thing.shape]
+    if len(alike) == 1 and rng.random() < 0.5:
+        return thing.shape
+    if sum(one.color == thing.color for one in alike) == 1:
+        return f"{thing.color} {thing.shape}"
+    return None
+
+
+def text(things: tuple[Thing, ...], rng: random.Random) -> Pair:
+    shown = signs(things)
+    if len(shown) == 1 or not shown:
+        question = rng.choice(
+            (
+                "what is on the sign?",
+                "what does the sign say?",
+                "what is written on the sign?",
+                "read the sign.",
+                "what text is on the sign?",
+            )
+        )
+        return question, shown[0].text if shown else "there is no sign"
+    sign = rng.choice(shown)
+    question = rng.choice(
+        (
+            "what is on the {} sign?",
+            "what does the {} sign say?",
+            "what is written on the {} sign?",
+            "read the {} sign.",
+        )
+    )
+    return question.format(sign.color), sign.text
+
+
+def sign_color(things: tuple[Thing, ...], rng: random.Random) -> Pair:
+    shown = signs(things)
+    if not shown:
+        return None
+    sign = rng.choice(shown)
+    if len(shown) == 1:
+        question = rng.choice(
+            ("what color is the sign?", "what is the color of the sign?", "the sign is what color?")
+        )
+        return question, sign.color
+    question = rng.choice(
+        ("what color is the sign that says {}?", "what is the color of the sign that says {}?")
+    )
+    same = sum(one.text == sign.text for one in shown)
+    return (question.format(sign.text), sign.color) if same == 1 else None
+
+
+def text_color(things: tuple[Thing, ...], rng: random.Random) -> Pair:
+    shown = signs(things)
+    if not shown:
+        return None
+    sign = rng.choice(shown)
+    which = "sign" if len(shown) == 1 else f"{sign.color} sign"
+    question = rng.choice(
+        (
+            "what color is the text on the {}?",
+            "what is the color of the text on the {}?",
+            "what color are the letters on the {}?",
+        )
+    )
+    return question.format(which), sign.text_color
+
+
+def color(things: tuple[Thing, ...], rng: random.Random) -> Pair:
+    single = [
+        one
+        for one in things
+        if one.shape != "sign" and sum(other.shape == one.shape for other in things) == 1
+    ]
+    if not single:
+        return None
+    thing = rng.choice(single)
+    question = rng.choice(
+        ("what color is the {}?", "what is the color of the {}?", "the {} is what color?")
+    )
+    return question.format(thing.shape), thing.color
+
+
+def shape(things: tuple[Thing, ...], rng: random.Random) -> Pair:
+    single = [
+        one
+        for one in things
+        if one.shape != "sign" and sum(other.color == one.color for other in things) == 1
+    ]
+    if not single:
+        return None
+    thing = rng.choice(single)
+    question = rng.choice(
+        (
+            "what shape is {}?",
+            "which shape is {}?",
+            "what is the {} thing?",
+            "what is the shape of the {} object?",
+        )
+    )
+    return question.format(thing.color), thing.shape
+
+
+def exist(things: tuple[Thing, ...], rng: random.Random) -> Pair:
+    shapes = [one for one in things if one.shape != "sign"]
+    if rng.random() < 0.5 and shapes:
+        thing = rng.choice(shapes)
+        kind, tint = thing.shape, thing.color
+    else:  # often nearly right: one of a thing's two properties
+        near = rng.choice(shapes) if shapes and rng.random() < 0.5 else None
+        kind = near.shape if near and rng.random() < 0.5 else rng.choice(list(SHAPES))
+        tint = near.color if near and kind != near.shape else rng.choice(list(COLORS))
+    if rng.random() < 0.4:
+        asked, there = kind, any(one.shape == kind for one in things)
+    else:
+        asked = f"{tint} {kind}"
+        there = any((one.color, one.shape) == (tint, kind) for one in things)
+    if rng.random() < 0.15:
+        return f"is there no {asked}?", "no" if there else "yes"
+    question = rng.choice(("is there {}?", "do you see {}?", "can you see {}?"))
+    return question.format(article(asked)), "yes" if there else "no"
+
+
+def count(things: tuple[Thing, ...], rng: random.Random) -> Pair:
+    shapes = [one for one in things if one.shape != "sign"]
+    if rng.random() < 0.4:
+        question = rng.choice(("how many shapes are there?", "count the shapes."))
+        return question, NUMBERS[len(shapes)]
+    present = [one.shape for one in shapes]
+    kind = rng.choice(present) if present and rng.random() < 0.75 else rng.choice(list(SHAPES))
+    question = rng.choice(("how many {} are there?", "count the {}.", "how many {} do you see?"))
+    return question.format(SHAPES[kind]), NUMBERS[present.count(kind)]
+
+
+def relation(things: tuple[Thing, ...], rng: random.Random) -> Pair:
+    if len(things) < 2:
+        return None
+    first, second = rng.sample(things, 2)
+    names = name(first, things, rng), name(second, things, rng)
+    dx = first.center[0] - second.center[0]
+    dy = first.center[1] - second.center[1]
+    if None in names or min(abs(dx), abs(dy)) > 0.6 * max(abs(dx), abs(dy)):
+        return None
+    if max(abs(dx), abs(dy)) < 0.12:
+        return None
+    side = ("left" if dx < 0 else "right") if abs(dx) > abs(dy) else "above" if dy < 0 else "below"
+    if rng.random() < 0.5:
+        return f"where is the {names[0]} relative to the {names[1]}?", side
+    asked = side if rng.random() < 0.5 else OPPOSITE[side]
+    words = asked if asked in ("above", "below") else f"{asked} of"
+    return f"is the {names[0]} {words} the {names[1]}?", "yes" if asked == side else "no"
+
+
+def place(things: tuple[Thing, ...], rng: random.Random) -> Pair:
+    if not things:
+        return None
+    thing = rng.choice(things)
+    called = name(thing, things, rng)
+    if called is None:
+        return None
+    thirds = []
+    for part in thing.center:
+        if any(abs(part - border) < 0.04 for border in (1 / 3, 2 / 3)):
+            return None
+        thirds.append(int(part * 3))
+    across = ("left", "", "right")[thirds[0]]
+    down = ("top", "", "bottom")[thirds[1]]
+    question = rng.choice(
+        ("where is the {}?", "where in the image is the {}?", "in which part is the {}?")
+    )
+    return question.format(called), f"{down} {across}".strip() or "center"
+
+
+def caption(things: tuple[Thing, ...], rng: random.Random) -> Pair:
+    question = rng.choice(
+        (
+            CAPTION,
+            "describe the image.",
+            "describe this picture.",
+            "what is in the image?",
+            "what do you see?",
+            "describe the picture from left to right.",
+        )
+    )
+    parts = [
+        f"{article(one.color)} sign that says {one.text}"
+        if one.shape == "sign"
+        else f"{article(one.color)} {one.shape}"
+        for one in sorted(things, key=lambda one: one.center[0])
+    ]
+    if not parts:
+        return question, "nothing"
+    return question, " and ".join([", ".join(parts[:-1]), parts[-1]] if parts[1:] else parts)
+
+
+KINDS: dict[str, Callable[[tuple[Thing, ...], random.Random], Pair]] = {
+    "text": text,
+    "sign_color": sign_color,
+    "text_color": text_color,
+    "color": color,
+    "shape": shape,
+    "exist": exist,
+    "count": count,
+    "relation": relation,
+    "place": place,
+    "caption": caption,
+}

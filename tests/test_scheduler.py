@@ -1,0 +1,191 @@
+"""Questions to answers: order, sharing, batches, and failures that stay with their row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from sts_cli.inputs.images import Prepared
+
+from sts_cli.engine.engine import Engine
+from sts_cli.engine.scheduler import answer_all
+from sts_cli.errors import ProfileError
+from sts_cli.loading import load
+from sts_cli.profile import Profile, Semantics, Structure, load_profile
+from sts_cli.records import Item, Problem
+from sts_cli.sources import find
+
+OFF, AGGRESSIVE = load_profile("off"), load_profile("aggressive")
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_checkpoint: Path) -> Engine:
+    return Engine(load(find(str(tiny_checkpoint)), dtype="float32"))
+
+
+def picture(seed: int) -> Image.Image:
+    noise = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 255, (40, 60, 3), generator=noise, dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())
+
+
+def prepared(number: int, image: int, question: str = "what is on the sign?") -> Prepared:
+    item = Item(id=str(number), images=(f"{image}.png",), question=question)
+    return Prepared(item, (picture(image),), (str(image),), 0.0)
+
+
+def questions() -> list[Prepared]:
+    """Nine questions of very different lengths about three images."""
+    return [
+        prepared(number, number % 3, "what is on the sign? " * (1 + 5 * (number % 4)))
+        for number in range(9)
+    ]
+
+
+def test_batches_answer_as_single_questions_do_and_keep_the_order(engine: Engine):
+    alone = list(answer_all(engine, questions(), AGGRESSIVE, batch_size=1, max_new_tokens=4))
+    batched = list(answer_all(engine, questions(), AGGRESSIVE, batch_size=4, max_new_tokens=4))
+    assert [answer.item.id for answer in batched] == [str(number) for number in range(9)]
+    assert [answer.text for answer in batched] == [answer.text for answer in alone]
+    assert [answer.tokens for answer in batched] == [answer.tokens for answer in alone]
+    assert max(answer.rows for answer in batched) == 4
+
+
+def test_an_image_that_questions_share_is_encoded_once(engine: Engine):
+    seen = []
+    family = engine.family
+    plain = family.encode
+    family.encode = lambda pixels: seen.extend(pixels) or plain(pixels)  # type: ignore
+    try:
+        answers = list(answer_all(engine, questions(), OFF, batch_size=2, max_new_tokens=1))
+    finally:
+        del family.encode
+    assert len(seen) == 3
+    assert [answer.seconds.encode == 0 for answer in answers].count(False) >= 3
+    assert answers[-1].seconds.encode == 0
+
+
+def test_a_row_that_could_not_be_read_is_an_answer_with_its_problem(engine: Engine):
+    bad = Item(id="bad", problem=Problem("image_missing", "no such file"))
+    rows = [prepared(0, 0), Prepared(bad, (), (), 0.0), prepared(2, 1)]
+    answers = list(answer_all(engine, rows, OFF, max_new_tokens=2))
+    assert [answer.item.id for answer in answers] == ["0", "bad", "2"]
+    assert answers[1].problem == bad.problem and answers[1].text is None
+    assert answers[0].problem is None and answers[2].problem is None
+
+
+def test_a_failing_row_does_not_take_its_batch_with_it(engine: Engine):
+    """Whatever an image does to its processor, the rows beside it get their answers."""
+    rows = [prepared(0, 0), prepared(1, 1), prepared(2, 2)]
+    broken = Prepared(rows[1].item, ("not an image",), ("x",), 0.0)  # type: ignore
+    answers = list(answer_all(engine, [rows[0], broken, rows[2]], OFF, max_new_tokens=2))
+    assert [answer.problem and answer.problem.kind for answer in answers] == [
+        None,
+        "internal",
+        None,
+    ]
+
+
+def test_compare_gives_both_answers_and_off_agrees_with_itself(engine: Engine):
+    (answer,) = answer_all(engine, [prepared(0, 0)], OFF, compare=True, max_new_tokens=3)
+    assert answer.comparison.agree and answer.comparison.similarity == 1.0
+    assert answer.comparison.full.text == answer.text
+    (pruned,) = answer_all(engine, [prepared(0, 0)], AGGRESSIVE, compare=True, max_new_tokens=3)
+    assert pruned.tokens.average < pruned.comparison.full.tokens.average == 64
+    assert pruned.comparison.full.text == answer.text
+    assert pruned.comparison.full.profile == "off"
+
+
+def test_text_streams_as_it_is_answered(engine: Engine):
+    pieces: list[str] = []
+    (answer,) = answer_all(
+        engine, [prepared(0, 0)], AGGRESSIVE, max_new_tokens=6, on_text=pieces.append
+    )
+    assert "".join(pieces).strip() == answer.text
+    assert len(pieces) > 1
+
+
+def test_stopping_finishes_the_batch_in_hand_and_no_other(engine: Engine):
+    asked: list[bool] = []
+    rows = answer_all(
+        engine, questions(), OFF, batch_size=2, max_new_tokens=1, stop=lambda: bool(asked)
+    )
+    next(rows)
+    asked.append(True)
+    rest = list(rows)
+    assert len(rest) < 8
+
+
+def test_answers_come_before_a_slow_source_has_more(engine: Engine):
+    """A pipe that waits for its next line does not hold back the answer to the last one."""
+    told: list[str] = []
+
+    def source() -> Iterator[Prepared]:
+        yield prepared(0, 0)
+        while "0" not in told:  # the second question exists only once the first is answered
+            pass
+        yield prepared(1, 1)
+
+    for answer in answer_all(engine, source(), OFF, batch_size=4, max_new_tokens=1):
+        told.append(answer.item.id)
+    assert told == ["0", "1"]
+
+
+def test_what_reading_the_source_raises_comes_after_the_answers_before_it(engine: Engine):
+    def source() -> Iterator[Prepared]:
+        yield prepared(0, 0)
+        raise OSError("the disk went away")
+
+    answers = answer_all(engine, source(), OFF, max_new_tokens=1)
+    assert next(answers).item.id == "0"
+    with pytest.raises(OSError, match="went away"):
+        next(answers)
+
+
+def test_running_out_of_memory_halves_the_batch_and_loses_nothing(engine: Engine):
+    sizes: list[int] = []
+    plain = engine.generate
+
+    def scarce(prompts, profile, **settings):
+        sizes.append(len(prompts))
+        if len(prompts) > 2:
+            raise MemoryError
+        return plain(prompts, profile, **settings)
+
+    engine.generate = scarce  # type: ignore
+    try:
+        answers = list(answer_all(engine, questions(), OFF, batch_size=8, max_new_tokens=1))
+    finally:
+        del engine.generate
+    assert [answer.item.id for answer in answers] == [str(number) for number in range(9)]
+    assert all(answer.problem is None for answer in answers)
+    assert sizes.count(8) <= 1  # it learned
+
+
+def test_one_question_too_large_tries_the_fallbacks_and_says_which(engine: Engine):
+    plain = engine.generate
+
+    def scarce(prompts, profile, **settings):
+        if profile.name == "off":
+            raise MemoryError
+        return plain(prompts, profile, **settings)
+
+    engine.generate = scarce  # type: ignore
+    try:
+        (failed,) = answer_all(engine, [prepared(0, 0)], OFF, max_new_tokens=1)
+        (saved,) = answer_all(
+            engine, [prepared(0, 0)], OFF, max_new_tokens=1, fallbacks=[AGGRESSIVE]
+        )
+    finally:
+        del engine.generate
+    assert failed.problem.kind == "out_of_memory"
+    assert saved.problem is None and saved.profile == "aggressive"
+
+
+def test_a_profile_that_the_model_cannot_honour_is_refused_before_anything_runs(engine: Engine):
+    late = Profile("late", "", Structure("grid", 0.5), Semantics("instruction", 0.99, 0.1))
+    with pytest.raises(ProfileError, match="depth"):
+        next(answer_all(engine, questions(), late))
