@@ -22,6 +22,10 @@ ORIGINALS = {  # the original authors' formats: what transformers' own conversio
 }
 
 
+class NoVision(ModelError):
+    """A model that does not look at images."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A folder that passed every check that needs no model library."""
@@ -68,7 +72,7 @@ def examine_config(folder: Path) -> dict[str, Any]:
             f"sts never runs; supported without it: {', '.join(FAMILIES)}."
         )
     if "vision_config" not in config:
-        raise ModelError(
+        raise NoVision(
             f"{folder} is a '{kind}' model, which does not look at images; "
             f"supported families: {', '.join(FAMILIES)}."
         )

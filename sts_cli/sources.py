@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sts_cli import hub
-from sts_cli.checkpoint import Checkpoint, examine
+from sts_cli.checkpoint import Checkpoint, NoVision, examine
 from sts_cli.errors import ModelError, did_you_mean
 
 DEMO = "demo"
@@ -112,6 +112,8 @@ def usable() -> list[Usable]:
     for name in known():
         try:
             source = find(name)
+        except NoVision:
+            continue  # the cache holds models for other tools, too
         except ModelError as error:
             listed.append(Usable(name, None, str(error)))
         else:

@@ -266,6 +266,7 @@ def test_usable_lists_what_works_and_why_the_rest_does_not(
     monkeypatch.setenv("STS_MODEL", str(model))
     cache(hub_cache, "org/good", model)
     (cache(hub_cache, "org/pickle", model) / "model.safetensors").unlink()
+    (cache(hub_cache, "org/text", model) / "config.json").write_text('{"model_type": "llama"}')
     listed = {one.name: one for one in usable()}
     assert list(listed) == ["demo", str(model), "org/good", "org/pickle"]
     assert listed[str(model)].problem is None

@@ -1,6 +1,9 @@
-"""Which precision of weights a machine can hold. No torch."""
+"""Which precision of weights a machine can hold, and where quantized ones go. No torch."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 from sts_cli.checkpoint import Checkpoint
 from sts_cli.errors import ModelError
@@ -56,3 +59,12 @@ def choose(
         f"The model's weights{precision} need {needed * HEADROOM / 1e9:.1f} GB, but "
         f"{(free or 0) / 1e9:.1f} GB of memory are free; {remedy}."
     )
+
+
+def kept_folder() -> Path | None:
+    """Where quantized models are kept; None if the user set STS_CACHE to nothing."""
+    given = os.environ.get("STS_CACHE")
+    if given == "":
+        return None
+    caches = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return (Path(given).expanduser() if given else caches / "sts") / "quantized"

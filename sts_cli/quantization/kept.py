@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 import time
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from sts_cli.checkpoint import Checkpoint
 from sts_cli.errors import ModelError
 from sts_cli.profile import Quantize
+from sts_cli.quantization.choice import kept_folder
 from sts_cli.weights import read_weights
 
 LAYOUT = 1  # of what we keep; a new number forgets the old
@@ -26,21 +26,12 @@ GENERATION = "generation_config.json"
 STALE = 24 * 3600  # seconds after which what an interrupted run left is removed
 
 
-def cache_folder() -> Path | None:
-    """Where quantized models are kept; None if the user set STS_CACHE to nothing."""
-    given = os.environ.get("STS_CACHE")
-    if given == "":
-        return None
-    caches = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    return (Path(given).expanduser() if given else caches / "sts") / "quantized"
-
-
 def place(checkpoint: Checkpoint, quantize: Quantize, dtype: torch.dtype) -> Path | None:
     """The folder for this checkpoint in this precision, whether or not it is there.
 
     Its name changes with the files, and with everything that changes the packed layout.
     """
-    folder = cache_folder()
+    folder = kept_folder()
     if folder is None:
         return None
     key = hashlib.sha256()

@@ -1,0 +1,201 @@
+"""What `sts doctor` finds out about this machine and installation."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sts_cli import __version__, hardware, hub
+from sts_cli.errors import ModelError
+from sts_cli.quantization.choice import kept_folder
+from sts_cli.sources import demo_folder
+
+NEEDED = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "huggingface_hub",
+    "safetensors",
+    "accelerate",
+    "bitsandbytes",
+    "pillow",
+)
+OPTIONAL = {  # module -> (package, what it is for)
+    "num2words": ("num2words", "SmolVLM2 models"),
+    "pillow_heif": ("pillow-heif", "HEIC and HEIF images"),
+    "torchvision": ("torchvision", "faster image processing; not needed"),
+    "ray": ("ray", "running a batch on a cluster"),
+}
+SCARCE = 1_000_000_000  # bytes of memory or disk below which trouble is near
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Facts by topic, and what is wrong: sentences that say what to do."""
+
+    facts: dict[str, dict[str, Any]]
+    problems: tuple[str, ...]
+    advice: tuple[str, ...]  # what would be better, but works as it is
+
+
+def diagnose() -> Diagnosis:
+    """Everything there is to say. Imports torch and transformers, if they can be."""
+    problems: list[str] = []
+    advice: list[str] = []
+    facts = {
+        "versions": versions(problems),
+        "processor": processor(problems, advice),
+        "device": device(problems),
+        "folders": folders(problems),
+        "optional": optional(problems),
+    }
+    return Diagnosis(facts, tuple(problems), tuple(advice))
+
+
+def installed(package: str) -> str | None:
+    """The version of a package, without importing it."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def versions(problems: list[str]) -> dict[str, Any]:
+    found = {package: installed(package) for package in NEEDED}
+    missing = [package for package, number in found.items() if number is None]
+    if missing:
+        problems.append(f"Missing: {', '.join(missing)}; run 'pip install --upgrade sts-cli'.")
+    system = {"system": platform.platform(), "python": platform.python_version()}
+    return {"sts": __version__, **system, **found}
+
+
+def processor(problems: list[str], advice: list[str]) -> dict[str, Any]:
+    """CPU, memory, threads and load."""
+    features = hardware.cpu_features()
+    usable, cores = hardware.threads_and_cores()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    found = hardware.memory()
+    free, total = found if found else (None, None)
+    if free is not None and free < SCARCE:
+        problems.append(f"Only {free / 1e9:.1f} GB of memory are free; close other programs.")
+    if features and not any(name in features for name in hardware.FAST_BFLOAT16):
+        advice.append("This CPU has no fast bfloat16; --quantize int8 halves a model and more.")
+    if load is not None and load > usable:
+        advice.append(
+            f"The load is {load:.1f} on {usable} cores: others compete, and timings will vary."
+        )
+    return {
+        "name": hardware.cpu_name(),
+        "features": list(features),
+        "cores": cores,
+        "usable_cores": usable,
+        "load": None if load is None else round(load, 2),
+        "wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        "memory_free": free,
+        "memory_total": total,
+    }
+
+
+def device(problems: list[str]) -> dict[str, Any]:
+    """What models would run on, and how."""
+    try:
+        import torch
+
+        from sts_cli.engine.attention import NAME
+    except Exception as error:  # a broken installation raises anything
+        problems.append(
+            f"PyTorch and transformers do not import ({type(error).__name__}: {error}); "
+            "reinstall them."
+        )
+        return {}
+    chosen = hardware.choose_device()
+    facts: dict[str, Any] = {
+        "device": str(chosen),
+        "dtype": str(hardware.choose_dtype("auto", chosen)).removeprefix("torch."),
+        "attention": NAME,
+        "threads": torch.get_num_threads(),
+        "torch_cpu_kernels": torch.backends.cpu.get_cpu_capability(),
+        "torch_cuda": torch.version.cuda,
+        "gpus": [gpu(number) for number in range(torch.cuda.device_count())],
+    }
+    if shutil.which("nvidia-smi") and not torch.cuda.is_available():
+        reason = "is the CPU build" if torch.version.cuda is None else "cannot reach it"
+        problems.append(
+            f"There is an NVIDIA driver here, but this PyTorch {reason}; install a build for "
+            "your driver's CUDA from pytorch.org."
+        )
+    return facts
+
+
+def gpu(number: int) -> dict[str, Any]:
+    import torch
+
+    free, total = torch.cuda.mem_get_info(number)
+    return {
+        "name": torch.cuda.get_device_name(number),
+        "memory_free": free,
+        "memory_total": total,
+        "bfloat16": torch.cuda.is_bf16_supported(False),
+    }
+
+
+def folders(problems: list[str]) -> dict[str, Any]:
+    """Where models come from and go to."""
+    try:
+        demo: str | None = str(demo_folder())
+    except ModelError as error:
+        demo = None
+        problems.append(str(error))
+    kept = kept_folder()
+    return {
+        "demo": demo,
+        "model": os.environ.get("STS_MODEL"),
+        "hub_cache": str(hub.cache_folder()),
+        "hub_cache_models": len(hub.cached_ids()),
+        "hub_offline": hub.is_offline(),
+        "hub_disk_free": disk_free(hub.cache_folder()),
+        "quantized": None if kept is None else str(kept),
+        "quantized_bytes": 0 if kept is None else folder_bytes(kept),
+    }
+
+
+def disk_free(folder: Path) -> int:
+    """Bytes free on the disk that `folder` is, or would be, on."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def optional(problems: list[str]) -> dict[str, Any]:
+    """Packages that some models or options need: their version, what for, how to install."""
+    found = {}
+    for module, (package, use) in OPTIONAL.items():
+        number = installed(package) if find_spec(module) else None
+        command = None if number else f"pip install {package}"
+        found[module] = {"version": number, "for": use, "install": command}
+    if found["torchvision"]["version"] and not imports("torchvision"):
+        problems.append(
+            "The installed torchvision does not match torch; install the pair from the same "
+            "index, or run 'pip uninstall torchvision': sts does not need it."
+        )
+    return found
+
+
+def imports(module: str) -> bool:
+    """Whether a module can be imported."""
+    import importlib
+
+    try:
+        importlib.import_module(module)
+    except Exception:  # a package built for another torch raises anything
+        return False
+    return True

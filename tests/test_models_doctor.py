@@ -1,0 +1,116 @@
+"""`sts models` and `sts doctor`: what people and programs are told, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from sts_cli.cli.doctor import doctor
+from sts_cli.cli.models import count, models
+from sts_cli.errors import ModelError
+from sts_cli.families import FAMILIES
+from sts_cli.sources import demo_folder
+
+app = typer.Typer()
+app.command()(models)
+app.command()(doctor)
+
+
+def has_demo() -> bool:
+    try:
+        return demo_folder().is_dir()
+    except ModelError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("HF_HUB_CACHE", "STS_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path / "huggingface" / "hub"
+
+
+def test_models_as_json(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STS_MODEL", str(tiny_checkpoint))
+    done = CliRunner().invoke(app, ["models", "--json"])
+    told = json.loads(done.stdout)
+    assert done.exit_code == 0
+    assert told["families"] == list(FAMILIES)
+    assert [row["name"] for row in told["models"]] == ["demo", str(tiny_checkpoint)]
+    mine = told["models"][1]
+    assert mine["bytes"] == (tiny_checkpoint / "model.safetensors").stat().st_size
+    del mine["bytes"], mine["parameters"]
+    assert mine == {
+        "name": str(tiny_checkpoint),
+        "usable": True,
+        "problem": None,
+        "kind": "folder",
+        "path": str(tiny_checkpoint),
+        "family": "llava",
+        "tested": True,
+    }
+
+
+def test_models_for_people(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Path(shutil.copytree(tiny_checkpoint, tmp_path / "broken"))
+    (broken / "chat_template.jinja").unlink()
+    monkeypatch.setenv("STS_MODEL", str(broken))
+    done = CliRunner().invoke(app, ["models"])
+    assert done.exit_code == 0
+    assert "has no chat template" in " ".join(done.stdout.split())
+    assert f"Supported families: {', '.join(FAMILIES)}." in done.stdout
+
+
+def test_counts_are_short() -> None:
+    assert [count(n) for n in (7_700_000, 494_000_000, 7_060_000_000)] == [
+        "7.7 M",
+        "494.0 M",
+        "7.1 B",
+    ]
+
+
+def test_doctor_as_json() -> None:
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    told = json.loads(done.stdout)
+    assert told["ok"] is (told["problems"] == []) is (done.exit_code == 0)
+    assert told["device"]["attention"] == "sts_sdpa"
+    assert told["device"]["dtype"] in ("bfloat16", "float16", "float32")
+    assert told["versions"]["torch"]
+    assert told["folders"]["hub_offline"] is True
+
+
+def test_doctor_for_people() -> None:
+    done = CliRunner().invoke(app, ["doctor"])
+    last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith("problem") if done.exit_code else last == "ready"
+
+
+def test_doctor_exits_with_1_on_a_problem(tmp_path: Path) -> None:
+    """A torchvision built for another torch is what breaks most installations."""
+    package, information = tmp_path / "torchvision", tmp_path / "torchvision-0.1.dist-info"
+    package.mkdir()
+    (package / "__init__.py").write_text('raise RuntimeError("operator torchvision::nms")')
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.1")
+    done = subprocess.run(
+        [sys.executable, "-m", "sts_cli", "doctor", "--json"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    problems = json.loads(done.stdout)["problems"]
+    assert any("torchvision does not match torch" in problem for problem in problems)
