@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import sys
@@ -44,6 +45,29 @@ class Input:
                 item = replace(item, problem=item.problem or Problem("row_invalid", message))
             seen.add(key)
             yield item
+
+    def count(self) -> int | None:
+        """How many rows there are, as far as a quick look tells; None for standard input."""
+        if self.path is None or self.kind == "json":
+            return None
+        if self.kind == "folder":
+            return sum(1 for _ in images_in(self.path, Counter()))
+        if self.kind == "image":
+            return 1
+        with self.path.open("rb") as file:
+            return sum(1 for line in file if line.strip()) - (self.kind == "csv")
+
+    def identity(self) -> str:
+        """What tells this input from another: a file's content, a folder's place."""
+        if self.path is None:
+            return "standard input"
+        if self.kind in ("folder", "image"):
+            return str(self.path.resolve())
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return f"{self.path.name} {digest.hexdigest()[:16]}"
 
     def _items(self) -> Iterator[Item]:
         if self.path is None:

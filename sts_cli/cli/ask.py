@@ -1,0 +1,90 @@
+"""sts ask: one question about one image, answered while you watch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sts_cli.cli.engine import load_engine
+from sts_cli.cli.options import (
+    Compare,
+    Device,
+    Dtype,
+    MaxNewTokens,
+    Model,
+    ProfileName,
+    Quantization,
+    Quiet,
+    check_choices,
+    chosen_profile,
+)
+from sts_cli.inputs.images import prepare
+from sts_cli.inputs.items import CAPTION
+from sts_cli.records import Item, answer_row
+from sts_cli.report.console import stderr
+from sts_cli.report.single import side_by_side, speed
+from sts_cli.sources import find
+
+
+def ask(
+    image: Annotated[str, typer.Argument(help="An image file.")],
+    question: Annotated[
+        str, typer.Argument(help="What to ask; without it, the image is described.")
+    ] = CAPTION,
+    model: Model = None,
+    profile: ProfileName = "balanced",
+    compare: Compare = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quantize: Quantization = None,
+    max_new_tokens: MaxNewTokens = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object, not the text.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Answer one question about an image.
+
+    The answer streams to standard output; tokens and times go to standard error.
+
+    \b
+      sts ask street.jpg "what is on the sign?"
+      sts ask street.jpg --profile aggressive --compare
+    """
+    console = stderr()
+    check_choices(device, dtype, quantize)
+    plan = chosen_profile(profile, quantize)
+    source = find(model)
+    ready = prepare(Item(id="1", images=(image,), question=question, folder=Path()))
+    if ready.item.problem is not None:
+        console.print(f"sts: {ready.item.problem.message}", style="red", markup=False)
+        raise typer.Exit(2)
+    engine = load_engine(source, plan, device, dtype, console, quiet)
+    from sts_cli.engine.scheduler import answer_all
+
+    def show(piece: str) -> None:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+    (answer,) = answer_all(
+        engine,
+        [ready],
+        plan,
+        compare=compare,
+        max_new_tokens=max_new_tokens or plan.max_new_tokens,
+        on_text=None if json_ else show,
+    )
+    if json_:
+        print(json.dumps(answer_row(answer)))
+    elif answer.problem is None:
+        print()
+    if answer.problem is not None:
+        message = f"sts: {answer.problem.kind}: {answer.problem.message}"
+        console.print(message, style="red", markup=False)
+        raise typer.Exit(1)
+    if compare and not quiet and not json_:
+        side_by_side(console, answer)
+    elif not quiet:
+        console.print(speed(answer), style="dim")

@@ -1,0 +1,38 @@
+"""From a model's source to an engine, telling what takes long."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from sts_cli.cli.options import DEMO_HINT
+from sts_cli.profile import Profile
+from sts_cli.runtime import settle_cpu
+from sts_cli.sources import Source
+
+if TYPE_CHECKING:
+    from sts_cli.engine.engine import Engine
+
+
+def load_engine(
+    source: Source, profile: Profile, device: str, dtype: str, console: Console, quiet: bool
+) -> Engine:
+    """Load the model; this is where torch is first imported. Raises ModelError, ProfileError."""
+    settle_cpu()
+    from sts_cli.engine.engine import Engine
+    from sts_cli.loading import load
+
+    if source.kind == "demo" and not quiet:
+        console.print(DEMO_HINT, style="dim")
+
+    def say(message: str) -> None:
+        if not quiet:
+            console.print(message, style="dim")
+
+    loaded = load(
+        source, device=device, dtype=dtype, quantize=profile.quantize or "none", progress=say
+    )
+    engine = Engine(loaded)
+    engine.check(profile)
+    return engine

@@ -1,0 +1,78 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, cast
+
+import typer
+
+from sts_cli.errors import ProfileError, StsError, did_you_mean
+from sts_cli.profile import QUANTIZE, Profile, Quantize, load_profile
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="demo, a local folder, or a Hugging Face id. [default: $STS_MODEL, else demo]",
+        show_default=False,
+    ),
+]
+ProfileName = Annotated[
+    str, typer.Option("--profile", "-p", help="A profile's name, or a YAML file.")
+]
+Compare = Annotated[
+    bool, typer.Option("--compare", "-c", help="Also answer without pruning; show both.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")]
+Quantization = Annotated[
+    str | None,
+    typer.Option(
+        "--quantize",
+        help="auto, none, int8, int4 or nf4. [default: the profile's, else none]",
+        show_default=False,
+    ),
+]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(min=1, help="Longest answer, in tokens. [default: the model's]")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only answers and errors.")]
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+
+
+class OptionError(StsError):
+    """An option with a value that it cannot have."""
+
+
+def check_choices(device: str, dtype: str, quantize: str | None) -> None:
+    """Raise OptionError for a value that no machine knows."""
+    for option, value, known in (
+        ("--device", device.split(":")[0], DEVICES),
+        ("--dtype", dtype, DTYPES),
+        ("--quantize", quantize or "none", QUANTIZE),
+    ):
+        if value not in known:
+            raise OptionError(
+                f"{option} {value}: known are {', '.join(known)}.{did_you_mean(value, known)}"
+            )
+    if ":" in device and not device.partition(":")[2].isdigit():
+        raise OptionError(f"--device {device}: a CUDA device is cuda:0, cuda:1, ...")
+
+
+def chosen_profile(name: str, quantize: str | None) -> Profile:
+    """The profile, with the command line's precision before the profile's own."""
+    profile = load_profile(name)
+    wanted = quantize or profile.quantize or "none"
+    if wanted not in QUANTIZE:
+        raise ProfileError(f"--quantize {wanted}: known are {', '.join(QUANTIZE)}.")
+    return replace(profile, quantize=cast(Quantize, wanted))
+
+
+DEMO_HINT = (
+    "demo model: it reads signs and shapes in drawn scenes, not photographs. For real pictures: "
+    "--model FOLDER, or a Hugging Face id such as llava-hf/llava-1.5-7b-hf."
+)

@@ -1,0 +1,61 @@
+"""sts profiles: what there is to choose from, and what one profile means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sts_cli import pruning
+from sts_cli.profile import Profile, load_profile, shipped
+
+app = typer.Typer(invoke_without_command=True, help="List and explain profiles.")
+VISUAL, LAYERS = 576, 32  # LLaVA-1.5's, for examples in tokens
+
+
+@app.callback()
+def profiles(context: typer.Context) -> None:
+    """List the profiles that come with sts; `sts profiles show NAME` explains one."""
+    if context.invoked_subcommand is not None:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("profile", style="bold")
+    table.add_column("kept", justify="right")
+    table.add_column("about", overflow="fold")
+    for name in shipped():
+        profile = load_profile(name)
+        share = profile.average(VISUAL, LAYERS) / VISUAL
+        table.add_row(name, f"{share:.1%}", profile.about)
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A profile's name, or a YAML file.")]) -> None:
+    """Explain one profile: its file, its stages, its budget in tokens."""
+    profile = load_profile(name)
+    path = shipped().get(name, Path(name))
+    print(f"# {path}")
+    print(path.read_text("utf-8").rstrip())
+    print()
+    print(explained(profile))
+
+
+def explained(profile: Profile) -> str:
+    """What the profile does, in sentences, for an image of 576 tokens and 32 layers."""
+    structure, semantics = profile.budget(VISUAL)
+    lines = [f"For an image of {VISUAL} visual tokens and a language model of {LAYERS} layers:"]
+    if profile.structure is None and profile.semantics is None:
+        return "\n".join([*lines, f"all {VISUAL} tokens enter all {LAYERS} layers."])
+    if profile.structure is not None:
+        about = pruning.STRUCTURE[profile.structure.method].about
+        lines.append(f"stage 1, after the vision encoder, keeps {structure}: {about}.")
+    if profile.semantics is not None:
+        about = pruning.SEMANTICS[profile.semantics.method].about
+        cut = profile.cut(LAYERS)
+        lines.append(f"stage 2, after layer {cut} of {LAYERS}, keeps {semantics}: {about}.")
+    average = profile.average(VISUAL, LAYERS)
+    lines.append(f"On average over layers {average:.1f} tokens, {average / VISUAL:.1%}.")
+    return "\n".join(lines)

@@ -1,0 +1,157 @@
+"""Progress, a line for each item, a summary: talk for people, on standard error."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable
+from statistics import median
+from time import monotonic
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from sts_cli.records import Answer, TokenCounts
+
+
+def stderr() -> Console:
+    """Colour and movement on a terminal only, and not under NO_COLOR; 80 columns elsewhere."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Report:
+    """Watches a run: `item` for every answer, `summary` at the end."""
+
+    def __init__(
+        self,
+        console: Console,
+        total: int | None,
+        *,
+        quiet: bool = False,
+        bar: bool = True,
+        clock: Callable[[], float] = monotonic,
+    ):
+        self.console, self.quiet, self.clock = console, quiet, clock
+        self.answered = 0
+        self.errors: Counter[str] = Counter()
+        self.seconds, self.average, self.share = array("d"), array("d"), array("d")
+        self.prefill, self.total, self.agreed = array("d"), array("d"), 0
+        self.started = clock()
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=quiet or not bar or not console.is_terminal,
+            get_time=clock,
+        )
+        self._task = self.progress.add_task("answering", total=total, rate="")
+
+    def __enter__(self) -> Report:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.progress.stop()
+
+    @property
+    def rate(self) -> float:
+        """Items a second since the start."""
+        passed = self.clock() - self.started
+        return (self.answered + self.errors.total()) / passed if passed > 0 else 0.0
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of compared answers that agree; None if nothing was compared."""
+        return self.agreed / len(self.total) if self.total else None
+
+    def item(self, answer: Answer) -> None:
+        """Count an answer and show its line."""
+        if answer.problem is not None:
+            self.errors[answer.problem.kind] += 1
+        else:
+            self.answered += 1
+            assert answer.seconds is not None and answer.tokens is not None
+            self.seconds.append(answer.seconds.total)
+            self.average.append(answer.tokens.average)
+            self.share.append(answer.tokens.average / max(1, answer.tokens.visual))
+        if answer.comparison is not None:
+            self.prefill.append(answer.comparison.speedup_prefill)
+            self.total.append(answer.comparison.speedup_total)
+            self.agreed += answer.comparison.agree
+        self.progress.update(self._task, advance=1, rate=f"{self.rate:.2f}/s")
+        if not self.quiet:
+            self.console.print(line(answer, self.console.width), no_wrap=True)
+
+    def summary(self, note: str = "") -> None:
+        """The run in a few lines."""
+        if self.quiet:
+            return
+        passed = self.clock() - self.started
+        parts = [f"{self.answered} answered"]
+        if self.errors:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self.errors.most_common())
+            parts.append(f"{self.errors.total()} with errors ({kinds})")
+        parts.append(f"{passed:.1f} s, {self.rate:.2f} items/s{note}")
+        self.console.print("; ".join(parts), style="bold")
+        if self.seconds:
+            ordered = sorted(self.seconds)
+            p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+            kept = sum(self.average) / len(self.average)
+            share = sum(self.share) / len(self.share)
+            self.console.print(
+                f"time to answer: p50 {milliseconds(median(ordered))}, p95 {milliseconds(p95)}; "
+                f"visual tokens kept: {kept:.1f} on average ({share:.1%})"
+            )
+        if self.agreement is not None:
+            self.console.print(
+                f"against no pruning: {self.agreed} of {len(self.total)} answers agree "
+                f"({self.agreement:.1%}); speed-up, median: prefill x{median(self.prefill):.2f}, "
+                f"total x{median(self.total):.2f}"
+            )
+
+
+def line(answer: Answer, width: int) -> Text:
+    """One item on one line of at most `width` columns."""
+    shown = Text()
+    if answer.problem is not None:
+        shown.append("x ", "red").append(f"{answer.item.id}  ", "bold")
+        shown.append(f"{answer.problem.kind}: {answer.problem.message}")
+    else:
+        assert answer.seconds is not None and answer.tokens is not None
+        shown.append(f"{answer.item.id}  ", "bold")
+        shown.append(f"{counts(answer.tokens)}  ", "dim")
+        shown.append(f"{milliseconds(answer.seconds.total)}  ", "cyan")
+        if answer.comparison is not None:
+            shown.append(f"x{answer.comparison.speedup_total:.2f} ", "cyan")
+            shown.append(
+                "= " if answer.comparison.agree else f"(off: {answer.comparison.full.text}) ",
+                "green" if answer.comparison.agree else "yellow",
+            )
+        shown.append(" ".join((answer.text or "").split()))
+    shown.truncate(width, overflow="ellipsis")
+    return shown
+
+
+def counts(tokens: TokenCounts) -> str:
+    """`576 -> 96 -> 32`: visual tokens from the encoder, after stage 1, after stage 2."""
+    return f"{tokens.visual} -> {tokens.structure} -> {tokens.semantics}"
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"

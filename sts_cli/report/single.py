@@ -1,0 +1,47 @@
+"""The speed report of one answer, alone or beside the unpruned one."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from sts_cli.records import Answer
+from sts_cli.report.console import counts, milliseconds
+
+
+def speed(answer: Answer) -> str:
+    """Tokens and phases of one answer, two short lines."""
+    assert answer.tokens is not None and answer.seconds is not None
+    tokens, seconds = answer.tokens, answer.seconds
+    phases = ", ".join(
+        f"{name} {milliseconds(getattr(seconds, name))}"
+        for name in ("image", "encode", "select", "prefill", "decode")
+    )
+    return (
+        f"{answer.profile}: visual tokens {counts(tokens)} (average {tokens.average:.1f}), "
+        f"text {tokens.text}, generated {tokens.generated}\n"
+        f"{milliseconds(seconds.total)}: {phases}"
+    )
+
+
+def side_by_side(console: Console, answer: Answer) -> None:
+    """The pruned and the unpruned answer in two columns, agreement and speed-up below."""
+    assert answer.comparison is not None
+    versus = answer.comparison
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for one in (answer, versus.full):
+        table.add_column(one.profile, overflow="fold")
+    pair = (answer, versus.full)
+    table.add_row("answer", *(one.text or "" for one in pair))
+    table.add_row("visual tokens", *(counts(one.tokens) for one in pair if one.tokens))
+    table.add_row("average", *(f"{one.tokens.average:.1f}" for one in pair if one.tokens))
+    for name in ("image", "encode", "select", "prefill", "decode", "first_token", "total"):
+        cells = (milliseconds(getattr(one.seconds, name)) for one in pair if one.seconds)
+        table.add_row(name.replace("_", " "), *cells)
+    console.print(table)
+    verdict = "agree" if versus.agree else f"differ (token F1 {versus.similarity:.2f})"
+    console.print(
+        f"the answers {verdict}; speed-up: prefill x{versus.speedup_prefill:.2f}, "
+        f"total x{versus.speedup_total:.2f}"
+    )
