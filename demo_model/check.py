@@ -38,10 +38,7 @@ def check() -> dict[str, float]:
     pixels = torch.from_numpy(patches(scene.image)[None]).float() / 127.5 - 1
     features = forward.tower(build.tower_of(model), pixels)
     packer = losses.Packer(tokens, 220)
-    packer._row = lambda things, rng: [  # type: ignore[method-assign]
-        ("text", packer.encode(found.question), packer.encode(found.answer))
-    ]
-    packed, _ = packer.pack([scene.things], random.Random(0))
+    packed, _ = packer.lay([[("text", packer.encode(found.question), packer.encode(found.answer))]])
     where = torch.arange(576)[None]
     logits = forward.answers(model, features, where, packed, torch.tensor(packer.prefix))
     return {

@@ -90,6 +90,9 @@ def share(right: Tensor, where: Tensor) -> float:
     return float((right & where).sum() / where.sum().clamp(min=1))
 
 
+Asked = tuple[str, list[int], list[int]]  # kind, ids of the question, ids of the answer
+
+
 class Packer:
     """Several questions about an image in one sequence, each blind to the others."""
 
@@ -109,12 +112,17 @@ class Packer:
     def pack(
         self, rows: list[tuple[Thing, ...]], rng: random.Random, visual: int = 576
     ) -> tuple[dict[str, Tensor], list[str]]:
+        """Random questions about the things of each picture, laid out for `forward.answers`."""
+        return self.lay([self._row(things, rng) for things in rows], visual)
+
+    def lay(
+        self, packs: list[list[Asked]], visual: int = 576
+    ) -> tuple[dict[str, Tensor], list[str]]:
         """Tensors for `forward.answers`, and the kind of each question.
 
         Each question starts at the position that follows `visual` tokens, so that a packed
         question equals the same question alone.
         """
-        packs = [self._row(things, rng) for things in rows]
         longest = max(sum(len(q) + len(a) + 2 for _, q, a in pack) for pack in packs)
         shape = len(packs), -(-longest // 8) * 8
         ids = torch.full(shape, self.tokens.pad_token_id)
@@ -147,9 +155,7 @@ class Packer:
             "question": torch.tensor(question),
         }, kinds
 
-    def _row(
-        self, things: tuple[Thing, ...], rng: random.Random
-    ) -> list[tuple[str, list[int], list[int]]]:
+    def _row(self, things: tuple[Thing, ...], rng: random.Random) -> list[Asked]:
         scene = Scene(None, things, None, None)  # type: ignore[arg-type]
         found, seen, total = [], set(), 0
         for kind in rng.choices(list(KINDS), [OFTEN[k] for k in KINDS], k=3 * self.most_questions):
