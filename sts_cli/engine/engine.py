@@ -12,7 +12,13 @@ from torch import Tensor
 from sts_cli.engine.attention import Observer
 from sts_cli.engine.clock import Clock
 from sts_cli.engine.penalties import penalties
-from sts_cli.engine.selection import Choices, semantics_mask, structure_mask, visual_counts
+from sts_cli.engine.selection import (
+    Choices,
+    semantics_mask,
+    structure_mask,
+    visual_counts,
+    visual_places,
+)
 from sts_cli.engine.tokens import Tokens, text
 from sts_cli.errors import ProfileError
 from sts_cli.families import family_of
@@ -34,6 +40,7 @@ class Generation:
     visual: int
     structure: int
     semantics: int
+    places: tuple[Tensor, Tensor]  # [structure, 3], [semantics, 3]; image, row, column of the kept
     text: int  # prompt tokens that are not visual
     select: float
     prefill: float
@@ -102,6 +109,7 @@ class Engine:
             tokens = tokens.keep(structure_mask(tokens, prompts, profile.structure, choices))
         select = self.clock() - selecting
         structure = visual_counts(tokens)
+        places = [visual_places(tokens)]
 
         cache = self.decoder.cache()
         masks = [tokens.mask]
@@ -116,6 +124,7 @@ class Engine:
             select += observer.seconds + self.clock() - selecting
         masks.append(tokens.mask)
         semantics = visual_counts(tokens)
+        places.append(visual_places(tokens))
         tokens = self.decoder.run(tokens, spans[1], cache)
         logits = self.family.logits(tokens.hidden)
         prefilled = self.clock()
@@ -129,6 +138,7 @@ class Engine:
                 visual=visual[row],
                 structure=structure[row],
                 semantics=semantics[row],
+                places=(places[0][row], places[1][row]),
                 text=words[row],
                 select=select,
                 prefill=prefilled - started - select,

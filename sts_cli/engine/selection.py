@@ -85,3 +85,9 @@ def with_floors(scores: Tensor, image: Tensor, budgets: Sequence[int]) -> Tensor
 def visual_counts(tokens: Tokens) -> list[int]:
     """Visual tokens in each row."""
     return torch.as_tensor(tokens.visual.sum(1)).tolist()
+
+
+def visual_places(tokens: Tokens) -> list[Tensor]:
+    """[N, 3] for each row: which image each visual token shows, its row and its column in 0..1."""
+    every = torch.cat([tokens.image[..., None].float(), tokens.grid], dim=-1)
+    return [row[visual] for row, visual in zip(every, tokens.visual, strict=True)]
