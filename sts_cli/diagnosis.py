@@ -13,6 +13,7 @@ from typing import Any
 
 from sts_cli import __version__, hardware, hub
 from sts_cli.errors import ModelError
+from sts_cli.libraries import check_libraries
 from sts_cli.quantization.choice import kept_folder
 from sts_cli.sources import demo_folder
 
@@ -53,7 +54,7 @@ def diagnose() -> Diagnosis:
         "processor": processor(problems, advice),
         "device": device(problems),
         "folders": folders(problems),
-        "optional": optional(problems),
+        "optional": optional(),
     }
     return Diagnosis(facts, tuple(problems), tuple(advice))
 
@@ -105,20 +106,16 @@ def processor(problems: list[str], advice: list[str]) -> dict[str, Any]:
 def device(problems: list[str]) -> dict[str, Any]:
     """What models would run on, and how."""
     try:
-        import torch
-
-        from sts_cli.engine.attention import NAME
-    except Exception as error:  # a broken installation raises anything
-        problems.append(
-            f"PyTorch and transformers do not import ({type(error).__name__}: {error}); "
-            "reinstall them."
-        )
+        check_libraries()
+    except ModelError as error:
+        problems.append(str(error))
         return {}
+    import torch
+
     chosen = hardware.choose_device()
     facts: dict[str, Any] = {
         "device": str(chosen),
         "dtype": str(hardware.choose_dtype("auto", chosen)).removeprefix("torch."),
-        "attention": NAME,
         "threads": torch.get_num_threads(),
         "torch_cpu_kernels": torch.backends.cpu.get_cpu_capability(),
         "torch_cuda": torch.version.cuda,
@@ -175,27 +172,11 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def optional(problems: list[str]) -> dict[str, Any]:
+def optional() -> dict[str, Any]:
     """Packages that some models or options need: their version, what for, how to install."""
     found = {}
     for module, (package, use) in OPTIONAL.items():
         number = installed(package) if find_spec(module) else None
         command = None if number else f"pip install {package}"
         found[module] = {"version": number, "for": use, "install": command}
-    if found["torchvision"]["version"] and not imports("torchvision"):
-        problems.append(
-            "The installed torchvision does not match torch; install the pair from the same "
-            "index, or run 'pip uninstall torchvision': sts does not need it."
-        )
     return found
-
-
-def imports(module: str) -> bool:
-    """Whether a module can be imported."""
-    import importlib
-
-    try:
-        importlib.import_module(module)
-    except Exception:  # a package built for another torch raises anything
-        return False
-    return True

@@ -157,11 +157,6 @@ def explained(name: str) -> Iterator[None]:
 def explain(name: str, error: Exception) -> str:
     """One sentence for an error of transformers, torch or the system."""
     text = " ".join(str(error).split())
-    if "torchvision::" in text:
-        return (
-            "The installed torchvision does not match torch; install the pair from the same "
-            "index, or run 'pip uninstall torchvision': sts does not need it."
-        )
     for package in ("num2words", "torchvision", "sentencepiece", "bitsandbytes", "accelerate"):
         if isinstance(error, ImportError) and package in text:
             return f"'{name}' needs {package}; run 'pip install {package}'."

@@ -150,11 +150,6 @@ def test_a_damaged_processor_is_one_sentence(model: Path) -> None:
             "'m' needs num2words; run 'pip install num2words'.",
         ),
         (
-            RuntimeError("operator torchvision::nms does not exist"),
-            "The installed torchvision does not match torch; install the pair from the same "
-            "index, or run 'pip uninstall torchvision': sts does not need it.",
-        ),
-        (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
             "Not enough memory for 'm'; try --quantize int8 or --quantize int4.",
         ),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from sts_cli.cli.doctor import doctor
@@ -86,7 +87,7 @@ def test_doctor_as_json() -> None:
     done = CliRunner().invoke(app, ["doctor", "--json"])
     told = json.loads(done.stdout)
     assert told["ok"] is (told["problems"] == []) is (done.exit_code == 0)
-    assert told["device"]["attention"] == "sts_sdpa"
+    assert told["device"]["device"] in ("cpu", "cuda")
     assert told["device"]["dtype"] in ("bfloat16", "float16", "float32")
     assert told["versions"]["torch"]
     assert told["folders"]["hub_offline"] is True
@@ -98,19 +99,41 @@ def test_doctor_for_people() -> None:
     assert last.startswith("problem") if done.exit_code else last == "ready"
 
 
-def test_doctor_exits_with_1_on_a_problem(tmp_path: Path) -> None:
-    """A torchvision built for another torch is what breaks most installations."""
+@pytest.fixture
+def misfit(tmp_path: Path) -> dict[str, str]:
+    """An environment with a torchvision built for another torch: what breaks most machines."""
     package, information = tmp_path / "torchvision", tmp_path / "torchvision-0.1.dist-info"
     package.mkdir()
     (package / "__init__.py").write_text('raise RuntimeError("operator torchvision::nms")')
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.1")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+
+
+def test_doctor_exits_with_1_on_a_problem(misfit: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "sts_cli", "doctor", "--json"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        env=misfit,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 1
     problems = json.loads(done.stdout)["problems"]
     assert any("torchvision does not match torch" in problem for problem in problems)
+
+
+def test_a_broken_installation_is_one_sentence(
+    misfit: dict[str, str], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "red.png"
+    Image.new("RGB", (64, 64), "red").save(picture)
+    done = subprocess.run(
+        [sys.executable, "-m", "sts_cli", "ask", str(picture), "what?", "-m", tiny_checkpoint],
+        env=misfit,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("sts: The installed torchvision does not match torch")
+    assert "Traceback" not in done.stderr

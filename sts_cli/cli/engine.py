@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from sts_cli.cli.options import DEMO_HINT
+from sts_cli.libraries import check_libraries
 from sts_cli.profile import Profile
 from sts_cli.runtime import settle_cpu
 from sts_cli.sources import Source
@@ -20,6 +21,7 @@ def load_engine(
 ) -> Engine:
     """Load the model; this is where torch is first imported. Raises ModelError, ProfileError."""
     settle_cpu()
+    check_libraries()
     from sts_cli.engine.engine import Engine
     from sts_cli.loading import load
 
