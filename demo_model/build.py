@@ -102,6 +102,7 @@ def processor(tokens: PreTrainedTokenizerFast) -> LlavaProcessor:
         image_processor=CLIPImageProcessorPil(
             size={"height": SIDE, "width": SIDE},
             do_center_crop=False,
+            crop_size={"height": SIDE, "width": SIDE},
             image_mean=[0.5] * 3,
             image_std=[0.5] * 3,
         ),

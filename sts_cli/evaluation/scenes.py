@@ -79,8 +79,8 @@ def draw(
     canvas = Canvas(picture, [])
     palette = [name for name in COLORS if all(apart(COLORS[name], tone) > 70 for tone in tones)]
     palette = palette if len(palette) > 3 else list(COLORS)
-    signs = rng.choice((3, 4, 5, 6)) if dense else rng.choice((0, 1, 1, 1, 1, 1, 1, 2, 2, 2))
-    shapes = rng.choice((2, 3, 4)) if dense else min(most, rng.choice((1, 2, 2, 3, 3, 4, 5, 6)))
+    signs = rng.choice((4, 5, 6, 7, 8)) if dense else rng.choice((0, 1, 1, 1, 1, 1, 1, 2, 2, 2))
+    shapes = rng.choice((1, 2, 3)) if dense else min(most, rng.choice((1, 2, 2, 3, 3, 4, 5, 6)))
     for _ in range(signs):
         add_sign(rng, canvas, palette, fonts, hard, dense)
     for _ in range(shapes):
