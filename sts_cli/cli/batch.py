@@ -96,10 +96,10 @@ def batch(
     plan = chosen_profile(profile, quantize)
     size = rows_at_once(batch_size) or plan.batch_size
     part = shard_of(shard)
-    source = find(model)
     rows = find_input(input_, question)
     if check:
         raise typer.Exit(dry_run(rows, plan, limit, part))
+    source = find(model)
     run = settings(rows, source, plan, dtype, question, max_new_tokens, compare, shard)
     writer = Stdout() if out is None else Journal(out, run, fresh=fresh, retry=retry_errors)
     engine = load_engine(source, plan, device, dtype, console, quiet)

@@ -1,0 +1,67 @@
+"""What may import what, and when torch comes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def imported(*arguments: str) -> set[str]:
+    """The top-level packages that `sts ARGUMENTS` imports."""
+    code = (
+        "import sys; from sts_cli.__main__ import main\n"
+        f"sys.argv = ['sts', *{arguments!r}]\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('\\n'.join({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        ("ask", "--help"),
+        ("batch", "--help"),
+        ("profiles",),
+        ("profiles", "show", "aggressive"),
+        ("ask", "no-such-image.png", "--profile", "no-such-profile"),
+        ("batch", "no-such-file.jsonl"),
+    ],
+    ids=" ".join,
+)
+def test_torch_is_not_imported_before_it_must(arguments: tuple[str, ...]):
+    assert not imported(*arguments) & {"torch", "transformers", "bitsandbytes", "accelerate"}
+
+
+@pytest.mark.parametrize("module", ("records", "errors", "evaluation.metrics"))
+def test_records_and_errors_know_the_standard_library_only(module: str):
+    code = f"import sys, sts_cli.{module}; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = {name.partition(".")[0] for name in done.stdout.split()}
+    assert found <= set(sys.stdlib_module_names) | {"sts_cli", "__main__"} | site_hooks()
+
+
+def site_hooks() -> set[str]:
+    """What this Python imports at start, whatever it runs."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; print('\\n'.join(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize("method", ("repulsion", "instruction", "random", "grid"))
+def test_pruning_knows_tensors_only(method: str):
+    code = f"import sys, sts_cli.pruning.{method}; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ours = {name for name in done.stdout.split() if name.startswith("sts_cli")}
+    assert ours <= {"sts_cli", "sts_cli.pruning", f"sts_cli.pruning.{method}"}
+    assert "transformers" not in done.stdout.split()
