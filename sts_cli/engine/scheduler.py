@@ -57,28 +57,55 @@ def answer_all(
 ) -> Iterator[Answer]:
     """One Answer for each prepared item, in input order, as soon as those before it are known.
 
-    A batch is the oldest question that waits and those nearest to it in length. `compare` also
-    answers every batch under profile `off`, from the same encoded images. A batch that runs out
-    of memory is halved; one question that does tries `fallbacks`, then becomes a problem.
-    `on_text` hears the text of a batch's first question while it is generated. When `stop`
+    `compare` also answers under profile `off`, from the same encoded images, in turn. See
+    `answer_each` for the rest.
+    """
+    for answers in answer_each(
+        engine,
+        prepared,
+        [profile, OFF] if compare else [profile],
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        fallbacks=fallbacks,
+        on_text=on_text,
+        stop=stop,
+    ):
+        yield compared(*answers) if compare else answers[0]
+
+
+def answer_each(
+    engine: Engine,
+    prepared: Iterable[Prepared],
+    profiles: Sequence[Profile],
+    *,
+    batch_size: int | None = None,
+    max_new_tokens: int | None = None,
+    fallbacks: Sequence[Profile] = (),
+    on_text: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[Answer, ...]]:
+    """For each prepared item, in input order, its Answer under each of the profiles.
+
+    A batch is the oldest question that waits and those nearest to it in length; its images are
+    encoded once for all profiles. A batch that runs out of memory is halved; one question that
+    does tries `fallbacks` instead of the first profile, then becomes a problem. `on_text` hears the
+    text of a batch's first question under the first profile while it is generated. When `stop`
     becomes true, the batch in hand is the last; answers that waited for older ones come out.
     Raises ProfileError before the first item for a profile that the model cannot honour.
     """
-    for one in (profile, *fallbacks):
+    for one in (*profiles, *fallbacks):
         engine.check(one)
     largest = batch_size or default_batch_size(engine)
     size, calm, next_out = largest, 0, 0
     waiting: list[Question] = []
-    done: dict[int, Answer] = {}
+    done: dict[int, tuple[Answer, ...]] = {}
     with ThreadPoolExecutor(WORKERS) as pool, Feed(enumerate(prepared), largest) as feed:
         images = Images(engine, pool)
-        batches = Batches(engine, images, profile, compare, max_new_tokens, fallbacks, on_text)
+        batches = Batches(engine, images, profiles, max_new_tokens, fallbacks, on_text)
         while not stop():
             for number, item in feed.take(WINDOW * largest - len(waiting), not waiting, stop):
                 if item.item.problem is not None:
-                    done[number] = Answer(
-                        item.item, engine.name, profile.name, problem=item.item.problem
-                    )
+                    done[number] = batches.problem(item, item.item.problem)
                     continue
                 seen = [
                     images.expect(digest, image, len(item.images) == 1)
@@ -91,9 +118,7 @@ def answer_all(
                 batch = similar(waiting, size)
                 waiting = [one for one in waiting if one not in batch]
                 answers, fitted = batches.answer(batch)
-                done.update(
-                    (one.number, answer) for one, answer in zip(batch, answers, strict=True)
-                )
+                done.update(zip((one.number for one in batch), answers, strict=True))
                 calm = calm + 1 if fitted == len(batch) else 0
                 if fitted < len(batch):
                     size = fitted
@@ -129,60 +154,62 @@ def similar(waiting: Sequence[Question], size: int) -> list[Question]:
 
 
 class Batches:
-    """Answers one batch after another under the same settings."""
+    """Answers one batch after another under the same profiles."""
 
     def __init__(
         self,
         engine: Engine,
         images: Images,
-        profile: Profile,
-        compare: bool,
+        profiles: Sequence[Profile],
         max_new_tokens: int | None,
         fallbacks: Sequence[Profile],
         on_text: Callable[[str], None] | None,
     ):
         self.engine = engine
         self.images = images
-        self.profile = profile
-        self.compare = compare
+        self.profiles = profiles
         self.limit = max_new_tokens
         self.fallbacks = fallbacks
         self.on_text = on_text
         self.choices = Choices()
         self.count = 0
 
-    def answer(self, batch: Sequence[Question]) -> tuple[list[Answer], int]:
-        """An answer for each question, and how many questions at once fitted into memory."""
+    def answer(self, batch: Sequence[Question]) -> tuple[list[tuple[Answer, ...]], int]:
+        """Answers to each question, and how many questions at once fitted into memory."""
         try:
-            return self._answer(batch, self.profile), len(batch)
+            return self._answer(batch, self.profiles), len(batch)
         except Exception as error:  # the one place where a row's failure stays with its row
             memory = out_of_memory(error)
             if len(batch) > 1:
                 half = len(batch) // 2 if memory else 1
                 parts = [self.answer(batch[i : i + half]) for i in range(0, len(batch), half)]
                 answers = [answer for part, _ in parts for answer in part]
-                fitted = min(fits for _, fits in parts) if memory else len(batch)
-                return answers, fitted
+                return answers, min(fits for _, fits in parts) if memory else len(batch)
             if memory:
                 return [self._smaller(batch[0])], 1
-            return [self._problem(batch[0], problem_of(error))], 1
+            return [self.problem(batch[0].prepared, problem_of(error))], 1
 
-    def _smaller(self, question: Question) -> Answer:
-        """One question that did not fit, under the first fallback profile that does."""
-        for profile in self.fallbacks:
+    def problem(self, prepared: Prepared, problem: Problem) -> tuple[Answer, ...]:
+        """The same problem under each profile."""
+        return tuple(
+            Answer(prepared.item, self.engine.name, profile.name, problem=problem)
+            for profile in self.profiles
+        )
+
+    def _smaller(self, question: Question) -> tuple[Answer, ...]:
+        """One question that did not fit, with the first fallback profile that does."""
+        for fallback in self.fallbacks:
             try:
-                return self._answer([question], profile)[0]
+                return self._answer([question], [fallback, *self.profiles[1:]])[0]
             except Exception as error:
                 if not out_of_memory(error):
-                    return self._problem(question, problem_of(error))
+                    return self.problem(question.prepared, problem_of(error))
         message = "One question at a time does not fit into memory; use a stronger profile."
-        return self._problem(question, Problem("out_of_memory", message))
+        return self.problem(question.prepared, Problem("out_of_memory", message))
 
-    def _problem(self, question: Question, problem: Problem) -> Answer:
-        item = question.prepared.item
-        return Answer(item, self.engine.name, self.profile.name, problem=problem)
-
-    def _answer(self, batch: Sequence[Question], profile: Profile) -> list[Answer]:
+    def _answer(
+        self, batch: Sequence[Question], profiles: Sequence[Profile]
+    ) -> list[tuple[Answer, ...]]:
         family = self.engine.family
         ids = [
             family.tokenize(one.prepared.item.question, [p.pixels for p in one.pictures])
@@ -190,31 +217,23 @@ class Batches:
         ]
         encoding = [any(p.encoded is None for p in one.pictures) for one in batch]
         encode = self.images.encode([p for one in batch for p in one.pictures])
+        shares = [encode if new else 0.0 for new in encoding]
         prompts = [
             Prompt(row, tuple(p.encoded for p in one.pictures if p.encoded is not None))
             for row, one in zip(ids, batch, strict=True)
         ]
-        profiles = [profile, OFF] if self.compare else [profile]
-        if self.compare and self.count == 0:
+        if len(profiles) > 1 and self.count == 0:
             for one in profiles:  # a warm-up: first calls allocate and compile
                 self.engine.generate(prompts[:1], one, max_new_tokens=2)
         self.count += 1
-        order = profiles if self.count % 2 else profiles[::-1]  # interleaved A B, B A
-        found = {one.name: self._generate(prompts, one, one is profile) for one in order}
-        rows = [
-            self._row(batch[row], found[profile.name][row], profile, len(batch), share)
-            for row, share in enumerate(encode if new else 0.0 for new in encoding)
-        ]
-        if not self.compare:
-            return rows
+        order = list(enumerate(profiles))[:: 1 if self.count % 2 else -1]  # in turn: A B, B A
+        found = {number: self._generate(prompts, one, number == 0) for number, one in order}
         return [
-            compared(
-                answer,
-                self._row(batch[row], found[OFF.name][row], OFF, len(batch), share),
+            tuple(
+                self._row(question, found[number][row], one, len(batch), share)
+                for number, one in enumerate(profiles)
             )
-            for row, (answer, share) in enumerate(
-                zip(rows, (encode if new else 0.0 for new in encoding), strict=True)
-            )
+            for row, (question, share) in enumerate(zip(batch, shares, strict=True))
         ]
 
     def _generate(
@@ -270,7 +289,9 @@ class Batches:
 
 
 def compared(pruned: Answer, full: Answer) -> Answer:
-    """The pruned answer, with how it compares to the unpruned one."""
+    """The pruned answer, with how it compares to the unpruned one, if there are two."""
+    if pruned.problem is not None:
+        return pruned
     assert pruned.text is not None and full.text is not None
     assert pruned.seconds is not None and full.seconds is not None
     return replace(
