@@ -8,7 +8,7 @@ import sys
 import typer
 
 from sts_cli import __version__
-from sts_cli.cli import ask, batch, doctor, merge, models, profiles
+from sts_cli.cli import ask, batch, doctor, eval, merge, models, profiles
 from sts_cli.errors import StsError
 from sts_cli.report.console import stderr
 
@@ -38,6 +38,7 @@ def options(
 
 app.command("ask")(ask.ask)
 app.command("batch")(batch.batch)
+app.command("eval")(eval.evaluate)
 app.command("merge")(merge.merge)
 app.add_typer(profiles.app, name="profiles")
 app.command("models")(models.models)

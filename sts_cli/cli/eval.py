@@ -1,0 +1,129 @@
+"""sts eval: what pruning does to answers whose truth is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sts_cli.cli.engine import load_engine
+from sts_cli.cli.options import (
+    Device,
+    Dtype,
+    MaxNewTokens,
+    Model,
+    Quantization,
+    Quiet,
+    check_choices,
+)
+from sts_cli.inputs.images import Prepared, decode_ahead
+from sts_cli.inputs.items import find_input
+from sts_cli.profile import Quantize, load_profile
+from sts_cli.report.console import stderr
+from sts_cli.sources import find
+
+SCENES = "scenes"
+
+
+def evaluate(
+    questions: Annotated[
+        str, typer.Argument(help="A question file with answers, or the word scenes.")
+    ],
+    profiles: Annotated[
+        str, typer.Option("--profiles", "-p", help="Names or files; the first is the reference.")
+    ] = "off,gentle,balanced,aggressive,extreme,random,grid",
+    per_kind: Annotated[
+        int, typer.Option(min=1, help="Of the built-in scenes: questions of each kind.")
+    ] = 50,
+    level: Annotated[
+        float, typer.Option(min=0, max=1, help="Of the built-in scenes: share of hard ones.")
+    ] = 0.5,
+    development: Annotated[
+        bool, typer.Option("--development", help="Scenes for choosing constants, not the held-out.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N questions.")] = None,
+    model: Model = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quantize: Quantization = None,
+    max_new_tokens: MaxNewTokens = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Questions at once.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Exact match, agreement, tokens and speed of several profiles on the same questions.
+
+    Each image is encoded once and each question answered under every profile in turn. The
+    questions' `answer` is the truth; without it, only agreement with the first profile counts.
+
+    \b
+      sts eval scenes --profiles off,aggressive,random --per-kind 100
+      sts eval questions.jsonl --profiles off,balanced
+    """
+    console = stderr()
+    check_choices(device, dtype, quantize)
+    precision = cast(Quantize, quantize or "none")
+    plans = [replace(load_profile(name), quantize=precision) for name in profiles.split(",")]
+    source = find(model)
+    ready: Iterable[Prepared]
+    if questions == SCENES:
+        from sts_cli.evaluation.suite import DEVELOPMENT, HELD_OUT, suite
+
+        ready = suite(per_kind, level, DEVELOPMENT if development else HELD_OUT)
+    else:
+        ready = decode_ahead(iter(find_input(questions)))
+    engine = load_engine(source, plans[0], device, dtype, console, quiet)
+    from sts_cli.engine.scheduler import answer_each
+    from sts_cli.evaluation.table import Results
+
+    results = Results()
+    every = answer_each(engine, ready, plans, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    for count, answers in enumerate(every, 1):
+        results.add(answers)
+        if not quiet and console.is_terminal:
+            console.print(f"{count} questions", end="\r")
+        if count == limit:
+            break
+    rows = results.rows()
+    if json_:
+        print(json.dumps({"model": source.name, "failed": results.failed, "profiles": rows}))
+    else:
+        show(Console(highlight=False), rows)
+    if results.failed:
+        console.print(f"{results.failed} questions have errors and are not counted", style="red")
+        raise typer.Exit(1)
+
+
+def show(console: Console, rows: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Exact match in per cent, with half of its 95% interval, by kind and profile."""
+    kinds = list(dict.fromkeys(kind for found in rows.values() for kind in found if kind != "all"))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("exact match")
+    table.add_column("n", justify="right")
+    for name in rows:
+        table.add_column(name, justify="right")
+    first = next(iter(rows.values()), {})
+    for kind in [*kinds, "all"]:
+        cells = (found[kind] for found in rows.values())
+        table.add_row(
+            kind,
+            str(first[kind]["n"]),
+            *(
+                f"{100 * cell['exact']:.1f}±{50 * (cell['high'] - cell['low']):.0f}"
+                for cell in cells
+            ),
+        )
+    table.add_section()
+    for label, key, form in (
+        ("token F1", "f1", "{:.1%}"),
+        ("agreement", "agreement", "{:.1%}"),
+        ("visual tokens", "tokens", "{:.1f}"),
+        ("speed-up", "speedup", "{:.2f}x"),
+    ):
+        table.add_row(label, "", *(form.format(found["all"][key]) for found in rows.values()))
+    console.print(table)

@@ -1,0 +1,88 @@
+"""Accuracy, agreement, tokens and speed of several profiles, by kind of question."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from sts_cli.evaluation.metrics import exact_match, same, token_f1
+from sts_cli.records import Answer
+
+
+@dataclass
+class Tally:
+    """What one profile did on one kind of question."""
+
+    right: list[bool] = field(default_factory=list)
+    f1: list[float] = field(default_factory=list)
+    agree: list[bool] = field(default_factory=list)
+    tokens: list[float] = field(default_factory=list)
+    speedup: list[float] = field(default_factory=list)
+
+    def row(self) -> dict[str, float | int | None]:
+        """Shares in 0..1; the interval is Wilson's, 95%."""
+        low, high = wilson(sum(self.right), len(self.right))
+        return {
+            "n": len(self.right),
+            "exact": round(mean(self.right), 4),
+            "low": round(low, 4),
+            "high": round(high, 4),
+            "f1": round(mean(self.f1), 4),
+            "agreement": round(mean(self.agree), 4),
+            "tokens": round(mean(self.tokens), 1),
+            "speedup": round(median(self.speedup), 3) if self.speedup else None,
+        }
+
+
+class Results:
+    """Collects answers to the same questions under several profiles; the first is the reference."""
+
+    def __init__(self) -> None:
+        self.tallies: dict[str, dict[str, Tally]] = {}  # profile -> kind -> tally
+        self.failed = 0
+
+    def add(self, answers: Sequence[Answer]) -> None:
+        """One question under each profile. Questions without accepted answers count too."""
+        if answers[0].problem is not None:
+            self.failed += 1
+            return
+        item, reference = answers[0].item, answers[0]
+        for answer in answers:
+            kinds = self.tallies.setdefault(answer.profile, {})
+            for kind in {str(item.extra.get("kind", "all")), "all"}:
+                self._count(kinds.setdefault(kind, Tally()), answer, reference)
+
+    @staticmethod
+    def _count(tally: Tally, answer: Answer, reference: Answer) -> None:
+        assert answer.text is not None and reference.text is not None
+        assert answer.tokens is not None and answer.seconds is not None
+        assert reference.seconds is not None
+        if answer.item.answers:
+            tally.right.append(exact_match(answer.text, answer.item.answers))
+            tally.f1.append(max(token_f1(answer.text, one) for one in answer.item.answers))
+        tally.agree.append(same(answer.text, reference.text))
+        tally.tokens.append(answer.tokens.average)
+        tally.speedup.append(reference.seconds.total / answer.seconds.total)
+
+    def rows(self) -> dict[str, dict[str, dict[str, float | int | None]]]:
+        """profile -> kind -> figures; the kind "all" is over all questions."""
+        return {
+            profile: {kind: tally.row() for kind, tally in kinds.items()}
+            for profile, kinds in self.tallies.items()
+        }
+
+
+def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95% interval of a share, after Wilson (1927); 0..1 for n = 0."""
+    if n == 0:
+        return 0.0, 1.0
+    share = right / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    spread = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - spread), min(1.0, middle + spread)
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
