@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,11 @@ class Item:
     answers: tuple[str, ...] = ()  # accepted answers, for evaluation
     extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     problem: Problem | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The images as output rows name them."""
+        return tuple(label(name) for name in self.images)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -105,12 +111,26 @@ class Answer:
     comparison: Comparison | None = None
 
 
+def printable(text: str) -> str:
+    """`text` as UTF-8 can carry it: bytes of a file name that are not text become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def label(image: str) -> str:
+    """An image's name for people; of a data: address its kind and a digest of the content."""
+    if not image.startswith("data:"):
+        return printable(image)
+    kind = printable(image[5:].partition(",")[0].partition(";")[0])[:40]
+    digest = hashlib.blake2b(image.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"data:{kind};{digest}"
+
+
 def answer_row(answer: Answer) -> dict[str, Any]:
     """The answer as one JSON object, the output row of the command-line contract."""
     item = answer.item
     row: dict[str, Any] = {
         "id": item.id,
-        "image": item.images[0] if len(item.images) == 1 else list(item.images) or None,
+        "image": item.labels[0] if len(item.images) == 1 else list(item.labels) or None,
         "question": item.question or None,
         **_measured(answer),
         "model": answer.model,

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from sts_cli.inputs.images import Prepared
 
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.scheduler import answer_all
 from sts_cli.errors import ProfileError
+from sts_cli.inputs.images import Prepared
 from sts_cli.loading import load
 from sts_cli.profile import Profile, Semantics, Structure, load_profile
 from sts_cli.records import Item, Problem

@@ -23,7 +23,7 @@ from sts_cli.cli.options import (
     chosen_profile,
 )
 from sts_cli.inputs.images import prepare
-from sts_cli.inputs.items import CAPTION
+from sts_cli.inputs.rows import CAPTION
 from sts_cli.records import Item, answer_row
 from sts_cli.report.console import stderr
 from sts_cli.report.single import side_by_side, speed
@@ -61,7 +61,7 @@ def ask(
     if ready.item.problem is not None:
         console.print(f"sts: {ready.item.problem.message}", style="red", markup=False)
         raise typer.Exit(2)
-    engine = load_engine(source, plan, device, dtype, console, quiet)
+    engine, _ = load_engine(source, plan, device, dtype, console, quiet)
     from sts_cli.engine.scheduler import answer_all
 
     def show(piece: str) -> None:
@@ -77,7 +77,7 @@ def ask(
         on_text=None if json_ else show,
     )
     if json_:
-        print(json.dumps(answer_row(answer)))
+        print(json.dumps(answer_row(answer), ensure_ascii=False))
     elif answer.problem is None:
         print()
     if answer.problem is not None:

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sts_cli.cli.dry_run import dry_run
 from sts_cli.cli.engine import load_engine
-from sts_cli.cli.interrupt import Interruption
 from sts_cli.cli.options import (
     Compare,
     Device,
     Dtype,
     MaxNewTokens,
     Model,
-    OptionError,
     ProfileName,
     Quantization,
     Quiet,
     check_choices,
     chosen_profile,
 )
-from sts_cli.inputs.images import decode_ahead
-from sts_cli.inputs.items import Input, find_input
+from sts_cli.cli.parsing import check_places, fallbacks, least_agreement, rows_at_once, shard_of
+from sts_cli.cli.run import Job, run_job
+from sts_cli.inputs.items import open_input
+from sts_cli.outputs.formats import format_of
 from sts_cli.outputs.journal import Journal
-from sts_cli.outputs.sidecar import sidecar, write_sidecar
-from sts_cli.outputs.stream import Stdout
-from sts_cli.profile import Profile
-from sts_cli.records import Item
+from sts_cli.outputs.stream import Nowhere, Stdout
 from sts_cli.report.console import Report, stderr
-from sts_cli.sources import Source, find
+from sts_cli.sources import find
+
+GATE_MISSED, INTERRUPTED = 3, 130  # exit codes
 
 
 def batch(
@@ -64,16 +61,31 @@ def batch(
     batch_size: Annotated[
         str, typer.Option(help="Questions at once: auto, or a number; halved when memory is short.")
     ] = "auto",
+    on_oom: Annotated[
+        str,
+        typer.Option(help="If one question does not fit into memory: fail, or shrink its profile."),
+    ] = "fail",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images. [default: the question file's]")
+    ] = None,
     sidecar_: Annotated[
-        bool, typer.Option("--sidecar", help="Also write a .txt beside each image.")
+        bool, typer.Option("--sidecar", help="A .txt beside each image; those that exist stay.")
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore what --out holds.")] = False,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Rows as llava, openai-batch or vqav2.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Answer everything again, then replace --out.")
+    ] = False,
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Answer rows again that have an error.")
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows.")] = None,
     shard: Annotated[
         str | None, typer.Option(help="i/n: every n-th row, from the i-th; sts merge joins.")
+    ] = None,
+    fail_under: Annotated[
+        str | None, typer.Option(help="agreement=X: exit code 3 if --compare finds less.")
     ] = None,
     check: Annotated[
         bool, typer.Option("--dry-run", help="Read everything, load no model, answer nothing.")
@@ -83,8 +95,8 @@ def batch(
     """Answer every row of a question file, or one question about every image of a folder.
 
     Each input row becomes exactly one output row, an answer or an error, in the order of the
-    input. Exit code 0: all answered; 1: some rows have errors; 2: nothing could be run;
-    130: interrupted, and what was finished is on disk.
+    input. Exit code 0: all answered; 1: some rows have errors; 2: nothing could be run; 3: less
+    agreement than --fail-under; 130: interrupted, and what was finished is on disk.
 
     \b
       sts batch questions.jsonl --out answers.jsonl --profile aggressive
@@ -95,123 +107,62 @@ def batch(
     check_choices(device, dtype, quantize)
     plan = chosen_profile(profile, quantize)
     size = rows_at_once(batch_size) or plan.batch_size
+    weaker = fallbacks(plan, on_oom)
     part = shard_of(shard)
-    rows = find_input(input_, question)
+    gate = least_agreement(fail_under, compare)
+    longest = max_new_tokens or plan.max_new_tokens
+    form = format_of(out, format_)
+    rows = open_input(input_, question, images)
+    check_places(rows, out, sidecar_)
     if check:
         raise typer.Exit(dry_run(rows, plan, limit, part))
     source = find(model)
-    run = settings(rows, source, plan, dtype, question, max_new_tokens, compare, shard)
-    writer = Stdout() if out is None else Journal(out, run, fresh=fresh, retry=retry_errors)
-    engine = load_engine(source, plan, device, dtype, console, quiet)
-    from sts_cli.engine.scheduler import answer_all
-
-    def skipped(item: Item) -> bool:
-        if item.id in writer:
-            return True
-        return sidecar_ and not fresh and bool(item.images) and sidecar(item).exists()
-
-    waiting = [0]  # rows that an earlier run has answered
-    items = chosen(rows, limit, part, skipped, waiting)
-    total = rows.count()
-    report = Report(console, total, quiet=quiet, bar=out is not None or not is_terminal())
-    whole = False
-    try:
-        with report, Interruption(lambda message: say(console, message, quiet)) as stop:
-            for answer in answer_all(
-                engine,
-                decode_ahead(items),
-                plan,
-                compare=compare,
-                batch_size=size,
-                max_new_tokens=max_new_tokens or plan.max_new_tokens,
-                stop=lambda: stop.asked,
-            ):
-                writer.append(answer)
-                if sidecar_:
-                    write_sidecar(answer)
-                report.item(answer)
-            whole = not stop.asked
-    except KeyboardInterrupt:
-        pass
-    finally:
-        writer.close(complete=whole)
-    notes = [f"{waiting[0]} answered before"] if waiting[0] else []
-    notes += [f"passed over: {count} {what}" for what, count in rows.skipped.items()]
-    report.summary("; " + "; ".join(notes) if notes else "")
-    if not whole:
-        raise typer.Exit(130)
-    if report.errors or writer.errors:
-        raise typer.Exit(1)
-
-
-def chosen(
-    rows: Input,
-    limit: int | None,
-    part: tuple[int, int],
-    skipped: Any,
-    waiting: list[int],
-) -> Iterator[Item]:
-    """The rows of this run: within the limit, of this shard, not yet answered."""
-    first, step = part
-    for number, item in enumerate(rows):
-        if limit is not None and number >= limit:
-            return
-        if number % step != first:
-            continue
-        if skipped(item):
-            waiting[0] += 1
-            continue
-        yield item
-
-
-def settings(
-    rows: Input,
-    source: Source,
-    profile: Profile,
-    dtype: str,
-    question: str | None,
-    max_new_tokens: int | None,
-    compare: bool,
-    shard: str | None,
-) -> dict[str, Any]:
-    """What answers depend on: a run that differs in any of it is not the same run."""
-    return {
+    run = {
         "model": source.name,
-        "profile": {key: value for key, value in asdict(profile).items() if key != "about"},
-        "dtype": dtype,
+        "profile": {key: value for key, value in asdict(plan).items() if key != "about"},
         "input": rows.identity(),
         "question": question,
-        "max_new_tokens": max_new_tokens,
+        "max_new_tokens": longest,
         "compare": compare,
         "shard": shard,
+        "format": form.name,
     }
-
-
-def rows_at_once(text: str) -> int | None:
-    """`auto` or a number."""
-    if text == "auto":
-        return None
-    if not text.isdigit() or int(text) < 1:
-        raise OptionError(f"--batch-size {text}: give auto, or a whole number of 1 or more.")
-    return int(text)
-
-
-def shard_of(text: str | None) -> tuple[int, int]:
-    """`2/4` as (1, 4): the first row, counted from 0, and the step."""
-    if text is None:
-        return 0, 1
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise OptionError(f"--shard {text}: give i/n with 1 <= i <= n, such as 1/4.")
-    return int(found[1]) - 1, int(found[2])
-
-
-def say(console: Console, message: str, quiet: bool) -> None:
-    if not quiet:
-        console.print(message, style="yellow")
-
-
-def is_terminal() -> bool:
-    import sys
-
-    return sys.stdout.isatty()
+    if out is not None:
+        writer: Journal | Stdout = Journal(out, form, run, fresh=fresh, retry=retry_errors)
+    else:
+        writer = Nowhere(form) if sidecar_ else Stdout(form)
+    engine, precision = load_engine(source, plan, device, dtype, console, quiet, weaker)
+    writer.confirm(precision)
+    job = Job(
+        rows=rows,
+        limit=limit,
+        part=part,
+        profile=plan,
+        weaker=weaker,
+        compare=compare,
+        batch_size=size,
+        max_new_tokens=longest,
+        sidecars=sidecar_,
+        keep_sidecars=sidecar_ and out is None and not fresh,
+        quiet=quiet,
+    )
+    report = Report(
+        console,
+        job.total(writer) if console.is_terminal else None,
+        quiet=quiet,
+        lines=out is not None or not sys.stdout.isatty(),
+    )
+    outcome = run_job(job, engine, writer, report)
+    report.summary(outcome.notes)
+    if outcome.failure is not None:
+        console.print(f"sts: {outcome.failure}", style="red", markup=False)
+        console.print("What was answered is safe; run the same command again to go on.")
+        raise typer.Exit(1)
+    if not outcome.whole:
+        raise typer.Exit(INTERRUPTED)
+    if gate is not None and (report.agreement is None or report.agreement < gate):
+        found = "nothing was compared" if report.agreement is None else f"{report.agreement:.4f}"
+        console.print(f"sts: agreement {found}, less than {gate:g}", style="red", markup=False)
+        raise typer.Exit(GATE_MISSED)
+    if report.errors or writer.errors:
+        raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,9 +18,18 @@ if TYPE_CHECKING:
 
 
 def load_engine(
-    source: Source, profile: Profile, device: str, dtype: str, console: Console, quiet: bool
-) -> Engine:
-    """Load the model; this is where torch is first imported. Raises ModelError, ProfileError."""
+    source: Source,
+    profile: Profile,
+    device: str,
+    dtype: str,
+    console: Console,
+    quiet: bool,
+    fallbacks: Sequence[Profile] = (),
+) -> tuple[Engine, str]:
+    """Load the model, and say in which precision; this is where torch is first imported.
+
+    Raises ModelError, or ProfileError for a profile that the model cannot honour.
+    """
     settle_cpu()
     check_libraries()
     from sts_cli.engine.engine import Engine
@@ -36,5 +46,6 @@ def load_engine(
         source, device=device, dtype=dtype, quantize=profile.quantize or "none", progress=say
     )
     engine = Engine(loaded)
-    engine.check(profile)
-    return engine
+    for one in (profile, *fallbacks):
+        engine.check(one)
+    return engine, f"{str(loaded.dtype).removeprefix('torch.')}, {loaded.quantize}"

@@ -22,7 +22,7 @@ from sts_cli.cli.options import (
     check_choices,
 )
 from sts_cli.inputs.images import Prepared, decode_ahead
-from sts_cli.inputs.items import find_input
+from sts_cli.inputs.items import open_input
 from sts_cli.profile import Quantize, load_profile
 from sts_cli.report.console import stderr
 from sts_cli.sources import find
@@ -76,8 +76,8 @@ def evaluate(
 
         ready = suite(per_kind, level, DEVELOPMENT if development else HELD_OUT)
     else:
-        ready = decode_ahead(iter(find_input(questions)))
-    engine = load_engine(source, plans[0], device, dtype, console, quiet)
+        ready = decode_ahead(open_input(questions).items())
+    engine, _ = load_engine(source, plans[0], device, dtype, console, quiet)
     from sts_cli.engine.scheduler import answer_each
     from sts_cli.evaluation.table import Results
 

@@ -1,1 +1,1 @@
-"""Question files, folders and images, read as a stream: whatever is wrong stays with its row."""
+"""What users have: question files, folders and images, read as a stream of items."""

@@ -2,134 +2,168 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sts_cli.records import Item, Problem
+from sts_cli.inputs.requests import fields_of_request, is_request
+from sts_cli.records import Item, Problem, printable
 
+# Known keys, the first that a row has counts.
 ID = ("id", "question_id", "custom_id")
 IMAGE = ("image", "images", "image_path", "file_name")
 QUESTION = ("question", "prompt", "text")
-ANSWER = ("answer", "answers")
+ANSWER = ("answer",)
+
+CAPTION = "Describe the image."  # what is asked where nothing else is
+LONGEST_QUESTION = 100_000  # characters
+DEEPEST = 32  # levels of a row's unknown keys
 EXAMPLE = '{"image": "a.jpg", "question": "..."}'
-LONGEST_QUESTION = 100_000  # characters; more is a file pasted by mistake
-SCHEMES = ("http://", "https://", "s3://", "gs://")
 
 
-def item_of_line(line: bytes, number: int, folder: Path) -> Item:
-    """The item of a JSON line; a line that cannot be read is an item with its problem."""
+class RowInvalid(ValueError):
+    """Why a row asks nothing that can be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where rows come from, and what they leave out."""
+
+    name: str  # as messages call it
+    folder: Path  # what image names are relative to
+    question: str | None = None  # for rows without one
+
+
+def item_of(row: object, line: int, origin: Origin) -> Item:
+    """The item that a row asks for; a row that cannot be answered keeps its `problem`."""
+    identity, question = str(line), ""
+    images: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    extra: dict[str, Any] = {}
+    problem = None
     try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return invalid(number, folder, f"not UTF-8 text (byte {error.start + 1})")
-    if text.lstrip().startswith(("#", "//")):
-        return invalid(number, folder, "comments are not JSON; remove the line")
-    try:
-        row = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        return invalid(number, folder, f"not valid JSON ({reason})")
-    if not isinstance(row, dict):
-        return invalid(number, folder, f"not a JSON object; a line looks like {EXAMPLE}")
-    return item_of(row, number, folder)
+        if not isinstance(row, dict):
+            raise RowInvalid(f"not a JSON object. A line looks like {EXAMPLE}")
+        fields = fields_of_request(row) if is_request(row) else row
+        identity = read_id(fields, line)
+        images = read_images(fields)
+        answers = read_answers(fields)
+        extra = {printable(key): clean(fields[key]) for key in fields if key not in known(fields)}
+        question = read_question(fields, origin.question)
+    except ValueError as error:
+        problem = Problem("row_invalid", f"{origin.name}:{line}: {error}")
+    return Item(identity, images, question, origin.folder, answers, extra, problem)
 
 
-def item_of(row: Mapping[str, Any], number: int, folder: Path) -> Item:
-    """The item of a row, the `number`-th of its file; images are relative to `folder`."""
-    if isinstance(row.get("body"), dict):
-        row = _openai(row)
-    id_key, image_key, question_key, answer_key = (
-        next((key for key in keys if row.get(key) is not None), keys[0])
-        for keys in (ID, IMAGE, QUESTION, ANSWER)
-    )
-    used = {id_key, image_key, question_key, answer_key}
-    extra = {key: value for key, value in row.items() if key not in used}
-    id_ = row.get(id_key)
-    name = str(number) if id_ is None else str(id_)
-    images, answers = row.get(image_key), row.get(answer_key)
-    question = row.get(question_key)
+def invalid(line: int, origin: Origin, reason: str) -> Item:
+    """The item of a line that is not even a row."""
+    problem = Problem("row_invalid", f"{origin.name}:{line}: {reason}")
+    return Item(str(line), folder=origin.folder, problem=problem)
 
-    def wrong(message: str) -> Item:
-        said = question if isinstance(question, str) else ""
-        return Item(
-            id=name,
-            images=tuple(images or ()) if _strings(images) else (),
-            question=said[:LONGEST_QUESTION],
-            folder=folder,
-            extra=extra,
-            problem=Problem("row_invalid", f"line {number}: {message}"),
+
+def known(row: Mapping[str, Any]) -> set[str]:
+    """The keys of a row that have a meaning here; all others go to `extra`."""
+    keys = {first(row, names) for names in (ID, IMAGE, QUESTION, ANSWER)}
+    if is_image_folder(row):
+        keys.add("text")
+    return {key for key in keys if key is not None}
+
+
+def first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    """The first of `names` that a row gives a value for."""
+    return next((name for name in names if row.get(name) is not None), None)
+
+
+def is_image_folder(row: Mapping[str, Any]) -> bool:
+    """Whether a row is one of an ImageFolder's metadata, where `text` is the caption."""
+    return "file_name" in row and not any(key in row for key in ("question", "prompt", *ID))
+
+
+def read_id(row: Mapping[str, Any], line: int) -> str:
+    key = first(row, ID)
+    if key is None:
+        return str(line)
+    value = row[key]
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise RowInvalid(f'"{key}" must be text or a whole number, not {kind(value)}.')
+    return printable(str(value))
+
+
+def read_images(row: Mapping[str, Any]) -> tuple[str, ...]:
+    key = first(row, IMAGE)
+    if key is None:
+        raise RowInvalid(f'no "image" key. A line looks like {EXAMPLE}')
+    names = row[key] if isinstance(row[key], list) else [row[key]]
+    if not names:
+        raise RowInvalid(f'"{key}" lists no image.')
+    for name in names:
+        if not isinstance(name, str):
+            raise RowInvalid(f'"{key}" must be a file name or a list of them, not {kind(name)}.')
+        if not name.strip():
+            raise RowInvalid(f'"{key}" is empty.')
+        if "\0" in name:
+            raise RowInvalid(f'"{key}" has a null byte in it.')
+        if name.lower().startswith(("http://", "https://", "ftp://", "s3://", "gs://")):
+            raise RowInvalid(
+                f"{name[:80]} is a web address; sts works offline. Download the image first."
+            )
+    return tuple(names)
+
+
+def read_question(row: Mapping[str, Any], default: str | None) -> str:
+    key = first(row, QUESTION)
+    if key is None or (key == "text" and is_image_folder(row)):
+        if default is None and is_image_folder(row):
+            default = CAPTION
+        if default is None:
+            raise RowInvalid('no "question" key. Add one, or ask all rows the same: --question')
+        return default
+    value = row[key]
+    if not isinstance(value, str):
+        raise RowInvalid(f'"{key}" must be text, not {kind(value)}.')
+    if not value.strip():
+        raise RowInvalid(f'"{key}" is empty.')
+    if len(value) > LONGEST_QUESTION:
+        raise RowInvalid(
+            f'"{key}" has {len(value):,} characters; the limit is {LONGEST_QUESTION:,}.'
         )
-
-    if isinstance(id_, dict | list | bool | float):
-        return wrong(f'"{id_key}" must be text or a whole number')
-    if images is None:
-        return wrong(f'no "image" key; a line looks like {EXAMPLE}')
-    images = [images] if isinstance(images, str) else images
-    if not _strings(images) or not images:
-        return wrong(f'"{image_key}" must be a file name or a list of file names')
-    for image in images:
-        if image.lower().startswith(SCHEMES):
-            return wrong(f"{image[:80]} is an address; sts reads local files, download it first")
-        if "\0" in image or not image.strip():
-            return wrong(f'"{image_key}" is not a file name')
-    if question is None:
-        return wrong(f'no "question" key; a line looks like {EXAMPLE}')
-    if not isinstance(question, str):
-        return wrong(f'"{question_key}" must be text')
-    if not question.strip():
-        return wrong("the question is empty")
-    if len(question) > LONGEST_QUESTION:
-        return wrong(f"the question has {len(question):,} characters; {LONGEST_QUESTION:,} at most")
-    answers = [answers] if isinstance(answers, str | int) else answers
-    if answers is not None and not isinstance(answers, list):
-        return wrong(f'"{answer_key}" must be text or a list of texts')
-    return Item(
-        id=name,
-        images=tuple(images),
-        question=question,
-        folder=folder,
-        answers=tuple(str(answer) for answer in answers or ()),
-        extra=extra,
-    )
+    if "\0" in value:
+        raise RowInvalid(f'"{key}" has a null byte in it.')
+    if printable(value) != value:
+        raise RowInvalid(f'"{key}" is not valid text: it has half of a surrogate pair in it.')
+    return value
 
 
-def invalid(number: int, folder: Path, message: str) -> Item:
-    """An item for a line that gave nothing but trouble."""
-    problem = Problem("row_invalid", f"line {number}: {message}")
-    return Item(id=str(number), folder=folder, problem=problem)
+def read_answers(row: Mapping[str, Any]) -> tuple[str, ...]:
+    key = "text" if is_image_folder(row) and "text" in row else first(row, ANSWER)
+    if key is None:
+        return ()
+    value = row[key]
+    values = value if isinstance(value, list) else [value]
+    for one in values:
+        if isinstance(one, bool) or not isinstance(one, str | int | float):
+            raise RowInvalid(f'"{key}" must be text or a list of texts, not {kind(one)}.')
+    return tuple(printable(str(one)) for one in values)
 
 
-def _openai(row: Mapping[str, Any]) -> dict[str, Any]:
-    """An OpenAI batch request as a plain row: its last user message's text and images."""
-    plain: dict[str, Any] = {"custom_id": row.get("custom_id")}
-    messages = row["body"].get("messages")
-    users = [
-        message
-        for message in (messages if isinstance(messages, list) else [])
-        if isinstance(message, dict) and message.get("role") == "user"
-    ]
-    content = users[-1].get("content") if users else None
-    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-    texts, images = [], []
-    for part in parts:
-        if not isinstance(part, dict):
-            continue
-        if part.get("type") == "text" and isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        if part.get("type") == "image_url":
-            url = part.get("image_url")
-            url = url.get("url") if isinstance(url, dict) else url
-            images.append(url.removeprefix("file://") if isinstance(url, str) else url)
-    plain["image"] = images or None
-    plain["question"] = "\n".join(texts) or None
-    return plain
+def clean(value: Any, depth: int = 0) -> Any:
+    """`value` as JSON can carry it: no NaN, no half characters, not too deep."""
+    if depth > DEEPEST:
+        raise RowInvalid(f"nested deeper than {DEEPEST} levels.")
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [clean(one, depth + 1) for one in value]
+    if isinstance(value, dict):
+        return {printable(key): clean(one, depth + 1) for key, one in value.items()}
+    return value
 
 
-def _strings(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, str) for value in values)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def kind(value: object) -> str:
+    """What a JSON value is called."""
+    names = {bool: "true or false", dict: "an object", list: "a list", type(None): "null"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else "text")

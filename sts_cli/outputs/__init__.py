@@ -1,1 +1,1 @@
-"""Where answers go: files that are their own journals, standard output, sidecars."""
+"""Where answers go: files that resume, and stdout."""

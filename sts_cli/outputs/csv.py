@@ -1,73 +1,111 @@
-"""Answers as comma-separated values. Records end in CR LF; line breaks inside fields are LF."""
+"""A table with a header: one row an answer, one column a figure."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
-from sts_cli.records import Answer, answer_row
+from sts_cli.outputs.formats import Kept
+from sts_cli.outputs.keys import cell, key
+from sts_cli.records import Answer, Item, answer_row
 
+TOKENS = ("visual", "structure", "semantics", "average", "text", "generated")
+SECONDS = ("image", "encode", "select", "prefill", "decode", "first_token", "total")
 COLUMNS = (
-    *("id", "image", "question", "answer", "model", "profile"),
-    *("visual", "structure", "semantics", "average", "generated", "seconds", "rows", "finish"),
-    *("error", "message", "full_answer", "agree", "speedup"),
+    *("id", "image", "question", "answer", "error", "message", "model", "profile"),
+    *(f"tokens_{name}" for name in TOKENS),
+    *(f"seconds_{name}" for name in SECONDS),
+    *("rows", "finish", "expected", "extra"),
+    *("full_answer", "agree", "similarity", "speedup_prefill", "speedup_total"),
 )
-END = b"\r\n"
 
 
-def _line(fields: Iterable[Any]) -> bytes:
-    text = io.StringIO(newline="")
-    clean = ("" if field is None else str(field).replace("\r\n", "\n") for field in fields)
-    csv.writer(text).writerow(field.replace("\r", "\n") for field in clean)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+class Table:
+    """Comma-separated; lists in a cell are JSON. CR LF ends records and nothing else."""
+
+    name = "csv"
+    closing = b""
+
+    def before(self, first: bool) -> bytes:
+        return encoded(list(COLUMNS)) if first else b""
+
+    def record(self, answer: Answer) -> bytes:
+        row = cells(answer_row(answer))
+        return encoded([row.get(name) for name in COLUMNS])
+
+    def key(self, item: Item) -> int:
+        images = item.labels[0] if len(item.labels) == 1 else list(item.labels)
+        return key(plain(item.id), plain(cell(images)), plain(item.question))
+
+    def begins(self, torn: bytes) -> bool:
+        return True  # behind our header; `read` refuses files without it
+
+    def read(self, file: BinaryIO) -> Iterator[Kept | bytes]:
+        start, header = 0, self.before(first=True)
+        for record in records(file):
+            if start > 0:
+                yield kept(record, start, start + len(record)) or record
+            elif not header.startswith(record):
+                raise ValueError("its columns are not those that sts writes")
+            start += len(record)
 
 
-HEADER = _line(COLUMNS)
+def cells(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the contract, flat."""
+    error = row["error"] or {}
+    full, speedup = row.get("full") or {}, row.get("speedup") or {}
+    return {
+        **{name: row[name] for name in ("id", "question", "answer", "model", "profile", "finish")},
+        "image": cell(row["image"]),
+        "error": error.get("kind"),
+        "message": error.get("message"),
+        **{f"tokens_{name}": (row["tokens"] or {}).get(name) for name in TOKENS},
+        **{f"seconds_{name}": (row["seconds"] or {}).get(name) for name in SECONDS},
+        "rows": row["rows"],
+        "expected": json.dumps(row["expected"]) if "expected" in row else None,
+        "extra": json.dumps(row["extra"]) if row["extra"] else None,
+        "full_answer": full.get("answer"),
+        "agree": row.get("agree"),
+        "similarity": row.get("similarity"),
+        "speedup_prefill": speedup.get("prefill"),
+        "speedup_total": speedup.get("total"),
+    }
 
 
-def encode(answer: Answer) -> bytes:
-    """One record with the columns of COLUMNS."""
-    row = answer_row(answer)
-    tokens, error, full = row["tokens"] or {}, row["error"] or {}, row.get("full") or {}
-    images = row["image"] if isinstance(row["image"], list) else [row["image"]]
-    return _line(
-        (
-            row["id"],
-            "; ".join(image for image in images if image),
-            row["question"],
-            row["answer"],
-            row["model"],
-            row["profile"],
-            *(tokens.get(k) for k in ("visual", "structure", "semantics", "average", "generated")),
-            (row["seconds"] or {}).get("total"),
-            row["rows"],
-            row["finish"],
-            error.get("kind"),
-            error.get("message"),
-            full.get("answer"),
-            row.get("agree"),
-            (row.get("speedup") or {}).get("total"),
-        )
-    )
+def plain(text: str) -> str:
+    """Line breaks as LF, so that CR LF only ever ends a record."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def finished(path: Path) -> Iterator[tuple[str, bool]]:
-    """The id of every record in the file, and whether it was answered. Raises ValueError."""
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames is not None and tuple(reader.fieldnames) != COLUMNS:
-            raise ValueError("its columns are not those that sts writes")
-        for row in reader:
-            yield row["id"], not row["error"]
+def encoded(row: list[Any]) -> bytes:
+    line = io.StringIO(newline="")
+    cells = (plain(one) if isinstance(one, str) else one for one in row)
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().encode()
 
 
-def answered_only(path: Path) -> Iterator[bytes]:
-    """The file's records without those that have an error, header first."""
-    with path.open(newline="", encoding="utf-8") as file:
-        yield HEADER
-        for row in csv.DictReader(file):
-            if not row["error"]:
-                yield _line(row[column] for column in COLUMNS)
+def records(file: BinaryIO) -> Iterator[bytes]:
+    """The records of a table as bytes; the last may be torn."""
+    record = b""
+    for line in file:
+        record += line
+        if record.endswith(b"\r\n"):
+            yield record
+            record = b""
+    if record:
+        yield record
+
+
+def kept(record: bytes, start: int, end: int) -> Kept | None:
+    try:
+        text = io.StringIO(record.decode(), newline="")
+        row = dict(zip(COLUMNS, next(csv.reader(text)), strict=True))
+    except (ValueError, csv.Error, StopIteration):
+        return None
+    if not record.endswith(b"\r\n"):
+        return None
+    mark = key(row["id"], row["image"], row["question"])
+    return Kept(start, end, mark, row["error"] != "", row["model"], row["profile"])

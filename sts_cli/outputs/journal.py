@@ -2,166 +2,162 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from time import monotonic
-from types import ModuleType
 from typing import Any
 
 from sts_cli.errors import OutputError
-from sts_cli.outputs import csv, jsonl
-from sts_cli.records import Answer
+from sts_cli.outputs.disk import Appender, explained
+from sts_cli.outputs.formats import Format
+from sts_cli.outputs.keys import Answered
+from sts_cli.outputs.lock import Lock
+from sts_cli.outputs.scan import Found, reorder, scan, without_errors
+from sts_cli.records import Answer, Item
 
-FORMATS: Mapping[str, ModuleType] = {".jsonl": jsonl, ".csv": csv}
-SYNC_SECONDS = 5.0  # a power cut loses at most the rows of this long; a killed process loses none
+NOTHING = Found(array("Q"), 0, 0, frozenset())
+FRESH = "fresh"  # in the settings: those of a --fresh run that is not complete
 
 
 class Journal:
-    """Answers in a file, one record each, written when known and never twice.
+    """Answers in a file: one record each, written when it is known, never twice.
 
-    Opening locks the file, cuts off a record that was half written, and reads which ids are done.
-    `run` says what the answers depend on (model, profile, ...); it stands beside the file in
-    `NAME.run`, and a run that differs is refused. `fresh` starts over in a new file that replaces
-    the old one when the journal is closed as complete. `retry` forgets rows that have an error.
+    Opening locks the file, cuts off a record that was half written, and learns whose answers it
+    holds. `run` says what answers depend on; it stands beside the file in `NAME.run`, and a file
+    of another run is refused. `fresh` answers everything again, into a new file that takes the
+    old one's place when it is complete. `retry` forgets records that have an error.
     Raises OutputError.
     """
 
     def __init__(
-        self, path: Path, run: Mapping[str, Any], *, fresh: bool = False, retry: bool = False
+        self,
+        path: Path,
+        form: Format,
+        run: Mapping[str, Any],
+        *,
+        fresh: bool = False,
+        retry: bool = False,
     ):
-        if path.suffix.lower() not in FORMATS:
-            raise OutputError(f"--out {path}: the name must end in {' or '.join(FORMATS)}.")
-        self.path, self.format = path, FORMATS[path.suffix.lower()]
-        self._run = path.with_name(path.name + ".run")
-        self._target = path.with_name(path.name + ".part") if fresh else path
-        self.done: set[int] = set()
-        self.errors = 0
-        try:
+        self.path = path
+        self.form = form
+        self.run = dict(run)
+        self.fresh = fresh
+        self.target = path.with_name(path.name + ".part") if fresh else path
+        if path.is_dir():
+            raise OutputError(f"--out {path} is a folder; give a file.")
+        with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self._target, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            self._lock()
-            if fresh:
-                os.ftruncate(self._file, 0)
-            self._resume(dict(run), retry)
-        except OSError as error:
-            raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
-        self._synced = monotonic()
+        self._lock = Lock(path.with_name(path.name + ".run"), path)
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(self._lock)
+            self._settings = self._read_settings()
+            found = self._continued(retry)
+            self.answered = Answered(found.keys)
+            self.before, self.errors = len(found.keys), found.failed
+            self._file = Appender(self.target, found.end)
+            self._opened = opened.pop_all()
+        self._empty = self.before == 0
 
-    def __contains__(self, id_: str) -> bool:
-        return hash(id_) in self.done
+    def confirm(self, precision: str) -> None:
+        """The model is loaded, in this precision: the last chance to refuse."""
+        before = self._earlier().get("precision", precision)
+        if not self._empty and before != precision:
+            self._opened.close()
+            raise self._other("precision", before, precision)
+        run = {**self.run, "precision": precision}
+        self._note({**self._settings, FRESH: run} if self.fresh else run)
+
+    def take(self, item: Item) -> bool:
+        """Whether the item was answered by an earlier run; each answer counts for one item."""
+        return self.answered.take(self.form.key(item))
 
     def append(self, answer: Answer) -> None:
-        """Write one record, whole or not at all. Raises OutputError, the file staying valid."""
-        self._write(self.format.encode(answer))
-        if monotonic() - self._synced > SYNC_SECONDS:
-            os.fsync(self._file)
-            self._synced = monotonic()
+        """Write one record. After an OutputError everything before it is still whole."""
+        self._file.append(self.form.before(self._empty) + self.form.record(answer))
+        self._empty = False
 
-    def close(self, complete: bool = True) -> None:
-        """Put everything on disk; a fresh file takes the old one's place if it is `complete`."""
-        try:
-            os.fsync(self._file)
-            if self._target != self.path and complete:
-                os.replace(self._target, self.path)
-        except OSError as error:
-            raise OutputError(f"Cannot finish {self.path}: {error.strerror}.") from error
-        finally:
-            os.close(self._file)
+    def close(self, complete: bool, items: Iterable[Item] | None = None) -> None:
+        """Put everything on disk; a `complete` file of several runs in the order of `items`."""
+        with self._opened:
+            if complete and not self._empty:
+                self._file.append(self.form.closing)
+            self._file.close()
+            if complete and items is not None and self.before:
+                reorder(self.target, self.form, items)
+            if complete and self.fresh:
+                with explained(self.path):
+                    os.replace(self.target, self.path)
+            if complete:
+                run = self._settings[FRESH] if self.fresh else self._settings
+                self._note({**run, "complete": True})
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._file)
-            raise OutputError(
-                f"{self.path} is being written by another run. Wait for it, or choose another "
-                "--out."
-            ) from error
+    def _continued(self, retry: bool) -> Found:
+        """What the file holds already, if it is of this run."""
+        found = scan(self.target, self.form)
+        if not found.keys:
+            return found
+        earlier = self._earlier() or written_by(found)
+        for name, value in self.run.items():
+            if earlier.get(name, value) != value:
+                if self.fresh:
+                    return NOTHING
+                raise self._other(name, earlier[name], value)
+        if retry and found.failed:
+            without_errors(self.target, self.form)
+            found = scan(self.target, self.form)
+        return found
 
-    def _resume(self, run: dict[str, Any], retry: bool) -> None:
-        size = self._repair()
-        if size > len(self.format.HEADER):
-            self._same_run(run)
-            if retry:
-                self._forget_errors()
-            try:
-                for id_, answered in self.format.finished(self._target):
-                    self.done.add(hash(id_))
-                    self.errors += not answered
-            except (ValueError, csv.csv.Error) as error:
-                raise OutputError(
-                    f"{self.path} cannot be continued: {error}. Choose another --out, or start "
-                    "over with --fresh."
-                ) from error
+    def _other(self, name: str, before: object, now: object) -> OutputError:
+        """For a file that another run wrote; names what differs."""
+        if name == "input":
+            what = "answers to another input, or the input has changed since"
+        elif isinstance(before, dict) and isinstance(now, dict):
+            what = f"answers of another {name}: {difference(before, now)}"
         else:
-            self._write_run(run)
-            if size == 0 and self.format.HEADER:
-                self._write(self.format.HEADER)
+            what = f"answers with {name} {short(before)}, not {short(now)}"
+        return OutputError(
+            f"{self.path} holds {what}. Choose another --out, or answer everything again with "
+            "--fresh."
+        )
 
-    def _repair(self) -> int:
-        """Cut off a half-written last record; returns the file's size."""
-        size = os.fstat(self._file).st_size
-        end, block, keep = self.format.END, 1 << 16, 0
-        position = size
-        while position > 0:
-            start = max(0, position - block)
-            data = os.pread(self._file, position - start + len(end), start)
-            found = data.rfind(end)
-            if found >= 0:
-                keep = start + found + len(end)
-                break
-            position = start
-        if keep < size:
-            os.ftruncate(self._file, keep)
-        return keep
+    def _earlier(self) -> dict[str, Any]:
+        """The settings of the run that wrote what is there, if they are known."""
+        earlier: dict[str, Any] = self._settings.get(FRESH, {}) if self.fresh else self._settings
+        return earlier
 
-    def _same_run(self, run: dict[str, Any]) -> None:
+    def _read_settings(self) -> dict[str, Any]:
         try:
-            before = json.loads(self._run.read_text("utf-8"))
-        except (OSError, ValueError):
-            return  # rows without their run file: the ids decide
-        for key, value in run.items():
-            if key in before and before[key] != value:
-                raise OutputError(
-                    f"{self.path} was made with {key} {_short(before[key])}, this run has "
-                    f"{_short(value)}. Choose another --out, or start over with --fresh."
-                )
+            found = json.loads(self._lock.read())
+        except ValueError:
+            return {}
+        if not isinstance(found, dict):
+            return {}
+        renamed = FRESH in found and not self.path.with_name(self.path.name + ".part").exists()
+        settings: dict[str, Any] = found[FRESH] if renamed else found  # killed after the renaming
+        return settings
 
-    def _write_run(self, run: dict[str, Any]) -> None:
-        part = self._run.with_name(self._run.name + ".part")
-        part.write_text(json.dumps(run, indent=1) + "\n", "utf-8")
-        os.replace(part, self._run)
-
-    def _forget_errors(self) -> None:
-        """Take rows with errors out of the file; the lock moves with it."""
-        part = self._target.with_name(self._target.name + ".part")
-        with part.open("wb") as file:
-            file.writelines(self.format.answered_only(self._target))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self._target)
-        old = self._file
-        self._file = os.open(self._target, os.O_RDWR | os.O_APPEND)
-        self._lock()
-        os.close(old)
-
-    def _write(self, record: bytes) -> None:
-        before = os.fstat(self._file).st_size
-        try:
-            view = memoryview(record)
-            while view:
-                view = view[os.write(self._file, view) :]
-        except OSError as error:
-            os.ftruncate(self._file, before)
-            raise OutputError(
-                f"Cannot write {self.path}: {error.strerror}. Every answer in it is whole; make "
-                "room and run the same command again to go on."
-            ) from error
+    def _note(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._lock.write(json.dumps(settings, indent=1).encode() + b"\n")
 
 
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return f"'{text}'" if len(text) <= 60 else f"'{text[:57]}...'"
+def written_by(found: Found) -> dict[str, Any]:
+    """What records say about the run that wrote them, where its settings are lost."""
+    models = {model for model, _ in found.writers if model is not None}
+    return {"model": models.pop()} if len(models) == 1 else {}
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first thing in which two settings differ."""
+    name = next(key for key in now if before.get(key) != now[key])
+    return f"{name} {short(before.get(name))}, not {short(now[name])}"
+
+
+def short(value: object) -> str:
+    """A setting in a message."""
+    if isinstance(value, dict):
+        return json.dumps(value)[:160]
+    return "unset" if value is None else f"'{str(value)[:80]}'"

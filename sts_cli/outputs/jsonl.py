@@ -1,36 +1,140 @@
-"""Answers as JSON lines."""
+"""JSON lines: our own rows, LLaVA's answers, and OpenAI's batch responses."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
-from sts_cli.records import Answer, answer_row
-
-HEADER = b""
-END = b"\n"
-
-
-def encode(answer: Answer) -> bytes:
-    """One line, valid JSON whatever the answer holds: pure ASCII, no NaN."""
-    return json.dumps(answer_row(answer), allow_nan=False).encode("ascii") + END
+from sts_cli.outputs.formats import Kept
+from sts_cli.outputs.keys import key, key_of
+from sts_cli.records import Answer, Item, answer_row
 
 
-def finished(path: Path) -> Iterator[tuple[str, bool]]:
-    """The id of every row in the file, and whether it was answered. Raises ValueError."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-                yield str(row["id"]), row["error"] is None
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"line {number} is not a row that sts wrote") from error
+class Rows:
+    """The rows of the command-line contract; everything that was measured."""
 
+    name = "jsonl"
+    closing = b""
+    start = b'{"id": "'
 
-def answered_only(path: Path) -> Iterator[bytes]:
-    """The file's lines without rows that have an error."""
-    with path.open("rb") as file:
+    def before(self, first: bool) -> bytes:
+        return b""
+
+    def record(self, answer: Answer) -> bytes:
+        row = self.row(answer)
+        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+    def row(self, answer: Answer) -> dict[str, Any]:
+        return answer_row(answer)
+
+    def key(self, item: Item) -> int:
+        return key_of(item)
+
+    def begins(self, torn: bytes) -> bool:
+        return starts_alike(torn, self.start)
+
+    def source(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Where a row has our id, image, question, model, profile and error."""
+        return row
+
+    def read(self, file: BinaryIO) -> Iterator[Kept | bytes]:
+        start = 0
         for line in file:
-            if json.loads(line)["error"] is None:
-                yield line
+            end = start + len(line)
+            yield (self._kept(line, start, end) if line.endswith(b"\n") else None) or line
+            start = end
+
+    def _kept(self, line: bytes, start: int, end: int) -> Kept | None:
+        try:
+            row = self.source(json.loads(line))
+            mark = key(row["id"], row["image"], row["question"])
+            return Kept(
+                start, end, mark, row["error"] is not None, row.get("model"), row.get("profile")
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+
+
+class Llava(Rows):
+    """LLaVA's answer files (model_vqa.py); what we know beyond them is in `metadata`."""
+
+    name = "llava"
+    start = b'{"question_id": '
+
+    def row(self, answer: Answer) -> dict[str, Any]:
+        ours = answer_row(answer)
+        return {
+            "question_id": number(answer.item.id),
+            "prompt": ours["question"],
+            "text": ours["answer"] or "",
+            "answer_id": f"{self.key(answer.item):016x}",
+            "model_id": ours["model"],
+            "metadata": {name: ours[name] for name in ours if name not in ("answer", "expected")},
+        }
+
+    def source(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        inside: Mapping[str, Any] = row["metadata"]
+        return inside
+
+
+class OpenAI(Rows):
+    """Responses of OpenAI's batch format; what we know beyond them is in `sts`."""
+
+    name = "openai-batch"
+    start = b'{"id": "batch_req_'
+
+    def row(self, answer: Answer) -> dict[str, Any]:
+        ours = answer_row(answer)
+        identity, error = f"{self.key(answer.item):016x}", ours["error"]
+        return {
+            "id": f"batch_req_{identity}",
+            "custom_id": answer.item.id,
+            "response": None
+            if error
+            else {
+                "status_code": 200,
+                "request_id": identity,
+                "body": completion(answer, identity),
+            },
+            "error": error and {"code": error["kind"], "message": error["message"]},
+            "sts": {name: ours[name] for name in ours if name != "answer"},
+        }
+
+    def source(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        inside: Mapping[str, Any] = row["sts"]
+        return inside
+
+
+def starts_alike(torn: bytes, start: bytes) -> bool:
+    """Whether a torn record may have begun with `start`; a power cut can leave zeros."""
+    return torn.startswith((start, b"\0")) or start.startswith(torn)
+
+
+def completion(answer: Answer, identity: str) -> dict[str, Any]:
+    """A chat completion with the answer as its only choice."""
+    tokens = answer.tokens
+    prompt, generated = (tokens.visual + tokens.text, tokens.generated) if tokens else (0, 0)
+    return {
+        "id": f"chatcmpl-{identity}",
+        "object": "chat.completion",
+        "model": answer.model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": answer.text},
+                "finish_reason": answer.finish,
+            }
+        ],
+        "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": generated,
+            "total_tokens": prompt + generated,
+        },
+    }
+
+
+def number(identity: str) -> int | str:
+    """An id as the number that it was, where it was one."""
+    whole = identity.isascii() and identity.isdigit() and len(identity) < 16
+    return int(identity) if whole and str(int(identity)) == identity else identity

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from sts_cli.errors import OutputError
+from sts_cli.inputs.folder import SUFFIXES
+from sts_cli.outputs.disk import write_whole
 from sts_cli.records import Answer, Item
 
 
 def sidecar(item: Item) -> Path:
-    """`photo.txt` for `photo.jpg`."""
-    return item.paths[0].with_suffix(".txt")
+    """`photo.txt` for `photo.jpg`; `photo.jpg.txt` where another image is called photo, too."""
+    path = item.paths[0]
+    endings = SUFFIXES - {path.suffix.lower()}
+    if any(path.with_suffix(ending).exists() for ending in endings):
+        return path.with_name(path.name + ".txt")
+    return path.with_suffix(".txt")
 
 
 def write_sidecar(answer: Answer) -> None:
     """The answer's text, whole or not at all. Raises OutputError."""
-    if answer.text is None or not answer.item.images:
-        return
-    path = sidecar(answer.item)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(answer.text + "\n", "utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
+    if answer.text is not None and answer.item.images:
+        write_whole(sidecar(answer.item), answer.text.encode() + b"\n")

@@ -1,24 +1,44 @@
-"""Answers on standard output, one JSON line each."""
+"""Answers on standard output, each written and flushed when it is known."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
-from sts_cli.outputs import jsonl
-from sts_cli.records import Answer
+from sts_cli.outputs.formats import Format
+from sts_cli.records import Answer, Item
 
 
 class Stdout:
-    """Nothing is done before; every line is flushed."""
+    """Like a journal that never was written before."""
 
-    errors = 0
+    before = errors = 0  # records that are there already, and those of them that have an error
 
-    def __contains__(self, id_: str) -> bool:
+    def __init__(self, form: Format):
+        self.form = form
+        self._empty = True
+
+    def confirm(self, precision: str) -> None:
+        """Any precision will do."""
+
+    def take(self, item: Item) -> bool:
         return False
 
     def append(self, answer: Answer) -> None:
-        sys.stdout.buffer.write(jsonl.encode(answer))
+        self._write(self.form.before(self._empty) + self.form.record(answer))
+        self._empty = False
+
+    def close(self, complete: bool, items: Iterable[Item] | None = None) -> None:
+        if complete and not self._empty:
+            self._write(self.form.closing)
+
+    def _write(self, record: bytes) -> None:
+        sys.stdout.buffer.write(record)
         sys.stdout.buffer.flush()
 
-    def close(self, complete: bool = True) -> None:
-        sys.stdout.flush()
+
+class Nowhere(Stdout):
+    """For runs whose answers only go into sidecars."""
+
+    def _write(self, record: bytes) -> None:
+        pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from time import monotonic
 from types import TracebackType
@@ -36,10 +36,11 @@ class Report:
         total: int | None,
         *,
         quiet: bool = False,
-        bar: bool = True,
+        lines: bool = True,
         clock: Callable[[], float] = monotonic,
     ):
         self.console, self.quiet, self.clock = console, quiet, clock
+        self.lines = lines and not quiet
         self.answered = 0
         self.errors: Counter[str] = Counter()
         self.seconds, self.average, self.share = array("d"), array("d"), array("d")
@@ -52,7 +53,7 @@ class Report:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=quiet or not bar or not console.is_terminal,
+            disable=quiet or not console.is_terminal,
             get_time=clock,
         )
         self._task = self.progress.add_task("answering", total=total, rate="")
@@ -95,10 +96,10 @@ class Report:
             self.total.append(answer.comparison.speedup_total)
             self.agreed += answer.comparison.agree
         self.progress.update(self._task, advance=1, rate=f"{self.rate:.2f}/s")
-        if not self.quiet:
+        if self.lines:
             self.console.print(line(answer, self.console.width), no_wrap=True)
 
-    def summary(self, note: str = "") -> None:
+    def summary(self, notes: Sequence[str] = ()) -> None:
         """The run in a few lines."""
         if self.quiet:
             return
@@ -107,7 +108,8 @@ class Report:
         if self.errors:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.errors.most_common())
             parts.append(f"{self.errors.total()} with errors ({kinds})")
-        parts.append(f"{passed:.1f} s, {self.rate:.2f} items/s{note}")
+        parts.append(f"{passed:.1f} s, {self.rate:.2f} items/s")
+        parts += notes
         self.console.print("; ".join(parts), style="bold")
         if self.seconds:
             ordered = sorted(self.seconds)

@@ -1,0 +1,72 @@
+"""Options of `sts batch` whose text means something: --shard 2/4, --fail-under agreement=0.95."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sts_cli.cli.options import OptionError
+from sts_cli.inputs.items import Input
+from sts_cli.profile import Profile, load_profile
+
+STRONGER = ("gentle", "balanced", "aggressive", "extreme")  # in this order
+VISUAL, LAYERS = 576, 32  # an image and a model to compare profiles by
+
+
+def rows_at_once(text: str) -> int | None:
+    """`auto` or a number."""
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise OptionError(f"--batch-size {text}: give auto, or a whole number of 1 or more.")
+    return int(text)
+
+
+def shard_of(text: str | None) -> tuple[int, int]:
+    """`2/4` as (2, 4)."""
+    if text is None:
+        return 1, 1
+    found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise OptionError(f"--shard {text}: give i/n with 1 <= i <= n, such as 1/4.")
+    return int(found[1]), int(found[2])
+
+
+def least_agreement(text: str | None, compare: bool) -> float | None:
+    """`agreement=0.95` as 0.95."""
+    if text is None:
+        return None
+    name, _, number = text.partition("=")
+    try:
+        share = float(number)
+    except ValueError:
+        share = -1.0
+    if name != "agreement" or not 0 <= share <= 1:
+        raise OptionError(f"--fail-under {text}: give agreement=X with 0 <= X <= 1.")
+    if not compare:
+        raise OptionError(
+            "--fail-under needs --compare: without it there is nothing to agree with."
+        )
+    return share
+
+
+def fallbacks(profile: Profile, on_oom: str) -> tuple[Profile, ...]:
+    """The shipped profiles that keep fewer tokens, for --on-oom shrink; none for fail."""
+    if on_oom not in ("fail", "shrink"):
+        raise OptionError(f"--on-oom {on_oom}: known are fail, shrink.")
+    if on_oom == "fail":
+        return ()
+    kept = profile.average(VISUAL, LAYERS)
+    profiles = (load_profile(name) for name in STRONGER)
+    return tuple(one for one in profiles if one.average(VISUAL, LAYERS) < kept)
+
+
+def check_places(rows: Input, out: Path | None, sidecar: bool) -> None:
+    """Raise OptionError where answers would be written over questions, or over each other."""
+    if out is not None and rows.path.is_file() and out.exists() and out.samefile(rows.path):
+        raise OptionError(f"--out {out} is the input; give the answers a file of their own.")
+    if sidecar and not rows.one_each:
+        raise OptionError(
+            "--sidecar writes one .txt an image, so it takes a folder or an image; a question file "
+            "can ask several questions about one."
+        )

@@ -1,0 +1,107 @@
+"""The run of a batch: rows that need an answer go in, answers go out as soon as they are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sts_cli.cli.interrupt import Interruption
+from sts_cli.errors import OutputError
+from sts_cli.inputs.items import Input
+from sts_cli.outputs.journal import Journal
+from sts_cli.outputs.sidecar import sidecar, write_sidecar
+from sts_cli.outputs.stream import Stdout
+from sts_cli.profile import Profile
+from sts_cli.records import Item
+from sts_cli.report.console import Report
+
+if TYPE_CHECKING:
+    from sts_cli.engine.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to answer, and how."""
+
+    rows: Input
+    limit: int | None
+    part: tuple[int, int]  # of the rows: the i-th of n
+    profile: Profile
+    weaker: tuple[Profile, ...]
+    compare: bool
+    batch_size: int | None
+    max_new_tokens: int | None
+    sidecars: bool
+    keep_sidecars: bool
+    quiet: bool
+
+    def items(self) -> Iterator[Item]:
+        return self.rows.items(self.limit, self.part)
+
+    def total(self, writer: Journal | Stdout) -> int | None:
+        """How many rows there are to answer, as far as a quick look tells."""
+        count = self.rows.count()
+        if count is None:
+            return None
+        part, parts = self.part
+        mine = (count - part) // parts + 1
+        return max(0, min(mine, self.limit or mine) - writer.before)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a run ended."""
+
+    whole: bool = False  # every row was read and answered
+    failure: OutputError | None = None
+    before: int = 0  # rows that an earlier run had answered
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[str]:
+        before = [f"{self.before} answered before"] if self.before else []
+        return before + [f"passed over: {count} {what}" for what, count in self.skipped.items()]
+
+
+def run_job(job: Job, engine: Engine, writer: Journal | Stdout, report: Report) -> Outcome:
+    """Answer all rows that have no answer; every answer is written before the next batch."""
+    from sts_cli.engine.scheduler import answer_all
+    from sts_cli.inputs.images import decode_ahead
+
+    outcome = Outcome()
+
+    def unanswered() -> Iterator[Item]:
+        for item in job.items():
+            if writer.take(item) or (job.keep_sidecars and sidecar(item).exists()):
+                outcome.before += 1
+            else:
+                yield item
+
+    try:
+        with report, Interruption(job.quiet) as stop:
+            for answer in answer_all(
+                engine,
+                decode_ahead(unanswered()),
+                job.profile,
+                compare=job.compare,
+                batch_size=job.batch_size,
+                max_new_tokens=job.max_new_tokens,
+                fallbacks=job.weaker,
+                stop=lambda: stop.asked,
+            ):
+                if job.sidecars:
+                    write_sidecar(answer)
+                writer.append(answer)
+                report.item(answer)
+            outcome.whole = not stop.asked
+    except KeyboardInterrupt:
+        pass
+    except OutputError as error:
+        outcome.failure = error
+    outcome.skipped = dict(job.rows.skipped)
+    try:
+        writer.close(outcome.whole, None if job.rows.kind == "stdin" else job.items())
+    except OutputError as error:
+        outcome.failure = outcome.failure or error
+    return outcome

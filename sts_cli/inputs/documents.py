@@ -1,0 +1,45 @@
+"""Question files that are one JSON document: VQAv2's questions, or a list of rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sts_cli.errors import InputError
+from sts_cli.inputs.rows import EXAMPLE, IMAGE, Origin, item_of
+from sts_cli.records import Item
+
+LARGEST_DOCUMENT = 1 << 30  # bytes; it is read as a whole, unlike JSON lines
+
+
+def read_document(path: Path, origin: Origin) -> Iterator[Item]:
+    """One item for each question, numbered from 1."""
+    if path.stat().st_size > LARGEST_DOCUMENT:
+        raise InputError(f"{origin.name} is larger than 1 GiB; use JSON lines such as {EXAMPLE}")
+    try:
+        data = json.loads(path.read_bytes(), parse_constant=lambda name: None)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{origin.name} is not valid JSON: {str(error)[:200]}.") from error
+    rows = data.get("questions") if isinstance(data, dict) else data
+    if not isinstance(rows, list):
+        raise InputError(
+            f"{origin.name} is neither a list of rows nor VQAv2's {{'questions': [...]}}. "
+            f"A row looks like {EXAMPLE}"
+        )
+    template = coco_name(data) if isinstance(data, dict) else None
+    for number, row in enumerate(rows, 1):
+        if template and isinstance(row, dict) and not any(key in row for key in IMAGE):
+            row = {**row, "image": template.format(row.get("image_id"))}
+            if isinstance(row.get("image_id"), int):
+                row["image"] = template.format(f"{row['image_id']:012d}")
+        yield item_of(row, number, origin)
+
+
+def coco_name(data: dict[str, Any]) -> str:
+    """How the images of a VQAv2 file are named, such as COCO_val2014_000000000042.jpg."""
+    subtype = data.get("data_subtype")
+    if isinstance(subtype, str) and subtype:
+        return f"COCO_{subtype.replace('{', '').replace('}', '')}_{{}}.jpg"
+    return "{}.jpg"

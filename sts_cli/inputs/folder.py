@@ -1,0 +1,64 @@
+"""The images of a folder and of the folders in it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from sts_cli.records import Item, printable
+
+SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif",
+    ".avifs", ".heic", ".heif", ".hif", ".bmp", ".dib", ".tif", ".tiff", ".jp2", ".j2k", ".jpf",
+    ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".pcx", ".qoi", ".sgi", ".dds",
+    ".psd",
+}  # fmt: skip
+
+
+def is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def read_folder(root: Path, question: str, skipped: Counter[str]) -> Iterator[Item]:
+    """An item for each image under `root`, sorted by path; `skipped` counts what is passed over.
+
+    Links are followed, but no folder is entered twice, so loops of links end.
+    """
+    for name in walk(str(root), "", skipped, set()):
+        yield Item(printable(name), (name,), question, root)
+
+
+def walk(root: str, below: str, skipped: Counter[str], seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Paths relative to `root` of the images under its folder `below`."""
+    folder = os.path.join(root, below)
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            skipped["folders seen before"] += 1
+            return
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, is_folder(entry)) for entry in entries)
+    except OSError:
+        skipped["folders that cannot be read"] += 1
+        return
+    for name, inside in found:
+        path = os.path.join(below, name)
+        if name.startswith("."):
+            skipped["hidden"] += 1
+        elif inside:
+            yield from walk(root, path, skipped, seen)
+        elif is_image_name(name):
+            yield path
+        else:
+            skipped["no images"] += 1
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry leads to a folder; a link to nowhere does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

@@ -1,0 +1,178 @@
+"""One image file, decoded safely: upright, RGB, within limits, or the reason why not."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import importlib.util
+import io
+import re
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from PIL import Image, ImageOps
+
+from sts_cli.records import Problem, printable
+
+LARGEST_FILE = 256 << 20  # bytes
+MOST_PIXELS = 150_000_000  # of an image as it is stored
+USED_PIXELS = 1 << 24  # of an image as it is handed on; no supported model looks at more
+REFUSED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "FITS"}  # programs to run, or no pictures
+HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded image. Equal digests mean equal files."""
+
+    image: Image.Image  # RGB
+    digest: str
+
+
+def settle_pillow() -> None:
+    """Pillow's own limit at ours, an error and not a warning; HEIC if the extra is installed."""
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns above it, and refuses twice of it
+    warnings.filterwarnings("ignore", module="PIL")
+    if importlib.util.find_spec("pillow_heif") is not None:
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    Image.init()
+
+
+def read_picture(name: str, folder: Path) -> Picture | Problem:
+    """The image that a row names: a path relative to `folder`, or a data: address."""
+    try:
+        data = from_address(name) if name.startswith("data:") else from_file(folder / name)
+        if isinstance(data, Problem):
+            return data
+        return decode(data, "the image" if name.startswith("data:") else printable(name))
+    except MemoryError:
+        return Problem("image_too_large", f"{printable(name)[:200]} does not fit into memory.")
+
+
+def from_file(path: Path) -> bytes | Problem:
+    """The bytes of a regular file of reasonable size."""
+    name = printable(str(path))
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            return Problem("image_unreadable", f"{name} is a folder, not an image.")
+        if not stat.S_ISREG(status.st_mode):
+            return Problem("image_unreadable", f"{name} is not a regular file.")
+        if status.st_size == 0:
+            return Problem("image_unreadable", f"{name} is empty (0 bytes).")
+        if status.st_size > LARGEST_FILE:
+            return Problem(
+                "image_too_large",
+                f"{name} has {status.st_size:,} bytes; the limit is {LARGEST_FILE:,}.",
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        return Problem("image_missing", f"No image {name}.")
+    except NotADirectoryError:
+        return Problem("image_missing", f"No image {name}: part of the path is not a folder.")
+    except OSError as error:
+        return Problem("image_unreadable", f"Cannot read {name}: {error.strerror}.")
+
+
+def from_address(address: str) -> bytes | Problem:
+    """The bytes that a data: address carries."""
+    head, _, body = address.partition(",")
+    if len(body) > LARGEST_FILE * 4 // 3:
+        return Problem("image_too_large", f"A data: image of {len(body):,} characters.")
+    try:
+        data = unquote_to_bytes(body)
+        return base64.b64decode(data, validate=True) if head.endswith(";base64") else data
+    except (binascii.Error, ValueError) as error:
+        return Problem("image_unreadable", f"A data: image whose base64 is damaged: {error}.")
+
+
+def decode(data: bytes, name: str) -> Picture | Problem:
+    """The first frame of an image file, as `Picture`."""
+    try:
+        formats = [known for known in Image.ID if known not in REFUSED]
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            if image.width * image.height > MOST_PIXELS:
+                return too_many_pixels(name, image.width * image.height)
+            image.draft("RGB", fitting(image))  # a huge JPEG decodes to half its size, or less
+            rgb = as_rgb(image)
+            small = rgb.resize(fitting(rgb)) if fitting(rgb) != rgb.size else rgb
+            small.format = image.format
+            return Picture(small, hashlib.sha256(data).hexdigest())
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"\d+", str(error))
+        return too_many_pixels(name, int(pixels[0]) if pixels else MOST_PIXELS)
+    except Image.UnidentifiedImageError:
+        return Problem("image_unreadable", f"{name} {unknown_format(data)}")
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise anything when the file is damaged
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        return Problem("image_unreadable", f"{name} is damaged: {printable(reason)}.")
+
+
+def too_many_pixels(name: str, pixels: int) -> Problem:
+    return Problem(
+        "image_too_large", f"{name} has {pixels:,} pixels; the limit is {MOST_PIXELS:,}."
+    )
+
+
+def unknown_format(data: bytes) -> str:
+    """The rest of a sentence about a file that Pillow does not know."""
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF:
+        return "is a HEIC image; run: pip install 'sts-cli[heic]'"
+    if data[:4] == b"%PDF":
+        return "is a PDF; save its pages as images."
+    if data.lstrip()[:5].lower() in (b"<svg ", b"<?xml"):
+        return "is an SVG drawing; save it as PNG."
+    if data[:2] == b"%!":
+        return "is PostScript; save it as PNG."
+    if data.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        return "is a web page, not an image."
+    return "is not an image, or damaged."
+
+
+def fitting(image: Image.Image) -> tuple[int, int]:
+    """The image's size, or the largest of its shape that has at most USED_PIXELS."""
+    scale = min(1.0, (USED_PIXELS / (image.width * image.height)) ** 0.5)
+    return max(1, int(image.width * scale)), max(1, int(image.height * scale))
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Upright and RGB: transparency over white, 16 bits and more scaled to 8."""
+    image = upright(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = eight_bits(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """As the camera was held; a damaged orientation tag turns nothing."""
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # EXIF blocks are written by anybody, and read by no strict rule
+        return image
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Grey values of any range as 0..255: by what the format can hold, else by the extremes."""
+    if image.mode.startswith("I;16"):
+        image = image.convert("I")
+        low, high = 0.0, 65535.0
+    else:
+        darkest, brightest = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
+        low, high = min(0.0, darkest), max(1.0, brightest)
+        if low == 0 and high > 1:
+            high = 255.0 if high <= 255 else max(65535.0, high)
+    scale = 255.0 / (high - low)
+    return image.convert("F").point(lambda value: value * scale - low * scale).convert("L")

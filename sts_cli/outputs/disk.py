@@ -1,0 +1,94 @@
+"""Bytes that reach the disk, and what a user reads when they do not."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+from sts_cli.errors import OutputError
+
+SYNC_SECONDS = 5.0  # at most this much work is lost when the power goes; a kill loses none
+REMEDIES = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "your disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "you may not write there",
+    errno.EPERM: "you may not write there",
+    errno.EIO: "the disk reports an error",
+    errno.ESTALE: "the network file system is gone",
+    errno.ENOTCONN: "the network file system is gone",
+    errno.EFBIG: "the file is larger than the system allows",
+}
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Errors of the system while writing `path`, as an OutputError of one sentence."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = REMEDIES.get(error.errno or 0) or (error.strerror or str(error))
+        raise OutputError(f"Cannot write {path}: {reason}.") from error
+
+
+class Appender:
+    """A file that grows by whole records: one is there completely, or not at all."""
+
+    def __init__(self, path: Path, start: int):
+        """Append from byte `start` on, cutting off what stands behind it."""
+        self.path = path
+        with explained(path):
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            os.ftruncate(self._file, start)
+            self._end = os.lseek(self._file, start, os.SEEK_SET)
+        self._synced = monotonic()
+
+    def append(self, record: bytes) -> None:
+        """Write one record; after an error the file is as it was before."""
+        with explained(self.path):
+            try:
+                rest = memoryview(record)
+                while rest:
+                    rest = rest[os.write(self._file, rest) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, self._end)
+                    os.lseek(self._file, self._end, os.SEEK_SET)
+                raise
+            self._end += len(record)
+            if monotonic() - self._synced > SYNC_SECONDS:
+                self.sync()
+
+    def sync(self) -> None:
+        """Wait until the disk has everything."""
+        os.fsync(self._file)
+        self._synced = monotonic()
+
+    def close(self) -> None:
+        with explained(self.path):
+            try:
+                self.sync()
+            finally:
+                os.close(self._file)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file at once: nobody ever sees half of it."""
+    beside = path.with_name(f".{path.name}.part")
+    with explained(path):
+        try:
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                beside.unlink()
+            raise

@@ -1,0 +1,59 @@
+"""Which rows of an input were answered already: eight bytes a row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable
+
+from sts_cli.records import Item
+
+
+def cell(images: object) -> str:
+    """An output row's `image` as one text."""
+    return images if isinstance(images, str) else json.dumps(images or None)
+
+
+def key(identity: object, images: object, question: object) -> int:
+    """A number for an input row; rows that ask the same under the same id share it."""
+    text = json.dumps([str(identity), cell(images), question or ""])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def key_of(item: Item) -> int:
+    """The key of the output row that an item will have, or has."""
+    images = item.labels[0] if len(item.labels) == 1 else list(item.labels)
+    return key(item.id, images, item.question)
+
+
+class Answered:
+    """The keys of rows that need no answer any more; each is taken once."""
+
+    def __init__(self, keys: Iterable[int] = ()):
+        self._keys = array("Q", keys)
+        self._keys = array("Q", sorted(self._keys))
+        self._taken = bytearray(len(self._keys))
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def take(self, wanted: int) -> bool:
+        """Whether a row of this key is answered, and was not taken before."""
+        index = bisect_left(self._keys, wanted)
+        while index < len(self._keys) and self._keys[index] == wanted:
+            if not self._taken[index]:
+                self._taken[index] = 1
+                return True
+            index += 1
+        return False
+
+    def left(self) -> int | None:
+        """A key that nobody took; None if all were."""
+        index = self._taken.find(0)
+        return None if index < 0 else self._keys[index]
+
+    def give_back(self) -> None:
+        """Nothing is taken any more."""
+        self._taken = bytearray(len(self._keys))

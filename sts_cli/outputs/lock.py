@@ -1,0 +1,62 @@
+"""One run at a time on one output file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+from sts_cli.errors import OutputError
+from sts_cli.outputs.disk import explained
+
+
+class Lock:
+    """Held from entry to exit; the system lets go of it when the process ends, however it ends."""
+
+    def __init__(self, path: Path, subject: Path):
+        self.path = path
+        self.subject = subject  # what the lock protects, for the message
+        self._file = -1
+
+    def __enter__(self) -> Lock:
+        with explained(self.subject):
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            take(self._file)
+        except OSError as error:
+            os.close(self._file)
+            raise OutputError(f"Another run is writing {self.subject} right now.") from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._file)
+
+    def read(self) -> bytes:
+        """What the holder before wrote into the lock's file."""
+        os.lseek(self._file, 0, os.SEEK_SET)
+        return os.read(self._file, 1 << 20)
+
+    def write(self, content: bytes) -> None:
+        """Leave a note for the next holder."""
+        with explained(self.path):
+            os.ftruncate(self._file, 0)
+            os.lseek(self._file, 0, os.SEEK_SET)
+            os.write(self._file, content)
+            os.fsync(self._file)
+
+
+def take(file: int) -> None:
+    """Lock an open file, or raise OSError at once. Without flock (Windows), lock its first byte."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

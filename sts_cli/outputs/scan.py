@@ -1,0 +1,109 @@
+"""Output files, read back: whose answers they hold; rewritten: without errors, in order."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sts_cli.errors import OutputError
+from sts_cli.outputs.disk import explained
+from sts_cli.outputs.formats import Format, Kept
+from sts_cli.records import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an output file holds."""
+
+    keys: array[int]
+    failed: int  # records that have an error
+    end: int  # bytes up to the end of the last whole record
+    writers: frozenset[tuple[str | None, str | None]]  # models and profiles
+
+
+def scan(path: Path, form: Format) -> Found:
+    """The whole records of a file. Raises OutputError for a file that sts did not write."""
+    keys, failed, end = array("Q"), 0, 0
+    writers: set[tuple[str | None, str | None]] = set()
+    for one in read(path, form):
+        keys.append(one.key)
+        failed += one.failed
+        end = one.end
+        writers.add((one.model, one.profile))
+    return Found(keys, failed, end, frozenset(writers))
+
+
+def read(path: Path, form: Format) -> Iterator[Kept]:
+    """The records of a file, without one at its end that was half written."""
+    torn: bytes | None = None
+    number = 0
+    try:
+        with path.open("rb") as file:
+            for number, one in enumerate(form.read(file), 1):
+                if torn is not None:
+                    raise ValueError(f"record {number - 1} was not written by sts")
+                if isinstance(one, Kept):
+                    yield one
+                else:
+                    torn = one
+        if torn is not None and not form.begins(torn):
+            raise ValueError(f"record {number} was not written by sts")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"Cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise OutputError(
+            f"{path} is no output of sts that could be continued: {error}. Choose another --out, "
+            "or replace the file with --fresh."
+        ) from error
+
+
+def without_errors(path: Path, form: Format) -> None:
+    """Take the records that have an error out of a file."""
+    rewrite(path, form, ((one.start, one.end) for one in read(path, form) if not one.failed))
+
+
+def reorder(path: Path, form: Format, items: Iterable[Item]) -> None:
+    """Put the records of a file in the order of the input; other records go to the end."""
+    keys, starts, ends = array("Q"), array("Q"), array("Q")
+    for one in read(path, form):
+        keys.append(one.key)
+        starts.append(one.start)
+        ends.append(one.end)
+    ranks = array("Q", sorted(range(len(keys)), key=keys.__getitem__))
+    taken = bytearray(len(keys))
+    order = array("Q")
+    for item in items:
+        wanted = form.key(item)
+        place = bisect_left(ranks, wanted, key=keys.__getitem__)
+        while place < len(ranks) and keys[ranks[place]] == wanted:
+            if not taken[ranks[place]]:
+                taken[ranks[place]] = 1
+                order.append(ranks[place])
+                break
+            place += 1
+    order.extend(index for index in range(len(keys)) if not taken[index])
+    if any(index != place for place, index in enumerate(order)):
+        rewrite(path, form, ((starts[index], ends[index]) for index in order))
+
+
+def rewrite(path: Path, form: Format, places: Iterable[tuple[int, int]]) -> None:
+    """Replace a file, at once, by some of its records."""
+    beside = path.with_name(path.name + ".tmp")
+    with explained(path), path.open("rb") as old, beside.open("wb") as new:
+        empty = True
+        for start, end in places:
+            old.seek(start)
+            new.write(form.before(empty) + old.read(end - start))
+            empty = False
+        if not empty:
+            new.write(form.closing)
+        new.flush()
+        os.fsync(new.fileno())
+    with explained(path):
+        os.replace(beside, path)

@@ -1,0 +1,48 @@
+"""VQAv2's result file: one JSON list of question_id and answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from sts_cli.outputs.formats import Kept
+from sts_cli.outputs.jsonl import number, starts_alike
+from sts_cli.outputs.keys import key
+from sts_cli.records import Answer, Item
+
+
+class Results:
+    """One element a line, so that an unfinished list can be continued. Failed rows answer ""."""
+
+    name = "vqav2"
+    closing = b"\n]\n"
+
+    def before(self, first: bool) -> bytes:
+        return b"[\n" if first else b",\n"
+
+    def record(self, answer: Answer) -> bytes:
+        row = {"question_id": number(answer.item.id), "answer": answer.text or ""}
+        return json.dumps(row, ensure_ascii=False).encode()
+
+    def key(self, item: Item) -> int:
+        return key(item.id, None, None)
+
+    def begins(self, torn: bytes) -> bool:
+        return starts_alike(torn, b'{"question_id": ') or torn == b"["
+
+    def read(self, file: BinaryIO) -> Iterator[Kept | bytes]:
+        start = 0
+        for line in file:
+            content = line.rstrip(b",\n")
+            if content and line not in (b"[\n", b"]\n"):
+                yield self._kept(content, start, start + len(content)) or content
+            start += len(line)
+
+    def _kept(self, content: bytes, start: int, end: int) -> Kept | None:
+        try:
+            row = json.loads(content)
+            mark = key(row["question_id"], None, None)
+            return Kept(start, end, mark, row["answer"] == "")
+        except (ValueError, KeyError, TypeError):
+            return None
