@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import checkpoints
 import pytest
+
+from sts_cli.runtime import settle_cpu
+
+settle_cpu()
+
+import checkpoints  # noqa: E402  (it imports torch, which must find the CPU settled)
+import torch  # noqa: E402
+
+torch.set_num_threads(1)  # tiny models: more threads only wait for each other
 
 
 @pytest.fixture(scope="session")
