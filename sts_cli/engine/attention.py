@@ -36,6 +36,12 @@ class Observer:
         self.scores: Tensor | None = None
         self.seconds = 0.0
 
+    def found(self) -> Tensor:
+        """The scores [B, L]. Raises RuntimeError if the model's attention never called `see`."""
+        if self.scores is None:
+            raise RuntimeError(f"the model was not loaded with attention '{NAME}'")
+        return self.scores
+
     def see(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> None:
         """`query` [B, H, L, d], `key` [B, G, L, d], `mask` [B, 1, L, L] bool or None if causal."""
         started = self.clock()

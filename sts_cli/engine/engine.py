@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from sts_cli.engine.attention import Observer
 from sts_cli.engine.clock import Clock
@@ -31,12 +32,30 @@ if TYPE_CHECKING:
 MAX_NEW_TOKENS = 128
 
 
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """A batch of B prompts after prefill: what decoding goes on from, and what was kept."""
+
+    logits: Tensor  # [B, V]; of each prompt's first new token
+    cache: Cache
+    spans: tuple[range, range]  # layers below and above the cut
+    masks: tuple[Tensor, Tensor]  # [B, L] each; the tokens that either span's cache holds
+    positions: Tensor  # [P, B]; of each prompt's first new token
+    visual: list[int]
+    places: tuple[list[Tensor], list[Tensor]]  # [N, 3] for each row; see `visual_places`
+    text: list[int]
+    select: float  # seconds
+
+
 @dataclass(frozen=True)
 class Generation:
     """What became of one prompt. Seconds are those of its whole batch."""
 
     ids: tuple[int, ...]  # generated, without the token that ended them
-    finish: Literal["stop", "length"]
+    finish: Finish
     visual: int
     structure: int
     semantics: int
@@ -93,84 +112,90 @@ class Engine:
         Stage 1 runs before the language model, stage 2 after its first `profile.cut` layers; the
         layers below and above the cut hold different tokens in their caches from then on.
         """
-        choices = choices or Choices()
-        limit = max_new_tokens or self.max_new_tokens
-        cut = profile.cut(self.layers)
-        spans = [range(cut), range(cut, self.layers)]
         started = self.clock()
-        tokens = self.family.embed(prompts)
-        visual = visual_counts(tokens)
-        words = (tokens.mask & ~tokens.visual).sum(1).tolist()
-        position = tokens.positions.amax((0, 2)) + 1  # [B]; of the unpruned prompt
-        axes = len(tokens.positions)
-
-        selecting = self.clock()
-        if profile.structure is not None:
-            tokens = tokens.keep(structure_mask(tokens, prompts, profile.structure, choices))
-        select = self.clock() - selecting
-        structure = visual_counts(tokens)
-        places = [visual_places(tokens)]
-
-        cache = self.decoder.cache()
-        masks = [tokens.mask]
-        observer = None
-        if profile.semantics is not None:
-            observer = self._observer(tokens, profile.semantics.options)
-        tokens = self.decoder.run(tokens, spans[0], cache, observer=observer)
-        if profile.semantics is not None and observer is not None and observer.scores is not None:
-            selecting = self.clock()
-            counts = [[len(image.features) for image in prompt.images] for prompt in prompts]
-            tokens = tokens.keep(semantics_mask(tokens, observer.scores, counts, profile.semantics))
-            select += observer.seconds + self.clock() - selecting
-        masks.append(tokens.mask)
-        semantics = visual_counts(tokens)
-        places.append(visual_places(tokens))
-        tokens = self.decoder.run(tokens, spans[1], cache)
-        logits = self.family.logits(tokens.hidden)
+        state = self._prefill(prompts, profile, choices or Choices())
         prefilled = self.clock()
-
-        done = self._decode(prompts, logits, spans, cache, masks, position, axes, limit, on_ids)
+        done = self._decode(prompts, state, max_new_tokens or self.max_new_tokens, on_ids)
         decode = self.clock() - prefilled
         return [
             Generation(
                 ids=tuple(ids),
                 finish=finish,
-                visual=visual[row],
-                structure=structure[row],
-                semantics=semantics[row],
-                places=(places[0][row], places[1][row]),
-                text=words[row],
-                select=select,
-                prefill=prefilled - started - select,
+                visual=state.visual[row],
+                structure=len(state.places[0][row]),
+                semantics=len(state.places[1][row]),
+                places=(state.places[0][row], state.places[1][row]),
+                text=state.text[row],
+                select=state.select,
+                prefill=prefilled - started - state.select,
                 decode=decode,
             )
             for row, (ids, finish) in enumerate(done)
         ]
 
+    def _prefill(self, prompts: Sequence[Prompt], profile: Profile, choices: Choices) -> Prefill:
+        """Embed, prune, lower layers, prune, upper layers: up to the first token's logits."""
+        cut = profile.cut(self.layers)
+        lower, upper = range(cut), range(cut, self.layers)
+        tokens = self.family.embed(prompts)
+        visual = visual_counts(tokens)
+        text = (tokens.mask & ~tokens.visual).sum(1).tolist()
+        positions = tokens.positions.amax((0, 2)) + 1  # [B]; of the unpruned prompt
+
+        selecting = self.clock()
+        if profile.structure is not None:
+            tokens = tokens.keep(structure_mask(tokens, prompts, profile.structure, choices))
+        select = self.clock() - selecting
+        structure, lower_mask = visual_places(tokens), tokens.mask
+
+        cache = self.decoder.cache()
+        if profile.semantics is None:
+            tokens = self.decoder.run(tokens, lower, cache)
+        else:
+            observer = self._observer(tokens, profile.semantics.options)
+            tokens = self.decoder.run(tokens, lower, cache, observer=observer)
+            selecting = self.clock()
+            counts = [[len(image.features) for image in prompt.images] for prompt in prompts]
+            keep = semantics_mask(tokens, observer.found(), counts, profile.semantics)
+            tokens = tokens.keep(keep)
+            select += observer.seconds + self.clock() - selecting
+        semantics, upper_mask = visual_places(tokens), tokens.mask
+        tokens = self.decoder.run(tokens, upper, cache)
+        return Prefill(
+            logits=self.family.logits(tokens.hidden),
+            cache=cache,
+            spans=(lower, upper),
+            masks=(lower_mask, upper_mask),
+            positions=positions.expand(len(tokens.positions), -1),
+            visual=visual,
+            places=(structure, semantics),
+            text=text,
+            select=select,
+        )
+
     def _observer(self, tokens: Tokens, options: Any) -> Observer:
-        """Watches the rows of the instruction: all of its words, or the last one."""
+        """Watches the rows of the instruction: all of its words, or the last one.
+
+        A prompt without words after its image is watched at its last token.
+        """
         rows = tokens.instruction
         if options.get("rows") == "last":
             rows = torch.zeros_like(rows)
-            rows[:, -1] = True  # rows are packed right
+        rows[:, -1] |= ~rows.any(1)  # prompts are packed right: the last token is a real one
         return Observer(rows, options.get("heads", "mean"), self.clock)
 
     def _decode(
         self,
         prompts: Sequence[Prompt],
-        logits: Tensor,
-        spans: list[range],
-        cache: Any,
-        masks: list[Tensor],
-        position: Tensor,
-        axes: int,
+        state: Prefill,
         limit: int,
         on_ids: Callable[[Sequence[int]], None] | None,
-    ) -> list[tuple[list[int], Literal["stop", "length"]]]:
+    ) -> list[tuple[list[int], Finish]]:
         """Greedy decoding; a row that has finished leaves the batch and its cache."""
         answers: list[list[int]] = [[] for _ in prompts]
-        finish: list[Literal["stop", "length"]] = ["length" for _ in prompts]
+        finish: list[Finish] = ["length" for _ in prompts]
         rows = list(range(len(prompts)))
+        logits, positions, masks = state.logits, state.positions, list(state.masks)
         while True:
             if self.penalties:
                 logits = self._penalise(logits, [[*prompts[r].ids, *answers[r]] for r in rows])
@@ -188,17 +213,17 @@ class Engine:
             if not stay:
                 return list(zip(answers, finish, strict=True))
             if len(stay) < len(rows):
-                index = torch.tensor(stay, device=best.device)
-                cache.batch_select_indices(index)
-                masks = [mask[index] for mask in masks]
-                best, position = best[index], position[index]
+                kept = torch.tensor(stay, device=best.device)
+                state.cache.batch_select_indices(kept)
+                masks = [mask[kept] for mask in masks]
+                best, positions = best[kept], positions[:, kept]
                 rows = [rows[i] for i in stay]
-            tokens = text(self.family.embedding(best[:, None]), position.expand(axes, -1))
-            for number, span in enumerate(spans):
+            tokens = text(self.family.embedding(best[:, None]), positions)
+            for number, span in enumerate(state.spans):
                 masks[number] = torch.cat([masks[number], tokens.mask], dim=1)
-                tokens = self.decoder.run(tokens, span, cache, masks[number])
+                tokens = self.decoder.run(tokens, span, state.cache, masks[number])
             logits = self.family.logits(tokens.hidden)
-            position = position + 1
+            positions = positions + 1
 
     def _penalise(self, logits: Tensor, histories: list[list[int]]) -> Tensor:
         """The logits after the model's own penalties, which look at each row's own tokens."""
