@@ -228,13 +228,20 @@ def sized(checkpoint: Checkpoint, billions: float) -> Checkpoint:
 
 
 @pytest.mark.parametrize(
-    ("device", "free", "chosen"),
-    [("cpu", 32, "none"), ("cpu", 12, "int8"), ("cpu", 8, "int4"), ("cuda", 8, "nf4")],
+    ("device", "billions", "free", "chosen"),
+    [
+        ("cpu", 0.05, 32, "none"),
+        ("cpu", 7, 32, "int8"),
+        ("cpu", 7, 8, "int4"),
+        ("cuda", 7, 32, "none"),
+        ("cuda", 7, 12, "int8"),
+        ("cuda", 7, 8, "nf4"),
+    ],
 )
-def test_auto_is_the_most_faithful_that_fits(
-    wide: Path, device: str, free: int, chosen: Quantize
+def test_auto_is_the_most_faithful_that_fits_and_pays(
+    wide: Path, device: str, billions: float, free: int, chosen: Quantize
 ) -> None:
-    model = sized(examine(wide), 7)
+    model = sized(examine(wide), billions)
     assert choose("auto", model, device, 2, free * GIGABYTE) == chosen
 
 

@@ -1,0 +1,85 @@
+"""Where the time of one question goes in each precision of weights.
+
+    python -m benchmarks.precisions --precisions none,int8,int4 --profiles off,aggressive
+
+One run over one random checkpoint, every precision and profile in turn, medians over the repeats.
+`token` is the time of one decoding step. A table goes to stderr, one JSON line to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from sts_cli.runtime import settle_cpu
+
+settle_cpu()
+
+import torch  # noqa: E402  (after the CPU's settings)
+
+from benchmarks import random_llava  # noqa: E402
+from benchmarks.phases import ours, pictures  # noqa: E402
+from sts_cli.engine.engine import Engine  # noqa: E402
+from sts_cli.hardware import cpu_features, cpu_name  # noqa: E402
+from sts_cli.loading import load  # noqa: E402
+from sts_cli.profile import load_profile  # noqa: E402
+from sts_cli.sources import find  # noqa: E402
+
+PHASES = ("encode", "prefill", "token", "total")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=random_llava.SHAPES, default="half")
+    parser.add_argument("--precisions", default="none,int8,int4")
+    parser.add_argument("--profiles", default="off,aggressive")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--new", type=int, default=9, help="new tokens for each question")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int)
+    wish = parser.parse_args()
+    if wish.threads:
+        torch.set_num_threads(wish.threads)
+    profiles = {name: load_profile(name) for name in wish.profiles.split(",")}
+    with tempfile.TemporaryDirectory() as folder:
+        random_llava.model(wish.shape, torch.bfloat16, "cpu").save_pretrained(folder)
+        random_llava.processor().save_pretrained(folder)
+        engines = {
+            precision: Engine(load(find(str(Path(folder))), device="cpu", quantize=precision))
+            for precision in wish.precisions.split(",")
+        }
+        runs = {(precision, name): [] for precision in engines for name in profiles}
+        for repeat in range(wish.repeats + 1):  # the first is the warm-up
+            for precision, name in runs:
+                images = pictures(wish.batch)
+                seconds = ours(engines[precision], images, profiles[name], wish.new)
+                seconds["token"] = seconds["decode"] / (wish.new - 1)
+                if repeat:
+                    runs[precision, name].append(seconds)
+    table = {
+        f"{precision}, {name}": {
+            phase: round(median(one[phase] for one in found), 5) for phase in PHASES
+        }
+        for (precision, name), found in runs.items()
+    }
+    print(f"{'':20}" + "".join(f"{phase:>10}" for phase in PHASES), file=sys.stderr)
+    for name, row in table.items():
+        print(f"{name:20}" + "".join(f"{row[phase]:10.4f}" for phase in PHASES), file=sys.stderr)
+    facts = {
+        "benchmark": "precisions",
+        "unit": "seconds per question, median; token: per decoding step",
+        **vars(wish),
+        "cpu": cpu_name(),
+        "features": cpu_features(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    print(json.dumps({**facts, "results": table}))
+
+
+if __name__ == "__main__":
+    main()
