@@ -54,6 +54,8 @@ class PackedQuantizer(HfQuantizer):
                         settings.precision,
                         getattr(torch, settings.dtype),
                     )
+                if not self.pre_quantized:  # some versions cast what they read to what is here
+                    small.weight = layer.weight
                 model.set_submodule(name, small)
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
