@@ -108,6 +108,14 @@ def test_text_streams_as_it_is_answered(engine: Engine):
     assert len(pieces) > 1
 
 
+def test_what_was_kept_is_told_with_its_places(engine: Engine):
+    kept = []
+    (answer,) = answer_all(engine, [prepared(0, 0)], AGGRESSIVE, on_kept=kept.append)
+    sizes = [len(places) for places in (kept[0].every, kept[0].structure, kept[0].semantics)]
+    assert sizes == [answer.tokens.visual, answer.tokens.structure, answer.tokens.semantics]
+    assert set(kept[0].semantics) <= set(kept[0].structure) <= set(kept[0].every)
+
+
 def test_stopping_finishes_the_batch_in_hand_and_no_other(engine: Engine):
     asked: list[bool] = []
     rows = answer_all(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,18 +16,25 @@ from sts_cli.cli.options import (
     Dtype,
     MaxNewTokens,
     Model,
+    OptionError,
     ProfileName,
     Quantization,
     Quiet,
     check_choices,
     chosen_profile,
 )
+from sts_cli.errors import OutputError
 from sts_cli.inputs.images import prepare
 from sts_cli.inputs.rows import CAPTION
 from sts_cli.records import Item, answer_row
 from sts_cli.report.console import stderr
 from sts_cli.report.single import side_by_side, speed
 from sts_cli.sources import find
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from sts_cli.engine.batches import Kept
 
 
 def ask(
@@ -42,6 +49,10 @@ def ask(
     dtype: Dtype = "auto",
     quantize: Quantization = None,
     max_new_tokens: MaxNewTokens = None,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(help="A .png to draw on which visual tokens each stage kept."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object, not the text.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -52,9 +63,12 @@ def ask(
     \b
       sts ask street.jpg "what is on the sign?"
       sts ask street.jpg --profile aggressive --compare
+      sts ask street.jpg "how many people?" --overlay kept.png
     """
     console = stderr()
     check_choices(device, dtype, quantize)
+    if overlay is not None and overlay.suffix.lower() != ".png":
+        raise OptionError(f"--overlay {overlay}: the name must end in .png.")
     plan = chosen_profile(profile, quantize)
     source = find(model)
     ready = prepare(Item(id="1", images=(image,), question=question, folder=Path()))
@@ -68,6 +82,7 @@ def ask(
         sys.stdout.write(piece)
         sys.stdout.flush()
 
+    kept: list[Kept] = []
     (answer,) = answer_all(
         engine,
         [ready],
@@ -75,6 +90,7 @@ def ask(
         compare=compare,
         max_new_tokens=max_new_tokens or plan.max_new_tokens,
         on_text=None if json_ else show,
+        on_kept=kept.append,
     )
     if json_:
         print(json.dumps(answer_row(answer), ensure_ascii=False))
@@ -84,7 +100,19 @@ def ask(
         message = f"sts: {answer.problem.kind}: {answer.problem.message}"
         console.print(message, style="red", markup=False)
         raise typer.Exit(1)
+    if overlay is not None:
+        draw(overlay, ready.images[0], kept[0])
     if compare and not quiet and not json_:
         side_by_side(console, answer)
     elif not quiet:
         console.print(speed(answer), style="dim")
+
+
+def draw(path: Path, image: Image.Image, kept: Kept) -> None:
+    """Write the overlay. Raises OutputError."""
+    from sts_cli.report.overlay import overlay
+
+    try:
+        overlay(image, kept.every, kept.structure, kept.semantics).save(path)
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from error

@@ -38,6 +38,25 @@ class Question:
         return self.prepared.seconds + sum(picture.seconds for picture in self.new)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Places (row and column in 0..1) of an image's visual tokens, and of those each stage kept."""
+
+    every: list[tuple[float, float]]
+    structure: list[tuple[float, float]]
+    semantics: list[tuple[float, float]]
+
+
+def kept_of_first_image(prompt: Prompt, found: Generation) -> Kept:
+    """What became of the tokens of a question's first image."""
+    stages = [
+        [(row, column) for number, row, column in places.tolist() if number == 0]
+        for places in found.places
+    ]
+    every = [(row, column) for row, column in prompt.images[0].grid.tolist()]
+    return Kept(every, *stages)
+
+
 class Batches:
     """Answers one batch after another under the same profiles."""
 
@@ -49,6 +68,7 @@ class Batches:
         max_new_tokens: int | None,
         fallbacks: Sequence[Profile],
         on_text: Callable[[str], None] | None,
+        on_kept: Callable[[Kept], None] | None,
     ):
         self.engine = engine
         self.images = images
@@ -56,6 +76,7 @@ class Batches:
         self.limit = max_new_tokens
         self.fallbacks = fallbacks
         self.on_text = on_text
+        self.on_kept = on_kept
         self.choices = Choices()
         self.count = 0
 
@@ -113,6 +134,8 @@ class Batches:
         self.count += 1
         order = list(enumerate(profiles))[:: 1 if self.count % 2 else -1]  # in turn: A B, B A
         found = {number: self._generate(prompts, one, number == 0) for number, one in order}
+        if self.on_kept is not None:
+            self.on_kept(kept_of_first_image(prompts[0], found[0][0]))
         return [
             tuple(
                 self._row(question, found[number][row], one, len(batch), share)

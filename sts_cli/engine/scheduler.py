@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sts_cli.engine.batches import OFF, Batches, Question, compared
+from sts_cli.engine.batches import OFF, Batches, Kept, Question, compared
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.images import Images
 from sts_cli.inputs.feed import Feed
@@ -28,6 +28,7 @@ def answer_all(
     max_new_tokens: int | None = None,
     fallbacks: Sequence[Profile] = (),
     on_text: Callable[[str], None] | None = None,
+    on_kept: Callable[[Kept], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Answer]:
     """One Answer for each prepared item, in input order, as soon as those before it are known.
@@ -43,6 +44,7 @@ def answer_all(
         max_new_tokens=max_new_tokens,
         fallbacks=fallbacks,
         on_text=on_text,
+        on_kept=on_kept,
         stop=stop,
     ):
         yield compared(*answers) if compare else answers[0]
@@ -57,15 +59,17 @@ def answer_each(
     max_new_tokens: int | None = None,
     fallbacks: Sequence[Profile] = (),
     on_text: Callable[[str], None] | None = None,
+    on_kept: Callable[[Kept], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Answer, ...]]:
     """For each prepared item, in input order, its Answer under each of the profiles.
 
     A batch is the oldest question that waits and those nearest to it in length; its images are
     encoded once for all profiles. A batch that runs out of memory is halved; one question that
-    does tries `fallbacks` instead of the first profile, then becomes a problem. `on_text` hears the
-    text of a batch's first question under the first profile while it is generated. When `stop`
-    becomes true, the batch in hand is the last; answers that waited for older ones come out.
+    does tries `fallbacks` instead of the first profile, then becomes a problem. Of a batch's first
+    question under the first profile, `on_text` hears the text while it is generated and `on_kept`
+    which tokens of its first image were kept. When `stop` becomes true, the batch in hand is the
+    last; answers that waited for older ones come out.
     Raises ProfileError before the first item for a profile that the model cannot honour.
     """
     for one in (*profiles, *fallbacks):
@@ -76,7 +80,7 @@ def answer_each(
     done: dict[int, tuple[Answer, ...]] = {}
     with ThreadPoolExecutor(WORKERS) as pool, Feed(enumerate(prepared), largest) as feed:
         images = Images(engine, pool)
-        batches = Batches(engine, images, profiles, max_new_tokens, fallbacks, on_text)
+        batches = Batches(engine, images, profiles, max_new_tokens, fallbacks, on_text, on_kept)
         while not stop():
             for number, item in feed.take(WINDOW * largest - len(waiting), not waiting, stop):
                 if item.item.problem is not None:
