@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +33,7 @@ from sts_cli.outputs.stream import Nowhere, Stdout
 from sts_cli.report.console import Report, stderr
 from sts_cli.sources import find
 
-GATE_MISSED, INTERRUPTED = 3, 130  # exit codes
+GATE_MISSED, INTERRUPTED, CLOSED_PIPE = 3, 130, 141  # exit codes
 
 
 def batch(
@@ -153,6 +154,9 @@ def batch(
         lines=out is not None or not sys.stdout.isatty(),
     )
     outcome = run_job(job, engine, writer, report)
+    if outcome.closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        raise typer.Exit(CLOSED_PIPE)
     report.summary(outcome.notes)
     if outcome.failure is not None:
         console.print(f"sts: {outcome.failure}", style="red", markup=False)

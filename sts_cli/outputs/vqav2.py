@@ -29,13 +29,13 @@ class Results:
         return key(item.id, None, None)
 
     def begins(self, torn: bytes) -> bool:
-        return starts_alike(torn, b'{"question_id": ') or torn == b"["
+        return starts_alike(torn, b'{"question_id": ')
 
     def read(self, file: BinaryIO) -> Iterator[Kept | bytes]:
         start = 0
         for line in file:
             content = line.rstrip(b",\n")
-            if content and line not in (b"[\n", b"]\n"):
+            if content not in (b"", b"[", b"]"):
                 yield self._kept(content, start, start + len(content)) or content
             start += len(line)
 

@@ -97,7 +97,9 @@ class Report:
             self.agreed += answer.comparison.agree
         self.progress.update(self._task, advance=1, rate=f"{self.rate:.2f}/s")
         if self.lines:
-            self.console.print(line(answer, self.console.width), no_wrap=True)
+            whole = answer.problem is not None and not self.console.is_terminal  # for logs
+            width = None if whole else self.console.width
+            self.console.print(line(answer, width), no_wrap=True)
 
     def summary(self, notes: Sequence[str] = ()) -> None:
         """The run in a few lines."""
@@ -117,19 +119,19 @@ class Report:
             kept = sum(self.average) / len(self.average)
             share = sum(self.share) / len(self.share)
             self.console.print(
-                f"time to answer: p50 {milliseconds(median(ordered))}, p95 {milliseconds(p95)}; "
+                f"time: p50 {milliseconds(median(ordered))}, p95 {milliseconds(p95)}; "
                 f"visual tokens kept: {kept:.1f} on average ({share:.1%})"
             )
         if self.agreement is not None:
             self.console.print(
                 f"against no pruning: {self.agreed} of {len(self.total)} answers agree "
-                f"({self.agreement:.1%}); speed-up, median: prefill x{median(self.prefill):.2f}, "
+                f"({self.agreement:.1%})\nspeed-up, median: prefill x{median(self.prefill):.2f}, "
                 f"total x{median(self.total):.2f}"
             )
 
 
-def line(answer: Answer, width: int) -> Text:
-    """One item on one line of at most `width` columns."""
+def line(answer: Answer, width: int | None) -> Text:
+    """One item on one line, of at most `width` columns if that is given."""
     shown = Text()
     if answer.problem is not None:
         shown.append("x ", "red").append(f"{answer.item.id}  ", "bold")
@@ -146,7 +148,8 @@ def line(answer: Answer, width: int) -> Text:
                 "green" if answer.comparison.agree else "yellow",
             )
         shown.append(" ".join((answer.text or "").split()))
-    shown.truncate(width, overflow="ellipsis")
+    if width is not None:
+        shown.truncate(width, overflow="ellipsis")
     return shown
 
 

@@ -1,0 +1,70 @@
+"""`sts` as a user runs it: in this process where that does not matter, else in one of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from sts_cli.__main__ import main
+
+COMMAND = [sys.executable, "-m", "sts_cli"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: its exit code and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def sts(*arguments: object, stdin: bytes = b"") -> Done:
+    """Run `sts` here, so that torch is imported once for all tests."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    code = 0
+    with (
+        patch.object(sys, "argv", ["sts", *map(str, arguments)]),
+        patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8")),
+        patch.object(sys, "stdout", out),
+        patch.object(sys, "stderr", err),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 0
+    return Done(code, *(one.buffer.getvalue().decode() for one in (out, err)))  # type: ignore
+
+
+def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run `sts` in a process of its own."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, **options
+    )
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """Start `sts` and go on; its standard error is a pipe that tells how far it is."""
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def without_times(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without what differs from run to run."""
+    return [{key: row[key] for key in row if key not in ("seconds", "rows")} for row in rows]

@@ -1,0 +1,329 @@
+"""The commands end to end, on a small random model: rows, exit codes, what goes where."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from running import process, read_rows, sts, without_times
+
+
+@pytest.fixture
+def model(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The random model, as $STS_MODEL."""
+    monkeypatch.setenv("STS_MODEL", str(tiny_checkpoint))
+    return tiny_checkpoint
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four pictures and a question file about them."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(4):
+        colour = (60 * number, 255 - 60 * number, 128)
+        Image.new("RGB", (50 + number, 40), colour).save(pictures / f"{number}.png")
+    rows = [{"image": f"{n % 4}.png", "question": f"what is {n}?"} for n in range(6)]
+    write(pictures / "questions.jsonl", rows)
+    return pictures
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    path.write_text("".join(line + "\n" for line in lines), "utf-8")
+    return path
+
+
+SHORT = ("--max-new-tokens", "3")
+
+
+def test_ask_streams_the_answer_and_reports_on_stderr(model: Path, folder: Path):
+    done = sts("ask", folder / "0.png", "what is on the sign?", "-p", "aggressive", *SHORT)
+    assert done.code == 0
+    assert done.out.endswith("\n") and done.out.count("\n") <= done.out.strip().count("\n") + 1
+    assert "64 -> 11 -> 4" in done.err and "prefill" in done.err
+    quiet = sts("ask", folder / "0.png", "what is on the sign?", "-p", "aggressive", "-q", *SHORT)
+    assert (quiet.out, quiet.err) == (done.out, "")
+
+
+def test_ask_as_json_is_one_row_with_the_same_answer(model: Path, folder: Path):
+    text = sts("ask", folder / "0.png", *SHORT)
+    (row,) = sts("ask", folder / "0.png", "--json", *SHORT).rows
+    assert row["answer"] == text.out.strip() and row["question"] == "Describe the image."
+    assert row["tokens"]["visual"] == 64 and row["profile"] == "balanced"
+    assert row["error"] is None
+
+
+def test_ask_compares_with_the_unpruned_answer(model: Path, folder: Path):
+    done = sts("ask", folder / "0.png", "--compare", *SHORT)
+    assert done.code == 0 and "off" in done.err and "speed-up" in done.err
+    (row,) = sts("ask", folder / "0.png", "--compare", "--json", *SHORT).rows
+    assert row["full"]["tokens"]["semantics"] == 64
+    assert row["agree"] == (row["answer"] == row["full"]["answer"])
+    assert set(row["speedup"]) == {"prefill", "total"}
+
+
+def test_batch_answers_every_row_in_order(model: Path, folder: Path):
+    done = sts("batch", folder / "questions.jsonl", *SHORT)
+    assert done.code == 0
+    assert [row["id"] for row in done.rows] == ["1", "2", "3", "4", "5", "6"]
+    assert [row["question"] for row in done.rows] == [f"what is {n}?" for n in range(6)]
+    for row in done.rows:
+        assert row["tokens"]["structure"] == 21 and row["tokens"]["semantics"] == 7
+        assert row["seconds"]["total"] > 0 and row["finish"] in ("stop", "length")
+    assert "6 answered" in done.err and "p95" in done.err and "visual tokens kept" in done.err
+
+
+def test_a_batch_answers_as_single_questions_do(model: Path, folder: Path):
+    together = sts("batch", folder / "questions.jsonl", "--batch-size", 4, *SHORT).rows
+    alone = sts("batch", folder / "questions.jsonl", "--batch-size", 1, *SHORT).rows
+    assert [row["answer"] for row in together] == [row["answer"] for row in alone]
+    asked = [sts("ask", folder / f"{n}.png", f"what is {n}?", "-q", *SHORT) for n in range(2)]
+    assert [one.out.rstrip("\n") for one in asked] == [row["answer"] for row in alone[:2]]
+
+
+def test_a_bad_row_never_stops_the_run(model: Path, folder: Path):
+    (folder / "broken.png").write_bytes((folder / "0.png").read_bytes()[:60])
+    (folder / "text.png").write_text("no picture")
+    (folder / "folder.png").mkdir()
+    Image.new("1", (20_000, 20_000)).save(folder / "bomb.png")
+    rows: list[Any] = [
+        {"image": "0.png", "question": "good?"},
+        {"image": "gone.png", "question": "?"},
+        {"image": "broken.png", "question": "?"},
+        {"image": "text.png", "question": "?"},
+        {"image": "folder.png", "question": "?"},
+        {"image": "bomb.png", "question": "?"},
+        "{not json",
+        "[]",
+        {"image": "0.png"},
+        {"image": 5, "question": "?"},
+        {"image": "0.png", "question": "a\0b"},
+        {"image": "https://example.org/a.png", "question": "?"},
+        {"image": "0.png", "question": "?" * 200_000},
+        {"id": "1", "image": "1.png", "question": "good?"},
+    ]
+    done = sts("batch", write(folder / "bad.jsonl", rows), *SHORT)
+    assert done.code == 1
+    kinds = [row["error"] and row["error"]["kind"] for row in done.rows]
+    assert kinds == [
+        None,
+        "image_missing",
+        *["image_unreadable"] * 3,
+        "image_too_large",
+        *["row_invalid"] * 7,
+        None,
+    ]
+    assert all((row["answer"] is None) == (row["error"] is not None) for row in done.rows)
+    assert "2 answered; 12 with errors" in done.err and "7 row_invalid" in done.err
+
+
+def test_a_folder_is_captioned(model: Path, folder: Path):
+    done = sts("batch", folder, *SHORT)
+    assert [row["id"] for row in done.rows] == ["0.png", "1.png", "2.png", "3.png"]
+    assert {row["question"] for row in done.rows} == {"Describe the image."}
+    assert "passed over: 1 no images" in done.err
+    (row,) = sts("batch", folder / "2.png", "-Q", "which colour?", *SHORT).rows
+    assert (row["id"], row["question"]) == ("2.png", "which colour?")
+
+
+def test_questions_may_come_from_stdin(model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder)
+    lines = (folder / "questions.jsonl").read_bytes()
+    piped = sts("batch", "-", *SHORT, stdin=lines)
+    assert without_times(piped.rows) == without_times(sts("batch", "questions.jsonl", *SHORT).rows)
+
+
+def test_out_resumes_and_refuses_what_differs(model: Path, folder: Path, tmp_path: Path):
+    out = tmp_path / "new" / "answers.jsonl"
+    asked = ("batch", folder / "questions.jsonl", "--out", out, "--dtype", "float32", *SHORT)
+    assert sts(*asked, "--limit", 2).code == 0
+    assert [row["id"] for row in read_rows(out)] == ["1", "2"]
+    done = sts(*asked)
+    assert done.out == "" and "4 answered" in done.err and "2 answered before" in done.err
+    assert [row["id"] for row in read_rows(out)] == ["1", "2", "3", "4", "5", "6"]
+    before = out.read_bytes()
+    for different, message in (
+        (("-p", "off"), "another profile: name 'balanced', not 'off'"),
+        (("--max-new-tokens", "4"), "max_new_tokens '3', not '4'"),
+        (("-Q", "what?"), "question unset, not 'what?'"),
+        (("--compare",), "compare 'False', not 'True'"),
+        (("--dtype", "bfloat16"), "precision 'float32, none', not 'bfloat16, none'"),
+    ):
+        refused = sts(*asked, *different)
+        assert refused.code == 2 and message in refused.err
+    with (folder / "questions.jsonl").open("a") as file:
+        file.write('{"image": "0.png", "question": "more?"}\n')
+    refused = sts(*asked)
+    assert refused.code == 2 and "the input has changed" in refused.err
+    assert out.read_bytes() == before
+    assert sts(*asked, "--fresh").code == 0 and len(read_rows(out)) == 7
+
+
+def test_errors_are_retried_on_request(model: Path, folder: Path, tmp_path: Path):
+    (folder / "2.png").rename(folder / "away.png")
+    out = tmp_path / "answers.csv"
+    asked = ("batch", folder / "questions.jsonl", "--out", out, *SHORT)
+    assert sts(*asked).code == 1
+    (folder / "away.png").rename(folder / "2.png")
+    assert sts(*asked).code == 1  # still in the file
+    assert sts(*asked, "--retry-errors").code == 0
+    whole = tmp_path / "whole.csv"
+    sts("batch", folder / "questions.jsonl", "--out", whole, *SHORT)
+    answers = [[line.split(",")[:4] for line in p.read_text().splitlines()] for p in (out, whole)]
+    assert answers[0] == answers[1]
+
+
+def test_sidecars_are_written_once(model: Path, folder: Path):
+    (folder / "1.txt").write_text("mine\n")
+    done = sts("batch", folder, "--sidecar", *SHORT)
+    assert (done.code, done.out) == (0, "")
+    assert (folder / "1.txt").read_text() == "mine\n"
+    assert all((folder / f"{n}.txt").exists() for n in range(4))
+    assert "4 answered before" in sts("batch", folder, "--sidecar", *SHORT).err
+    sts("batch", folder, "--sidecar", "--fresh", *SHORT)
+    assert (folder / "1.txt").read_text() != "mine\n"
+
+
+def test_shards_join_to_the_whole(model: Path, folder: Path, tmp_path: Path):
+    rows = folder / "questions.jsonl"
+    parts = [tmp_path / f"{i}.jsonl" for i in (1, 2, 3, 4)]
+    for i, part in enumerate(parts, 1):
+        assert sts("batch", rows, "--shard", f"{i}/4", "--out", part, *SHORT).code == 0
+    out = tmp_path / "all.jsonl"
+    assert sts("merge", out, *parts[::-1]).code == 0
+    whole = sts("batch", rows, *SHORT).rows
+    assert without_times(read_rows(out)) == without_times(whole)
+    missing = sts("merge", tmp_path / "x.jsonl", *parts[:3])
+    assert missing.code == 2 and "1/4, 2/4, 3/4; needed: 1/3, 2/3, 3/3" in missing.err
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_compare_can_be_a_gate(model: Path, folder: Path):
+    rows = folder / "questions.jsonl"
+    passed = sts("batch", rows, "-p", "off", "-c", "--fail-under", "agreement=1", *SHORT)
+    assert passed.code == 0 and "6 of 6 answers agree" in passed.err
+    pruned = sts("batch", rows, "-p", "extreme", "-c", "--max-new-tokens", 12)
+    share = sum(row["agree"] for row in pruned.rows) / 6
+    if share < 1:
+        gate = ("--fail-under", f"agreement={share + 0.01}")
+        missed = sts("batch", rows, "-p", "extreme", "-c", "--max-new-tokens", 12, *gate)
+        assert missed.code == 3 and "less than" in missed.err
+
+
+def test_the_profiles_own_settings_hold_unless_the_command_line_says_else(
+    model: Path, folder: Path, tmp_path: Path
+):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("structure: {method: grid, keep: 8}\nmax_new_tokens: 2\nbatch_size: 1\n")
+    rows = folder / "questions.jsonl"
+    own = sts("batch", rows, "-p", mine, "--limit", 3).rows
+    assert all(row["tokens"]["generated"] <= 2 and row["rows"] == 1 for row in own)
+    assert all(row["tokens"]["structure"] == 8 for row in own)
+    more = sts("batch", rows, "-p", mine, "--limit", 3, "--max-new-tokens", 6).rows
+    assert any(row["tokens"]["generated"] > 2 for row in more)
+
+
+def test_a_dry_run_reads_everything_and_loads_no_model(folder: Path, tmp_path: Path):
+    (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "broken.png").write_bytes(b"")
+    done = sts("batch", folder, "--dry-run", "-m", tmp_path / "no-model")
+    assert done.code == 1
+    assert "rows: 6, of which 5 can be asked" in done.out
+    assert "broken.png: image_unreadable" in done.out
+    assert "images: 5, of which 4 are different" in done.out and "5 PNG" in done.out
+    assert "balanced: 22." in done.out
+
+
+def test_file_names_of_any_kind(model: Path, folder: Path, tmp_path: Path):
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    names = ["with space.png", "\U0001f600.png", 'quote".png', "new\nline.png", "%s[red].png"]
+    for name in names:
+        (odd / name).write_bytes((folder / "0.png").read_bytes())
+    (odd / os.fsdecode(b"caf\xe9.png")).write_bytes((folder / "0.png").read_bytes())
+    for out in (tmp_path / "a.jsonl", tmp_path / "a.csv"):
+        assert sts("batch", odd, "--out", out, *SHORT).code == 0
+        assert "6 answered before" in sts("batch", odd, "--out", out, *SHORT).err
+    found = {row["image"] for row in read_rows(tmp_path / "a.jsonl")}
+    assert found == {*names, "caf\\udce9.png"}
+
+
+def test_the_demo_model_says_once_that_it_is_no_real_model(
+    tiny_checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("STS_MODEL", raising=False)
+    monkeypatch.setattr("sts_cli.sources.demo_folder", lambda: tiny_checkpoint)
+    done = sts("batch", folder / "questions.jsonl", *SHORT)
+    assert done.err.count("--model FOLDER") == 1
+    assert "--model" not in sts("batch", folder / "questions.jsonl", "-q", *SHORT).err
+    assert "--model" not in sts("ask", folder / "0.png", "-m", tiny_checkpoint, *SHORT).err
+
+
+MISTAKES = [
+    (("batch", "gone.jsonl"), "No file or folder 'gone.jsonl'"),
+    (("batch", "questions.jsonl", "-p", "agressive"), "Did you mean 'aggressive'?"),
+    (("batch", "questions.jsonl", "-m", "./nowhere"), "No model './nowhere'"),
+    (("batch", "questions.jsonl", "--batch-size", "0"), "--batch-size 0"),
+    (("batch", "questions.jsonl", "--shard", "3/2"), "--shard 3/2"),
+    (("batch", "questions.jsonl", "--dtype", "fp16"), "--dtype fp16"),
+    (("batch", "questions.jsonl", "--device", "gpu"), "--device gpu"),
+    (("batch", "questions.jsonl", "--quantize", "int9"), "--quantize int9"),
+    (("batch", "questions.jsonl", "--on-oom", "cry"), "--on-oom cry"),
+    (("batch", "questions.jsonl", "--fail-under", "0.9"), "--fail-under 0.9"),
+    (("batch", "questions.jsonl", "--fail-under", "agreement=0.9"), "needs --compare"),
+    (("batch", "questions.jsonl", "--out", "a.parquet"), "must end in .jsonl or .csv"),
+    (("batch", "questions.jsonl", "--out", "questions.jsonl"), "is the input"),
+    (("batch", "questions.jsonl", "--out", "0.png/a.jsonl"), "Cannot write 0.png/a.jsonl"),
+    (("batch", "questions.jsonl", "--sidecar"), "takes a folder or an image"),
+    (("batch", "questions.jsonl", "--format", "coco"), "--format coco"),
+    (("ask", "gone.png"), "No image gone.png"),
+    (("ask", "questions.jsonl"), "is not an image"),
+    (("profiles", "show", "balance"), "Did you mean 'balanced'?"),
+    (("merge", "out.jsonl", "questions.jsonl"), "is not the output of sts batch --shard"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    arguments: tuple[str, ...],
+    message: str,
+    model: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sts_cli.cli.engine.settle_cpu", lambda: pytest.fail("a model was loaded"))
+    before = sorted(path for path in folder.rglob("*") if path.suffix != ".run")
+    done = sts(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err and done.err.startswith("sts: ")
+    assert len(done.err.strip().splitlines()) == 1 and "Traceback" not in done.err
+    assert sorted(path for path in folder.rglob("*") if path.suffix != ".run") == before
+
+
+def test_a_mistake_is_told_before_torch_is_imported(folder: Path, tmp_path: Path):
+    """In a fresh interpreter that refuses to import it."""
+    for name in ("torch", "transformers"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    for arguments in (
+        ("batch", "questions.jsonl", "-p", "agressive"),
+        ("batch", "questions.jsonl", "-m", "./nowhere"),
+        ("ask", "gone.png", "-m", "./nowhere"),
+    ):
+        done = process(*arguments, cwd=folder, env=environment)
+        assert done.returncode == 2 and done.stderr.startswith("sts: "), done.stderr
+
+
+def test_profiles_are_listed_and_explained():
+    listed = sts("profiles")
+    assert listed.code == 0 and "balanced" in listed.out and "22.2%" in listed.out
+    shown = sts("profiles", "show", "aggressive")
+    assert "structure: {method: repulsion, keep: 0.1667}" in shown.out
+    assert "keeps 96" in shown.out and "keeps 32" in shown.out and "64.0 tokens" in shown.out

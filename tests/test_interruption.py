@@ -1,0 +1,158 @@
+"""Runs that end early, as they do at night: real processes, real signals, real pipes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from running import COMMAND, process, read_rows, start, sts, without_times
+
+ROWS = 24
+
+
+@pytest.fixture
+def place(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with questions, where `sts` finds a small model."""
+    monkeypatch.setenv("STS_MODEL", str(tiny_checkpoint))
+    monkeypatch.chdir(tmp_path)
+    for number in range(4):
+        Image.new("RGB", (50, 40), (60 * number, 128, 0)).save(f"{number}.png")
+    rows = [{"image": f"{n % 4}.png", "question": f"what is {n}?"} for n in range(ROWS)]
+    Path("q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+ASKED = ("batch", "q.jsonl", "--max-new-tokens", "2", "--batch-size", "2")
+
+
+def wait_for(told: Callable[[], str], count: int) -> None:
+    """Until the process has told of so many items."""
+    for _ in range(count):
+        assert told(), "the run ended before it could be interrupted"
+
+
+def same_as_undisturbed(out: Path) -> None:
+    whole = sts(*ASKED, "--out", "whole.jsonl")
+    assert whole.code == 0
+    assert without_times(read_rows(out)) == without_times(read_rows(Path("whole.jsonl")))
+
+
+def test_one_signal_finishes_the_batch_in_hand(place: Path):
+    with start(*ASKED, "--out", "a.jsonl") as run:
+        assert run.stderr is not None
+        wait_for(run.stderr.readline, 3)
+        run.send_signal(signal.SIGTERM)
+        told = run.stderr.read()
+        assert run.wait() == 130
+    assert "Finishing the batch in hand" in told
+    answered = len(read_rows(place / "a.jsonl"))
+    assert f"{answered} answered" in told and 3 <= answered < ROWS
+    assert sts(*ASKED, "--out", "a.jsonl").code == 0
+    same_as_undisturbed(place / "a.jsonl")
+
+
+def test_killed_again_and_again_no_row_is_lost_or_doubled(place: Path):
+    for count in (1, 9):
+        with start(*ASKED, "--out", "a.jsonl") as run:
+            assert run.stderr is not None
+            wait_for(run.stderr.readline, count)
+            run.kill()
+    before = (place / "a.jsonl").read_bytes()
+    assert before.count(b"\n") >= 10
+    assert sts(*ASKED, "--out", "a.jsonl").code == 0
+    same_as_undisturbed(place / "a.jsonl")
+
+
+def test_a_second_signal_stops_at_once_and_keeps_what_was_answered(place: Path):
+    with start(*ASKED, "--out", "a.jsonl", "--max-new-tokens", "100") as run:
+        assert run.stderr is not None
+        wait_for(run.stderr.readline, 2)
+        run.send_signal(signal.SIGINT)
+        while "Finishing" not in run.stderr.readline():
+            pass
+        run.send_signal(signal.SIGINT)
+        assert run.wait() == 130
+    assert len(read_rows(place / "a.jsonl")) >= 2
+
+
+def test_a_closed_pipe_ends_quietly(place: Path):
+    with subprocess.Popen(
+        [*COMMAND, *ASKED, "--quiet"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.stdout is not None and run.stderr is not None
+        assert json.loads(run.stdout.readline())["id"] == "1"
+        run.stdout.close()
+        assert run.stderr.read() == b""
+        assert run.wait() == 141
+
+
+def test_two_processes_on_one_file_do_not_mix(place: Path):
+    with start(*ASKED, "--out", "a.jsonl") as run:
+        assert run.stderr is not None
+        wait_for(run.stderr.readline, 1)
+        second = sts(*ASKED, "--out", "a.jsonl")
+        assert second.code == 2 and "Another run is writing a.jsonl" in second.err
+        run.stderr.read()
+        assert run.wait() == 0
+    same_as_undisturbed(place / "a.jsonl")
+
+
+def on_terminal(*arguments: str) -> str:
+    """What `sts` draws on a terminal of 80 columns."""
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=slave, env=environment
+    ) as run:
+        os.close(slave)
+        drawn = b""
+        with contextlib.suppress(OSError):  # Linux ends a pty with an error
+            while select.select([master], [], [], 120)[0] and (part := os.read(master, 1 << 16)):
+                drawn += part
+        assert run.wait() == 0
+    os.close(master)
+    return drawn.decode()
+
+
+def test_a_terminal_gets_a_bar_with_rate_and_time_left(place: Path):
+    drawn = on_terminal(*ASKED, "--out", "a.jsonl")
+    assert f"{ROWS}/{ROWS}" in drawn and "/s" in drawn and "\x1b[" in drawn
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn).replace("\r", "\n").split("\n")
+    assert max(len(line) for line in lines) <= 80
+
+
+def test_anything_else_gets_no_bar_and_no_colour(place: Path):
+    done = process(*ASKED, "--out", "a.jsonl")
+    assert done.returncode == 0
+    assert "\x1b" not in done.stderr and "\r" not in done.stderr
+    assert len(done.stderr.splitlines()) == ROWS + 2
+    assert done.stdout == ""
+
+
+def test_answers_of_a_pipe_come_out_while_it_is_open(place: Path):
+    """A program may ask, read the answer, and ask again."""
+    lines = Path("q.jsonl").read_text().splitlines(keepends=True)
+    with subprocess.Popen(
+        [sys.executable, "-m", "sts_cli", "batch", "-", "-q", "--max-new-tokens", "2"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stdin is not None and run.stdout is not None
+        for number in range(3):
+            run.stdin.write(lines[number])
+            run.stdin.flush()
+            assert json.loads(run.stdout.readline())["id"] == str(number + 1)
+        run.stdin.close()
+        assert run.wait() == 0

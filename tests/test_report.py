@@ -1,0 +1,149 @@
+"""What people read on standard error: whole outputs, at 80 columns, under a clock of our own."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+
+from rich.console import Console
+
+from sts_cli.records import Answer, Comparison, Item, Problem, Seconds, TokenCounts
+from sts_cli.report.console import Report, line, milliseconds
+from sts_cli.report.single import side_by_side, speed
+
+SECONDS = Seconds(0.004, 0.021, 0.001, 0.011, 0.006, 0.038, 0.044)
+ANSWER = Answer(
+    Item("7", ("street.png",), "what is on the sign?"),
+    "demo",
+    "aggressive",
+    text="OPEN",
+    tokens=TokenCounts(576, 96, 32, 64.0, 21, 3),
+    seconds=SECONDS,
+    finish="stop",
+)
+FULL = replace(
+    ANSWER,
+    profile="off",
+    tokens=TokenCounts(576, 576, 576, 576.0, 21, 3),
+    seconds=replace(SECONDS, prefill=0.055, total=0.088),
+)
+COMPARED = replace(ANSWER, comparison=Comparison(FULL, True, 1.0, 5.0, 2.0))
+FAILED = Answer(
+    Item("8", ("gone.png",), "?"),
+    "demo",
+    "aggressive",
+    problem=Problem("image_missing", "No image gone.png."),
+)
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=80, highlight=False, soft_wrap=True)
+
+
+def told(screen: Console) -> str:
+    assert isinstance(screen.file, io.StringIO)
+    return "\n".join(one.rstrip() for one in screen.file.getvalue().splitlines())
+
+
+def seconds(*times: float) -> Iterator[float]:
+    yield from times
+    while True:
+        yield times[-1]
+
+
+def test_a_run_is_a_line_for_each_item_and_a_summary():
+    screen, clock = console(), seconds(0.0, 4.0)
+    report = Report(screen, None, clock=lambda: next(clock))
+    with report:
+        for answer in (ANSWER, FAILED, replace(ANSWER, text="a\nlong " + "word " * 30)):
+            report.item(answer)
+    report.summary(["3 answered before"])
+    assert told(screen) == (
+        "7  576 -> 96 -> 32  44 ms  OPEN\n"
+        "x 8  image_missing: No image gone.png.\n"
+        "7  576 -> 96 -> 32  44 ms  a long word word word word word word word word word …\n"
+        "2 answered; 1 with errors (1 image_missing); 4.0 s, 0.75 items/s; 3 answered before\n"
+        "time: p50 44 ms, p95 44 ms; visual tokens kept: 64.0 on average (11.1%)"
+    )
+
+
+def test_a_comparison_is_summed_up():
+    screen, clock = console(), seconds(0.0, 1.0)
+    report = Report(screen, None, clock=lambda: next(clock))
+    apart = Comparison(replace(FULL, text="OPEN NOW"), False, 0.67, 4.0, 1.0)
+    with report:
+        report.item(COMPARED)
+        report.item(replace(ANSWER, comparison=apart))
+    report.summary()
+    assert told(screen).splitlines() == [
+        "7  576 -> 96 -> 32  44 ms  x2.00 = OPEN",
+        "7  576 -> 96 -> 32  44 ms  x1.00 (off: OPEN NOW) OPEN",
+        "2 answered; 1.0 s, 2.00 items/s",
+        "time: p50 44 ms, p95 44 ms; visual tokens kept: 64.0 on average (11.1%)",
+        "against no pruning: 1 of 2 answers agree (50.0%)",
+        "speed-up, median: prefill x4.50, total x1.50",
+    ]
+    assert report.agreement == 0.5
+
+
+def test_quiet_says_nothing():
+    screen = console()
+    report = Report(screen, None, quiet=True)
+    with report:
+        report.item(FAILED)
+    report.summary()
+    assert told(screen) == "" and report.errors.total() == 1
+
+
+def test_brackets_in_answers_are_no_markup():
+    screen = console()
+    with Report(screen, None) as report:
+        report.item(replace(ANSWER, text="[red]x[/red] [/]"))
+    assert told(screen).endswith("[red]x[/red] [/]")
+
+
+def test_a_long_error_is_cut_on_a_terminal_and_whole_in_a_log():
+    long = replace(FAILED, problem=Problem("image_missing", "No image " + "a" * 100))
+    assert len(line(long, 80)) == 80
+    screen = console()
+    with Report(screen, None) as report:
+        report.item(long)
+    assert "a" * 100 in told(screen)
+
+
+def test_one_answer_is_told_in_two_lines_of_80_columns():
+    text = speed(ANSWER)
+    assert text == (
+        "aggressive: visual tokens 576 -> 96 -> 32 (average 64.0), text 21, generated 3\n"
+        "44 ms: image 4 ms, encode 21 ms, select 1 ms, prefill 11 ms, decode 6 ms"
+    )
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_two_answers_stand_side_by_side():
+    screen = console()
+    side_by_side(screen, COMPARED)
+    assert told(screen).splitlines() == [
+        "               aggressive       off",
+        "answer         OPEN             OPEN",
+        "visual tokens  576 -> 96 -> 32  576 -> 576 -> 576",
+        "average        64.0             576.0",
+        "image          4 ms             4 ms",
+        "encode         21 ms            21 ms",
+        "select         1 ms             1 ms",
+        "prefill        11 ms            55 ms",
+        "decode         6 ms             6 ms",
+        "first token    38 ms            38 ms",
+        "total          44 ms            88 ms",
+        "the answers agree; speed-up: prefill x5.00, total x2.00",
+    ]
+
+
+def test_times_have_the_unit_that_fits():
+    assert [milliseconds(s) for s in (0.0004, 0.044, 9.9, 12.34)] == [
+        "0 ms",
+        "44 ms",
+        "9900 ms",
+        "12.3 s",
+    ]
