@@ -41,18 +41,22 @@ class Checkpoint:
         return self.model_type in FAMILIES
 
 
-def examine(folder: Path) -> Checkpoint:
-    """The checkpoint in `folder`. Raises ModelError: one sentence on what is wrong with it."""
-    config = examine_config(folder)
-    examine_text_files(folder)
+def examine(folder: Path, called: str = "") -> Checkpoint:
+    """The checkpoint in `folder`. Raises ModelError: one sentence on what is wrong with it.
+
+    `called` is the user's name for it, if that is not the folder.
+    """
+    config = examine_config(folder, called)
+    examine_text_files(folder, called)
     return Checkpoint(folder, config["model_type"], config, read_weights(folder))
 
 
-def examine_config(folder: Path) -> dict[str, Any]:
+def examine_config(folder: Path, called: str = "") -> dict[str, Any]:
     """config.json of a vision-language model that transformers knows without extra code."""
+    name = called or str(folder)
     path = folder / "config.json"
     if not path.is_file():
-        raise ModelError(f"{folder} is not a model: {why_no_model(folder)}")
+        raise ModelError(f"{name} is not a model: {why_no_model(folder)}")
     config = read_json(path)
     kind = config.get("model_type")
     if not isinstance(kind, str):
@@ -63,17 +67,17 @@ def examine_config(folder: Path) -> dict[str, Any]:
         return config
     if kind in ORIGINALS:
         raise ModelError(
-            f"{folder} is in the original '{kind}' format, which needs its authors' code; "
+            f"{name} is in the original '{kind}' format, which needs its authors' code; "
             f"use {ORIGINALS[kind]}."
         )
     if "auto_map" in config and not known_to_transformers(kind):
         raise ModelError(
-            f"{folder} needs Python code from its repository (auto_map in config.json), which "
+            f"{name} needs Python code from its repository (auto_map in config.json), which "
             f"sts never runs; supported without it: {', '.join(FAMILIES)}."
         )
     if "vision_config" not in config:
         raise NoVision(
-            f"{folder} is a '{kind}' model, which does not look at images; "
+            f"{name} is a '{kind}' model, which does not look at images; "
             f"supported families: {', '.join(FAMILIES)}."
         )
     return config
@@ -98,22 +102,23 @@ def why_no_model(folder: Path) -> str:
     return "it has no config.json."
 
 
-def examine_text_files(folder: Path) -> None:
+def examine_text_files(folder: Path, called: str = "") -> None:
     """Raise ModelError unless there are a tokenizer, an image processor and a chat template."""
-    if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise ModelError(f"{folder} has no tokenizer (such as tokenizer.json); copy it there.")
-    if not any((folder / name).is_file() for name in PROCESSORS):
+    name = called or str(folder)
+    if not any((folder / file).is_file() for file in TOKENIZERS):
+        raise ModelError(f"{name} has no tokenizer (such as tokenizer.json); copy it there.")
+    if not any((folder / file).is_file() for file in PROCESSORS):
         raise ModelError(
-            f"{folder} has no image processor (preprocessor_config.json); copy it there from "
+            f"{name} has no image processor (preprocessor_config.json); copy it there from "
             "the model it was made from."
         )
-    if any((folder / name).is_file() for name in TEMPLATES):
+    if any((folder / file).is_file() for file in TEMPLATES):
         return
-    for name in ("tokenizer_config.json", "processor_config.json"):
-        path = folder / name
+    for file in ("tokenizer_config.json", "processor_config.json"):
+        path = folder / file
         if path.is_file() and read_json(path).get("chat_template"):
             return
     raise ModelError(
-        f"{folder} has no chat template, so sts cannot write its prompts; copy "
+        f"{name} has no chat template, so sts cannot write its prompts; copy "
         "chat_template.jinja there from the model it was made from."
     )

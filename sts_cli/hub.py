@@ -79,7 +79,7 @@ def fetch(name: str, say: Callable[[str], None]) -> Path:
 
     try:
         folder = Path(get(SMALL))
-        examine_config(folder)
+        examine_config(folder, name)
         wanted = get([*SMALL, "*.safetensors"], dry_run=True)
         if not any(file.filename.endswith(".safetensors") for file in wanted):
             raise ModelError(f"'{name}' has no safetensors weights; sts opens no pickle files.")

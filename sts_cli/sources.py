@@ -55,7 +55,7 @@ def find(model: str | None = None) -> Source:
         raise no_folder(name) if len(folder.parts) > 1 else unknown(name)
     snapshot = hub.cached(name)
     if snapshot is not None and hub.has_weights(snapshot):
-        return Source(name, "hub", examine(snapshot))
+        return Source(name, "hub", examine(snapshot, name))
     if folder.parent.is_dir():
         raise no_folder(name)
     if hub.is_offline():
@@ -86,7 +86,7 @@ def fetched(source: Source, say: Callable[[str], None]) -> Source:
     """`source` with its files on this machine, downloaded if they were not; `say` tells so."""
     if source.checkpoint is not None:
         return source
-    return replace(source, checkpoint=examine(hub.fetch(source.name, say)))
+    return replace(source, checkpoint=examine(hub.fetch(source.name, say), source.name))
 
 
 def demo_folder() -> Path:
