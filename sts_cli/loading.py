@@ -22,6 +22,17 @@ from sts_cli.quantization.choice import choose, memory_needed
 from sts_cli.sources import Source, fetched
 
 
+FOREIGN = (  # what transformers, torch and the system raise when a checkpoint is odd
+    AttributeError,
+    ImportError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model ready to answer, and how it was loaded."""
@@ -150,7 +161,7 @@ def explained(name: str) -> Iterator[None]:
     """What goes wrong while loading `name`, as a ModelError with a remedy."""
     try:
         yield
-    except (ImportError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except FOREIGN as error:
         raise ModelError(explain(name, error)) from error
 
 

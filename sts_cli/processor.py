@@ -17,11 +17,13 @@ def load_processor(folder: Path, config: Any) -> Any:
     from transformers import AutoProcessor
 
     kind = processor_class(folder, config)
-    if kind is None:
-        return AutoProcessor.from_pretrained(folder, local_files_only=True)
-    if "video_processor" in kind.get_attributes():
+    if kind is not None and "video_processor" in kind.get_attributes():
         kind = without_video(kind)
-    return kind.from_pretrained(folder, local_files_only=True)
+    processor = (kind or AutoProcessor).from_pretrained(folder, local_files_only=True)
+    for part in ("image_processor", "tokenizer"):
+        if not hasattr(processor, part):
+            raise ValueError(f"its processor, {type(processor).__name__}, has no {part}")
+    return processor
 
 
 def processor_class(folder: Path, config: Any) -> Any:

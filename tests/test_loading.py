@@ -142,6 +142,13 @@ def test_a_damaged_processor_is_one_sentence(model: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_processor_without_pictures_is_refused(model: Path) -> None:
+    (model / "processor_config.json").unlink()
+    (model / "preprocessor_config.json").write_text('{"processor_class": "BarkProcessor"}')
+    with pytest.raises(ModelError, match="Cannot load"):
+        load(find(str(model)))
+
+
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
