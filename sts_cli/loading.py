@@ -21,7 +21,6 @@ from sts_cli.profile import Quantize
 from sts_cli.quantization.choice import choose, memory_needed
 from sts_cli.sources import Source, fetched
 
-
 FOREIGN = (  # what transformers, torch and the system raise when a checkpoint is odd
     AttributeError,
     ImportError,
