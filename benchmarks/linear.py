@@ -1,4 +1,4 @@
-"""One Linear layer in each precision, by number of rows: python benchmarks/linear.py
+"""One Linear layer in each precision, by number of rows: python -m benchmarks.linear
 
 Prints one JSON line: median milliseconds for each shape, number of rows and way to compute it, all
 interleaved in one run, over several layers that together do not fit the CPU's caches; and per

@@ -1,4 +1,4 @@
-"""Memory and seconds that loading takes, for each precision: python benchmarks/loading.py
+"""Memory and seconds that loading takes, for each precision: python -m benchmarks.loading
 
 Writes a random LLaVA of 1.2 billion parameters to a temporary folder, loads it in a fresh process
 per precision, and prints one JSON line. `peak` is the most private memory that the process held

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int)
     wish = parser.parse_args()
+    os.environ["STS_CACHE"] = ""  # keep nothing
     if wish.threads:
         torch.set_num_threads(wish.threads)
     profiles = {name: load_profile(name) for name in wish.profiles.split(",")}

@@ -1,4 +1,4 @@
-"""What each precision does to a model's next-token distribution: python benchmarks/quality.py
+"""What each precision does to a model's next-token distribution: python -m benchmarks.quality
 
 Compares with the same model in float32, on random pictures and words, at every position after the
 image. Without --model it writes a random LLaVA of half a billion parameters to a temporary
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,15 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=24, help="tokens after the image")
     wish = parser.parse_args()
     settle_cpu()
+    os.environ["STS_CACHE"] = ""  # keep nothing
     with tempfile.TemporaryDirectory() as folder:
         if wish.model is None:
-            sys.path.insert(0, str(Path(__file__).parent))
-            import loading
+            from benchmarks import loading
 
             loading.write(Path(folder), layers=24, width=1024)
-        print(json.dumps(compare(wish.model or folder, wish.prompts, wish.words)))
+        figures = compare(wish.model or folder, wish.prompts, wish.words)
+    name = Path(wish.model).name if wish.model else "random"
+    print(json.dumps({"benchmark": "quality", "model": name, **figures}))
 
 
 def compare(model: str, prompts: int, words: int) -> dict[str, Any]:
@@ -59,8 +61,7 @@ def compare(model: str, prompts: int, words: int) -> dict[str, Any]:
         loaded = load(source, device="cpu", dtype=dtype, quantize=quantize)  # type: ignore[arg-type]
         figures[name] = distance(wanted, logits(loaded, inputs, words))
         del loaded
-    facts = {"benchmark": "quality", "model": "random" if Path(model).is_absolute() else model}
-    return {**facts, "parameters": source.checkpoint.weights.parameters, "precisions": figures}
+    return {"parameters": source.checkpoint.weights.parameters, "precisions": figures}
 
 
 def random_prompts(loaded: Any, prompts: int, words: int) -> dict[str, Any]:
