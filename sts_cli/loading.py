@@ -100,10 +100,9 @@ def read_model(
     settings = quantization_config(quantize, config, device, dtype)
     start = time.perf_counter()
     model = from_folder(checkpoint.folder, config, device, dtype, settings)
-    if folder is not None and time.perf_counter() - start > kept.LONG:
-        kept.keep(
-            model, checkpoint, folder, memory_needed(checkpoint, quantize, dtype.itemsize), say
-        )
+    size = memory_needed(checkpoint, quantize, dtype.itemsize)
+    if folder is not None and size > kept.LARGE and time.perf_counter() - start > kept.LONG:
+        kept.keep(model, checkpoint, folder, size, say)
     return model
 
 

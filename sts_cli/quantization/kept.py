@@ -21,7 +21,8 @@ from sts_cli.quantization.choice import kept_folder
 from sts_cli.weights import read_weights
 
 LAYOUT = 1  # of what we keep; a new number forgets the old
-LONG = 5.0  # seconds of loading from which it is worth the disk
+LONG = 5.0  # seconds of loading from which it is worth the disk,
+LARGE = 100_000_000  # for a model of so many bytes
 GENERATION = "generation_config.json"
 STALE = 24 * 3600  # seconds after which what an interrupted run left is removed
 
