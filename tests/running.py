@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+
+import pytest
 
 from sts_cli.__main__ import main
 
@@ -68,3 +71,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def without_times(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows without what differs from run to run."""
     return [{key: row[key] for key in row if key not in ("seconds", "rows")} for row in rows]
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Import it where many files are written: only a cut of power could tell the difference."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)

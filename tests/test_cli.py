@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from running import process, read_rows, sts, without_times
+from running import no_waiting_for_the_disk, process, read_rows, sts, without_times
+
+__all__ = ["no_waiting_for_the_disk"]
 
 
 @pytest.fixture
@@ -213,6 +215,29 @@ def test_compare_can_be_a_gate(model: Path, folder: Path):
         gate = ("--fail-under", f"agreement={share + 0.01}")
         missed = sts("batch", rows, "-p", "extreme", "-c", "--max-new-tokens", 12, *gate)
         assert missed.code == 3 and "less than" in missed.err
+
+
+def test_a_gate_counts_the_answers_of_earlier_runs_too(model: Path, folder: Path, tmp_path: Path):
+    for out in (tmp_path / "a.jsonl", tmp_path / "a.csv"):
+        asked = ("batch", folder / "questions.jsonl", "-p", "off", "-c", "-o", out, *SHORT)
+        assert sts(*asked, "--limit", 4).code == 0
+        content = out.read_bytes().decode().replace('"agree": true', '"agree": false', 3)
+        out.write_bytes(content.replace(",True,", ",False,", 3).encode())
+        missed = sts(*asked, "--fail-under", "agreement=0.6")
+        assert missed.code == 3 and "3 of 6 answers agree, less than 0.6" in missed.err
+        assert sts(*asked, "--fail-under", "agreement=0.5").code == 0
+
+
+def test_a_run_that_is_complete_needs_no_model_any_more(
+    model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "a.jsonl"
+    asked = ("batch", folder / "questions.jsonl", "-o", out, *SHORT)
+    sts(*asked)
+    before = out.read_bytes()
+    monkeypatch.setattr("sts_cli.cli.engine.settle_cpu", lambda: pytest.fail("a model was loaded"))
+    done = sts(*asked)
+    assert done.code == 0 and "6 answered before" in done.err and out.read_bytes() == before
 
 
 def test_the_profiles_own_settings_hold_unless_the_command_line_says_else(

@@ -25,7 +25,7 @@ from sts_cli.cli.options import (
     chosen_profile,
 )
 from sts_cli.cli.parsing import check_places, fallbacks, least_agreement, rows_at_once, shard_of
-from sts_cli.cli.run import Job, run_job
+from sts_cli.cli.run import Job, Outcome, finish, run_job
 from sts_cli.inputs.items import open_input
 from sts_cli.outputs.formats import format_of
 from sts_cli.outputs.journal import Journal
@@ -132,8 +132,6 @@ def batch(
         writer: Journal | Stdout = Journal(out, form, run, fresh=fresh, retry=retry_errors)
     else:
         writer = Nowhere(form) if sidecar_ else Stdout(form)
-    engine, precision = load_engine(source, plan, device, dtype, console, quiet, weaker)
-    writer.confirm(precision)
     job = Job(
         rows=rows,
         limit=limit,
@@ -153,7 +151,12 @@ def batch(
         quiet=quiet,
         lines=out is not None or not sys.stdout.isatty(),
     )
-    outcome = run_job(job, engine, writer, report)
+    if rows.kind != "stdin" and writer.covers(job.items(), dtype):
+        outcome = finish(job, writer, Outcome(whole=True, before=writer.before))
+    else:
+        engine, precision = load_engine(source, plan, device, dtype, console, quiet, weaker)
+        writer.confirm(precision)
+        outcome = run_job(job, engine, writer, report)
     if outcome.closed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         raise typer.Exit(CLOSED_PIPE)
@@ -164,9 +167,10 @@ def batch(
         raise typer.Exit(1)
     if not outcome.whole:
         raise typer.Exit(INTERRUPTED)
-    if gate is not None and (report.agreement is None or report.agreement < gate):
-        found = "nothing was compared" if report.agreement is None else f"{report.agreement:.4f}"
-        console.print(f"sts: agreement {found}, less than {gate:g}", style="red", markup=False)
+    agreed, compared = report.agreed + writer.agreed[0], len(report.total) + writer.agreed[1]
+    if gate is not None and agreed < gate * max(1, compared):
+        text = f"sts: {agreed} of {compared} answers agree, less than {gate:g}"
+        console.print(text, style="red", markup=False)
         raise typer.Exit(GATE_MISSED)
     if report.errors or writer.errors:
         raise typer.Exit(1)

@@ -103,6 +103,11 @@ def run_job(job: Job, engine: Engine, writer: Journal | Stdout, report: Report) 
         return outcome
     except OutputError as error:
         outcome.failure = error
+    return finish(job, writer, outcome)
+
+
+def finish(job: Job, writer: Journal | Stdout, outcome: Outcome) -> Outcome:
+    """Put what was answered on disk, in the order of the input if that is all of it."""
     outcome.skipped = dict(job.rows.skipped)
     try:
         writer.close(outcome.whole, None if job.rows.kind == "stdin" else job.items())

@@ -108,4 +108,5 @@ def kept(record: bytes, start: int, end: int) -> Kept | None:
     if not record.endswith(b"\r\n"):
         return None
     mark = key(row["id"], row["image"], row["question"])
-    return Kept(start, end, mark, row["error"] != "", row["model"], row["profile"])
+    agree = {"True": True, "False": False}.get(row["agree"])
+    return Kept(start, end, mark, row["error"] != "", row["model"], agree)

@@ -22,7 +22,7 @@ class Kept:
     key: int
     failed: bool
     model: str | None = None  # None where the format does not say
-    profile: str | None = None
+    agree: bool | None = None  # with the unpruned answer, where there is one
 
 
 class Format(Protocol):

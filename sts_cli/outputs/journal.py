@@ -18,7 +18,7 @@ from sts_cli.outputs.lock import Lock
 from sts_cli.outputs.scan import Found, reorder, scan, without_errors
 from sts_cli.records import Answer, Item
 
-NOTHING = Found(array("Q"), 0, 0, frozenset())
+NOTHING = Found(array("Q"), 0, 0, frozenset(), (0, 0))
 FRESH = "fresh"  # in the settings: those of a --fresh run that is not complete
 
 
@@ -41,6 +41,7 @@ class Journal:
         fresh: bool = False,
         retry: bool = False,
     ):
+        path = path.resolve() if path.is_symlink() else path  # so that replacing keeps the link
         self.path = path
         self.form = form
         self.run = dict(run)
@@ -57,6 +58,7 @@ class Journal:
             found = self._continued(retry)
             self.answered = Answered(found.keys)
             self.before, self.errors = len(found.keys), found.failed
+            self.agreed = found.agreed
             self._file = Appender(self.target, found.end)
             self._opened = opened.pop_all()
         self._empty = self.before == 0
@@ -73,6 +75,15 @@ class Journal:
     def take(self, item: Item) -> bool:
         """Whether the item was answered by an earlier run; each answer counts for one item."""
         return self.answered.take(self.form.key(item))
+
+    def covers(self, items: Iterable[Item], dtype: str) -> bool:
+        """Whether earlier runs answered every item, and in this precision."""
+        precision = str(self._earlier().get("precision"))
+        if not self.before or (dtype != "auto" and not precision.startswith(dtype)):
+            return False
+        covered = all(self.take(item) for item in items)
+        self.answered.give_back()
+        return covered
 
     def append(self, answer: Answer) -> None:
         """Write one record. After an OutputError everything before it is still whole."""
@@ -146,8 +157,7 @@ class Journal:
 
 def written_by(found: Found) -> dict[str, Any]:
     """What records say about the run that wrote them, where its settings are lost."""
-    models = {model for model, _ in found.writers if model is not None}
-    return {"model": models.pop()} if len(models) == 1 else {}
+    return {"model": next(iter(found.models))} if len(found.models) == 1 else {}
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

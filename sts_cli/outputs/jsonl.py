@@ -50,7 +50,7 @@ class Rows:
             row = self.source(json.loads(line))
             mark = key(row["id"], row["image"], row["question"])
             return Kept(
-                start, end, mark, row["error"] is not None, row.get("model"), row.get("profile")
+                start, end, mark, row["error"] is not None, row.get("model"), row.get("agree")
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None

@@ -34,6 +34,8 @@ class Lock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if os.fstat(self._file).st_size == 0:  # a run that was refused leaves nothing behind
+            self.path.unlink(missing_ok=True)
         os.close(self._file)
 
     def read(self) -> bytes:

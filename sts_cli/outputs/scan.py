@@ -22,19 +22,23 @@ class Found:
     keys: array[int]
     failed: int  # records that have an error
     end: int  # bytes up to the end of the last whole record
-    writers: frozenset[tuple[str | None, str | None]]  # models and profiles
+    models: frozenset[str]
+    agreed: tuple[int, int]  # records that agree with the unpruned answer, of those that tell
 
 
 def scan(path: Path, form: Format) -> Found:
     """The whole records of a file. Raises OutputError for a file that sts did not write."""
-    keys, failed, end = array("Q"), 0, 0
-    writers: set[tuple[str | None, str | None]] = set()
+    keys, failed, end, agreed, compared = array("Q"), 0, 0, 0, 0
+    models: set[str] = set()
     for one in read(path, form):
         keys.append(one.key)
         failed += one.failed
         end = one.end
-        writers.add((one.model, one.profile))
-    return Found(keys, failed, end, frozenset(writers))
+        agreed += one.agree is True
+        compared += one.agree is not None
+        if one.model is not None:
+            models.add(one.model)
+    return Found(keys, failed, end, frozenset(models), (agreed, compared))
 
 
 def read(path: Path, form: Format) -> Iterator[Kept]:

@@ -13,6 +13,7 @@ class Stdout:
     """Like a journal that never was written before."""
 
     before = errors = 0  # records that are there already, and those of them that have an error
+    agreed = (0, 0)
 
     def __init__(self, form: Format):
         self.form = form
@@ -22,6 +23,9 @@ class Stdout:
         """Any precision will do."""
 
     def take(self, item: Item) -> bool:
+        return False
+
+    def covers(self, items: Iterable[Item], dtype: str) -> bool:
         return False
 
     def append(self, answer: Answer) -> None:

@@ -1,0 +1,235 @@
+"""Faults while `sts batch` runs: kill -9 at random moments, damaged images, a million rows.
+
+    python -m benchmarks.reliability kills --model FOLDER --kills 200 --rows 2000
+    python -m benchmarks.reliability images --count 5000
+    python -m benchmarks.reliability memory --model FOLDER --rows 100000
+
+Each prints one JSON line. `kills` starts the command, kills it after a random time, starts it
+again, until it has been killed often enough; then lets it finish, and compares the file with that
+of an undisturbed run. To save the seconds that importing torch takes, each run is forked from a
+process that has imported it; from then on it is a run like any other, and the kill is real.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["kills", "images", "memory"])
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["STS_MODEL"] = options.model
+        found = {"kills": kills, "images": images, "memory": memory}[options.what](
+            Path(folder), options, chance
+        )
+    print(json.dumps({"what": options.what, **found}))
+
+
+def questions(folder: Path, rows: int) -> Path:
+    """A question file about 20 pictures; one row in 50 has a fault of its own."""
+    for number in range(20):
+        Image.new("RGB", (60, 40), (12 * number, 90, 200)).save(folder / f"{number}.png")
+    path = folder / "questions.jsonl"
+    with path.open("w") as file:
+        for number in range(rows):
+            name = "gone.png" if number % 50 == 49 else f"{number % 20}.png"
+            file.write(json.dumps({"image": name, "question": f"what is {number}?"}) + "\n")
+    return path
+
+
+def command(rows: Path, out: Path) -> list[str]:
+    options = ["--max-new-tokens", "2", "--batch-size", "16", "--quiet"]
+    return ["batch", str(rows), "--out", str(out), *options]
+
+
+def forked(arguments: list[str]) -> int:
+    """Start `sts` in a copy of this process; its process id."""
+    child = os.fork()
+    if child:
+        return child
+    sys.argv = ["sts", *arguments]
+    from sts_cli.__main__ import main as sts
+
+    try:
+        sts()
+    except SystemExit as ended:
+        os._exit(ended.code if isinstance(ended.code, int) else 1)
+    os._exit(0)
+
+
+def kills(folder: Path, options: Any, chance: random.Random) -> dict[str, Any]:
+    """As many kill -9 as asked for, over as many outputs as that takes."""
+    from sts_cli.runtime import settle_cpu
+
+    settle_cpu()
+    import sts_cli.engine.engine
+    import sts_cli.loading  # noqa: F401
+
+    rows = questions(folder, options.rows)
+    whole = folder / "whole.jsonl"
+    started = time.monotonic()
+    run = forked(command(rows, whole))
+    os.waitpid(run, 0)
+    longest = time.monotonic() - started
+    wanted = comparable(whole)
+    done = files = lost = doubled = differing = crashes = torn = 0
+    while done < options.kills:
+        out = folder / f"{files}.jsonl"
+        files += 1
+        ended = False
+        while not ended:
+            run = forked(command(rows, out))
+            if done < options.kills:
+                time.sleep(chance.uniform(0, longest / 3))
+            ended, status = wait_or_kill(run, kill=done < options.kills)
+            if not ended:
+                done += 1
+                torn += out.exists() and not out.read_bytes().endswith(b"\n")
+            elif status not in (0, 1):
+                crashes += 1
+        found = comparable(out)
+        ids = [row["id"] for row in found]
+        lost += len(wanted) - len(set(ids))
+        doubled += len(ids) - len(set(ids))
+        differing += sum(a != b for a, b in zip(found, wanted, strict=False))
+    return {
+        "kills": done,
+        "rows": options.rows,
+        "files": files,
+        "torn_lines_mended": torn,
+        "rows_lost": lost,
+        "rows_doubled": doubled,
+        "rows_different": differing,
+        "crashes": crashes,
+    }
+
+
+def wait_or_kill(run: int, kill: bool) -> tuple[bool, int]:
+    """Whether the process ended by itself, and its exit code."""
+    if kill:
+        os.kill(run, signal.SIGKILL)
+    _, status = os.waitpid(run, 0)
+    return not os.WIFSIGNALED(status), os.waitstatus_to_exitcode(status)
+
+
+def comparable(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file without what differs from run to run."""
+    rows = (json.loads(line) for line in path.read_text("utf-8").splitlines())
+    return [{k: row[k] for k in row if k not in ("seconds", "rows")} for row in rows]
+
+
+def images(folder: Path, options: Any, chance: random.Random) -> dict[str, Any]:
+    """Damaged files of every format that this Pillow can write, through the decoder."""
+    from sts_cli.inputs.images import decode_ahead
+    from sts_cli.inputs.picture import settle_pillow
+    from sts_cli.records import Item
+
+    settle_pillow()
+    seeds: dict[str, bytes] = {}
+    for name in sorted(Image.SAVE):
+        for mode in ("RGB", "L", "1", "P", "RGBA"):
+            file = io.BytesIO()
+            try:
+                Image.effect_mandelbrot((48, 48), (-2, -1, 1, 1), 20).convert(mode).save(file, name)
+            except Exception:  # this format does not take this mode
+                continue
+            seeds[f"{name}-{mode}"] = file.getvalue()
+
+    def rows() -> Any:
+        names = sorted(seeds)
+        for number in range(options.count):
+            name = names[number % len(names)]
+            path = folder / f"{number}.{name.split('-')[0].lower()}"
+            path.write_bytes(damaged(seeds[name], chance))
+            yield Item(str(number), (path.name,), "?", folder)
+
+    kinds: dict[str, int] = {}
+    order = 0
+    for number, ready in enumerate(decode_ahead(rows())):
+        order += ready.item.id != str(number)
+        problem = ready.item.problem
+        kind = "decoded" if problem is None else problem.kind
+        kinds[kind] = kinds.get(kind, 0) + 1
+    return {
+        "files": options.count,
+        "formats": len({name.split("-")[0] for name in seeds}),
+        **kinds,
+        "lost": options.count - sum(kinds.values()),
+        "out_of_order": order,
+        "crashes": 0,  # this line is only reached without one
+    }
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    """Cut short, bits flipped, zeroed, made noise, doubled, or empty."""
+    changed = bytearray(data)
+    place = chance.randrange(len(changed))
+    length = chance.randrange(1, 200)
+    kind = chance.randrange(6)
+    if kind == 0:
+        del changed[place:]
+    elif kind == 1:
+        for _ in range(chance.randrange(1, 30)):
+            changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+    elif kind == 2:
+        changed[place : place + length] = bytes(length)
+    elif kind == 3:
+        changed[place : place + length] = chance.randbytes(length)
+    elif kind == 4:
+        changed[place:place] = changed[place : place + length]
+    return bytes(changed) if kind < 5 else b""
+
+
+def memory(folder: Path, options: Any, chance: random.Random) -> dict[str, Any]:
+    """Resident memory after the first thousand rows and at the end of a run."""
+    rows = questions(folder, options.rows)
+    out = folder / "out.jsonl"
+    started = time.monotonic()
+    run = forked(command(rows, out))
+    early = peak = 0
+    while os.waitpid(run, os.WNOHANG) == (0, 0):
+        time.sleep(0.5)
+        held = resident(run)
+        peak = max(peak, held)
+        if not early and out.exists() and out.read_bytes().count(b"\n") > 1000:
+            early = held
+    return {
+        "rows": options.rows,
+        "seconds": round(time.monotonic() - started, 1),
+        "mb_after_1000": early >> 20,
+        "mb_highest": peak >> 20,
+        "growth_mb": (peak - early) >> 20,
+    }
+
+
+def resident(process: int) -> int:
+    """Bytes of a process that are in memory."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Answers are read by the programs that people read them with: pandas, datasets, jq."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sts_cli.outputs.formats import format_named
+from sts_cli.records import Answer, Item, Problem, Seconds, TokenCounts
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with answers.jsonl and answers.csv, of odd texts and with errors."""
+    folder = tmp_path_factory.mktemp("answers")
+    texts = ["OPEN", 'two\nlines, "quoted"', "naïve お \U0001f600 \u2028 \x07", "", "[red]"]
+    rows = [
+        Answer(
+            Item(str(number), (f"{number}.png", "b.png")[: 1 + number % 2], "what?"),
+            "demo",
+            "balanced",
+            text=text,
+            tokens=TokenCounts(576, 192, 64, 128.0, 20, 3),
+            seconds=Seconds(0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.5),
+            finish="stop",
+        )
+        for number, text in enumerate(texts)
+    ]
+    problem = Problem("row_invalid", "questions.jsonl:6: no question")
+    rows.append(Answer(Item("5"), "demo", "balanced"))
+    rows.append(Answer(Item("6"), "demo", "balanced", problem=problem))
+    for name in ("jsonl", "csv"):
+        form = format_named(name)
+        content = b"".join(form.before(n == 0) + form.record(row) for n, row in enumerate(rows))
+        (folder / f"answers.{name}").write_bytes(content)
+    return folder
+
+
+def test_pandas_reads_the_lines(answers: Path):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_json(answers / "answers.jsonl", lines=True)
+    assert len(table) == 7 and table["answer"][1] == 'two\nlines, "quoted"'
+    assert table["tokens"][0]["average"] == 128.0
+    assert table["error"].notna().sum() == 1
+
+
+def test_pandas_reads_the_table(answers: Path):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_csv(answers / "answers.csv")
+    assert len(table) == 7 and table["answer"][1] == 'two\nlines, "quoted"'
+    assert table["tokens_average"].mean() == 128.0
+    assert list(table["error"].dropna()) == ["row_invalid"]
+
+
+def test_datasets_reads_the_lines(answers: Path, tmp_path: Path):
+    datasets = pytest.importorskip("datasets")
+    lines = (answers / "answers.jsonl").read_text("utf-8").split("\n")
+    one_image = [line for number, line in enumerate(lines) if number % 2 == 0]
+    (tmp_path / "answers.jsonl").write_text("\n".join(one_image), "utf-8")
+    found = datasets.load_dataset(
+        "json", data_files=str(tmp_path / "answers.jsonl"), split="train", cache_dir=str(tmp_path)
+    )
+    assert found.num_rows == 4
+    assert found[1]["answer"].startswith("naïve お \U0001f600")
+    assert found[0]["tokens"]["semantics"] == 64
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+def test_jq_reads_the_lines(answers: Path):
+    query = 'select(.error == null and .answer != null) | "\\(.id) \\(.tokens.average)"'
+    done = subprocess.run(
+        ["jq", "-r", query, str(answers / "answers.jsonl")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{number} 128" for number in range(5)] or (
+        done.stdout.splitlines() == [f"{number} 128.0" for number in range(5)]
+    )
