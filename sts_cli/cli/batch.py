@@ -93,11 +93,14 @@ def batch(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Answer every row of a question file, or one question about every image of a folder.
+    """Answer every row of a question file, or one question about a folder.
 
-    Each input row becomes exactly one output row, an answer or an error, in the order of the
-    input. Exit code 0: all answered; 1: some rows have errors; 2: nothing could be run; 3: less
-    agreement than --fail-under; 130: interrupted, and what was finished is on disk.
+    Each input row becomes exactly one output row, an answer or an error, in
+    the order of the input; docs/formats.md describes both.
+
+    Exit code 0: all answered; 1: some rows have errors; 2: nothing could be
+    run; 3: less agreement than --fail-under; 130: interrupted, and what was
+    finished is on disk.
 
     \b
       sts batch questions.jsonl --out answers.jsonl --profile aggressive
