@@ -237,6 +237,26 @@ def whiten(tower: nn.Module, pixels: Tensor) -> None:
         weight.view(len(weight), -1)[PLACE:] = 0.4 * best
 
 
+def whiten_projector(projector: nn.Module, features: Tensor) -> None:
+    """Start the projector at whitened features [n, D], so that colours count as much as letters.
+
+    The tower's features vary far more along some directions than along others, and far more than
+    text embeddings; a language model that starts from them as they are hardly finds the small ones.
+    """
+    centre = features.mean(0)
+    covariance = (features - centre).mT @ (features - centre) / len(features)
+    values, vectors = torch.linalg.eigh(covariance.double())
+    scale = (values + 0.01 * values.mean()).rsqrt()
+    turn = torch.linalg.qr(torch.randn(len(values), len(values), dtype=torch.double)).Q
+    weight = (turn @ (vectors * scale).mT).float()
+    with torch.no_grad():
+        projector.linear_1.weight.copy_(weight)
+        projector.linear_1.bias.copy_(-weight @ centre)
+        second = torch.linalg.qr(torch.randn(len(values), len(values))).Q
+        projector.linear_2.weight.copy_(0.5 * second)
+        projector.linear_2.bias.zero_()
+
+
 def save(
     made: LlavaForConditionalGeneration, tokens: PreTrainedTokenizerFast, folder: Path
 ) -> None:

@@ -23,7 +23,19 @@ DENSE = {
     "place": 0.7,
     "center": 0.3,
 }
-OFTEN = {  # how often each kind is asked
+FIRST = {  # how often each kind is asked while scenes hold one shape: first find things, then read
+    "text": 3.0,
+    "sign_color": 2.0,
+    "text_color": 1.0,
+    "color": 4.0,
+    "shape": 4.0,
+    "exist": 0.5,
+    "count": 0.2,
+    "relation": 0.2,
+    "place": 1.0,
+    "caption": 0.2,
+}
+OFTEN = {  # and later
     "text": 3.0,
     "sign_color": 1.2,
     "text_color": 1.2,
@@ -102,6 +114,7 @@ class Packer:
         self.most_questions = most_questions
         self.answer = tokens.convert_tokens_to_ids("<|assistant|>")
         self.prefix = [tokens.bos_token_id, tokens.convert_tokens_to_ids("<|user|>")]
+        self.often = OFTEN
         self._known: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
@@ -158,7 +171,9 @@ class Packer:
     def _row(self, things: tuple[Thing, ...], rng: random.Random) -> list[Asked]:
         scene = Scene(None, things, None, None)  # type: ignore[arg-type]
         found, seen, total = [], set(), 0
-        for kind in rng.choices(list(KINDS), [OFTEN[k] for k in KINDS], k=3 * self.most_questions):
+        for kind in rng.choices(
+            list(KINDS), [self.often[k] for k in KINDS], k=3 * self.most_questions
+        ):
             one = ask(kind, scene, rng)
             if one is None or one.question in seen or len(found) == self.most_questions:
                 continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,12 +56,9 @@ class Stream:
     def set(self, difficulty: Difficulty) -> None:
         self._shared[:] = [difficulty.level, float(difficulty.most), difficulty.dense]
 
-    def take(self, wait: bool) -> Example | None:
-        """A fresh scene; None if there is none yet and the caller does not wait."""
-        try:
-            example: Example = self._queue.get(block=wait)
-        except queue.Empty:
-            return None
+    def take(self) -> Example:
+        """A fresh scene, as soon as there is one."""
+        example: Example = self._queue.get()
         return example
 
     def close(self) -> None:
@@ -95,9 +91,9 @@ class Ring(Generic[T]):
         while True:
             short = len(self.items) + len(fresh) < min(self.size, 4 * count)
             worn = self.used + count > self.reuse * (self.drawn + len(fresh))
-            example = self.stream.take(wait=short or worn)
-            if example is None:
+            if not (short or worn):
                 break
+            example = self.stream.take()
             fresh.append(example)
             if len(fresh) >= 16:
                 break

@@ -24,7 +24,9 @@ from sts_cli.evaluation.scenes import Thing
 VALIDATION_SEED = 900_000_000  # far from every training seed
 WINDOW = (12, 16)  # rows and columns of patches that the tower sees at first
 SHOWN = 160  # visual tokens in the first language phase: what things cover, and some background
-CURRICULUM = ((0.12, 1), (0.28, 2), (0.45, 3), (0.6, 4), (1.0, 6))  # until, shapes at most
+MOST = 6  # shapes in a scene
+LEARNED = 0.75  # accuracy on colours and shapes at which scenes get one shape more
+MEMORY = 0.97  # of the running accuracies, for each step
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,11 @@ class Phase:
 
 PHASES = (
     # Letters are what the tower learns last, and hard scenes hold them back: they come in late.
-    Phase("windows", 0.46, 1.5e-3, 0.0, (0.0, 0.25), 0.85, 4),
-    Phase("whole", 0.06, 8e-4, 0.0, (0.3, 0.4), 0.5, 3),
-    Phase("words", 0.28, 0.0, 1.6e-3, (0.2, 0.4), 0.0, 5),
-    Phase("full", 0.08, 0.0, 6e-4, (0.4, 0.5), 0.0, 4),
-    Phase("joint", 0.12, 1.2e-4, 4e-4, (0.5, 0.5), 0.0, 2),
+    Phase("windows", 0.53, 1.5e-3, 0.0, (0.0, 0.25), 0.85, 4),
+    Phase("whole", 0.045, 8e-4, 0.0, (0.3, 0.4), 0.5, 3),
+    Phase("words", 0.23, 0.0, 1.6e-3, (0.1, 0.3), 0.0, 5),
+    Phase("full", 0.03, 0.0, 6e-4, (0.3, 0.4), 0.0, 4),
+    Phase("joint", 0.05, 1.2e-4, 4e-4, (0.4, 0.5), 0.0, 2),
 )
 
 
@@ -77,6 +79,7 @@ class Run:
         width = build.SIZES[settings.size].width
         self.readout = forward.Readout(width, sum(HEADS.values()))
         self.packer = losses.Packer(self.tokens, 320 if self.gpu else 220)
+        self.most, self.skill = 1, {"color": 0.0, "shape": 0.0}
         self.prefix = torch.tensor(self.packer.prefix, device=self.device)
         self.started = time.monotonic()
         self.stream = Stream(
@@ -87,19 +90,22 @@ class Run:
         """All phases, from where the folder's last state left off."""
         state = self.load()
         if state is None:
-            sample = [self.stream.take(wait=True) for _ in range(48)]
-            pixels = np.concatenate([one.pixels for one in sample if one is not None])
+            pixels = np.concatenate([self.stream.take().pixels for _ in range(48)])
             build.whiten(self.vision, torch.tensor(pixels).float() / 127.5 - 1)
             state = {"phase": 0, "elapsed": 0.0, "optimizer": None}
         self.model.to(self.device, torch.bfloat16).train()
         self.readout.to(self.device, torch.bfloat16)
-        if torch.distributed.is_initialized():
-            for weight in (*self.model.parameters(), *self.readout.parameters()):
-                torch.distributed.broadcast(weight.data, 0)
+        self.alike()
         for number in range(state["phase"], len(PHASES)):
             self.phase(number, state["elapsed"], state["optimizer"])
             state = {"elapsed": 0.0, "optimizer": None}
         self.stream.close()
+
+    def alike(self) -> None:
+        """Give every process the weights of process 0."""
+        if torch.distributed.is_initialized():
+            for weight in (*self.model.parameters(), *self.readout.parameters()):
+                torch.distributed.broadcast(weight.data, 0)
 
     def phase(self, number: int, elapsed: float, optimizer_state: Any) -> None:
         """Train one phase for the rest of its time."""
@@ -126,6 +132,12 @@ class Run:
         ring: Ring[Any] = Ring(
             self.stream, self.encoded if frozen else list, 512 if frozen else 384, phase.reuse
         )
+        if phase.name == "words" and elapsed == 0:
+            drawn = [ring.sample(8, self.rng) for _ in range(6)]
+            seen = torch.cat([one for few in drawn for one, _, _ in few]).float().cpu()
+            build.whiten_projector(self.model.model.multi_modal_projector, seen)
+            self.alike()
+            optimizer = Optimizer(groups)
         begun, saved, validated, step = time.monotonic() - elapsed, 0.0, 0.0, 0
         recent: list[dict[str, float]] = []
         while True:
@@ -141,6 +153,9 @@ class Run:
             loss.backward()
             norm = optimizer.step(schedule(done))
             step += 1
+            if phase.name == "words":
+                self.learned(found)
+                found["shapes"] = self.most
             recent.append(found | {"loss": float(loss.detach()), "norm": norm})
             if self.rank == 0 and step % 25 == 0:
                 self.log(phase, step, spent, ring, recent)
@@ -157,10 +172,18 @@ class Run:
     def difficulty(self, phase: Phase, done: float) -> Difficulty:
         low, high = phase.level
         level = low + (high - low) * min(1.0, 1.5 * done)
-        most = 6
-        if phase.name == "words":
-            most = next(shapes for until, shapes in CURRICULUM if done <= until)
+        most = self.most if phase.name == "words" else MOST
         return Difficulty(level, most, phase.dense)
+
+    def learned(self, found: dict[str, float]) -> None:
+        """One shape more in a scene once the colours and shapes of fewer are known."""
+        for kind in self.skill:
+            if kind in found:
+                self.skill[kind] = MEMORY * self.skill[kind] + (1 - MEMORY) * found[kind]
+        if self.most < MOST and min(self.skill.values()) > LEARNED:
+            self.most += 1
+            self.skill = dict.fromkeys(self.skill, LEARNED - 0.2)
+        self.packer.often = losses.FIRST if self.most == 1 else losses.OFTEN
 
     def tower_loss(self, ring: Ring[Example], whole: bool) -> tuple[Tensor, dict[str, float]]:
         """Dense supervision, on windows of patches or on whole pictures."""
