@@ -19,7 +19,7 @@ types: .venv/installed
 	$(BIN)/mypy
 
 tests: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 fix: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -60,8 +61,18 @@ def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[s
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Start `sts` and go on; its standard error is a pipe that tells how far it is."""
     return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True, **options
+        [*COMMAND, *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hears_signals,
+        **options,
     )
+
+
+def hears_signals() -> None:
+    """As in a terminal, even where the tests themselves run in the background or under nohup."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

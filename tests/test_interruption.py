@@ -79,8 +79,7 @@ def test_a_second_signal_stops_at_once_and_keeps_what_was_answered(place: Path):
         assert run.stderr is not None
         wait_for(run.stderr.readline, 2)
         run.send_signal(signal.SIGINT)
-        while "Finishing" not in run.stderr.readline():
-            pass
+        assert any("Finishing" in line for line in iter(run.stderr.readline, ""))
         run.send_signal(signal.SIGINT)
         assert run.wait() == 130
     assert len(read_rows(place / "a.jsonl")) >= 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -129,17 +130,17 @@ def test_stopping_finishes_the_batch_in_hand_and_no_other(engine: Engine):
 
 def test_answers_come_before_a_slow_source_has_more(engine: Engine):
     """A pipe that waits for its next line does not hold back the answer to the last one."""
-    told: list[str] = []
+    answered = Event()
 
     def source() -> Iterator[Prepared]:
         yield prepared(0, 0)
-        while "0" not in told:  # the second question exists only once the first is answered
-            pass
+        assert answered.wait(60)  # the second question exists only once the first is answered
         yield prepared(1, 1)
 
-    for answer in answer_all(engine, source(), OFF, batch_size=4, max_new_tokens=1):
-        told.append(answer.item.id)
-    assert told == ["0", "1"]
+    rows = answer_all(engine, source(), OFF, batch_size=4, max_new_tokens=1)
+    assert next(rows).item.id == "0"
+    answered.set()
+    assert [answer.item.id for answer in rows] == ["1"]
 
 
 def test_what_reading_the_source_raises_comes_after_the_answers_before_it(engine: Engine):
