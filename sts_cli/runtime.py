@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # from glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
 
 def settle_cpu() -> None:
@@ -15,8 +15,7 @@ def settle_cpu() -> None:
     OpenMP threads that spin while they wait slow two-thread PyTorch down up to ten times when
     another process wants the cores; passive waiting costs nothing measurable otherwise.
     glibc hands large blocks back to the system at every free and faults them in again at the
-    next allocation; activations of a vision tower are such blocks. A heap for each thread that
-    decodes images would grow for as long as a batch runs; one for all stays as it is.
+    next allocation; activations of a vision tower are such blocks.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -25,7 +24,6 @@ def settle_cpu() -> None:
         if hasattr(libc, "gnu_get_libc_version"):
             libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
             libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
-            libc.mallopt(M_ARENA_MAX, 1)
 
 
 def give_back_memory() -> None:
