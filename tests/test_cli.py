@@ -55,7 +55,7 @@ def test_ask_streams_the_answer_and_reports_on_stderr(model: Path, folder: Path)
 def test_ask_as_json_is_one_row_with_the_same_answer(model: Path, folder: Path):
     text = sts("ask", folder / "0.png", *SHORT)
     (row,) = sts("ask", folder / "0.png", "--json", *SHORT).rows
-    assert row["answer"] == text.out.strip() and row["question"] == "Describe the image."
+    assert row["answer"] == text.out.strip() and row["question"] == "What is in the image?"
     assert row["tokens"]["visual"] == 64 and row["profile"] == "balanced"
     assert row["error"] is None
 
@@ -127,7 +127,7 @@ def test_a_bad_row_never_stops_the_run(model: Path, folder: Path):
 def test_a_folder_is_captioned(model: Path, folder: Path):
     done = sts("batch", folder, *SHORT)
     assert [row["id"] for row in done.rows] == ["0.png", "1.png", "2.png", "3.png"]
-    assert {row["question"] for row in done.rows} == {"Describe the image."}
+    assert {row["question"] for row in done.rows} == {"What is in the image?"}
     assert "passed over: 1 no images" in done.err
     (row,) = sts("batch", folder / "2.png", "-Q", "which colour?", *SHORT).rows
     assert (row["id"], row["question"]) == ("2.png", "which colour?")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sts_cli.evaluation.scenes import Scene, Thing
 from sts_cli.evaluation.words import COLORS, SHAPES
 
-CAPTION = "Describe the image."  # what the tool asks when nobody asks anything
+CAPTION = "Describe the image."  # the phrasing that captions are measured with
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 NUMBERS = ("0", "1", "2", "3", "4", "5", "6")
 

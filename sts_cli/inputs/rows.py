@@ -17,7 +17,7 @@ IMAGE = ("image", "images", "image_path", "file_name")
 QUESTION = ("question", "prompt", "text")
 ANSWER = ("answer",)
 
-CAPTION = "Describe the image."  # what is asked where nothing else is
+CAPTION = "What is in the image?"  # what is asked where nothing else is
 LONGEST_QUESTION = 100_000  # characters
 DEEPEST = 32  # levels of a row's unknown keys
 EXAMPLE = '{"image": "a.jpg", "question": "..."}'
