@@ -7,7 +7,6 @@ also generated, since a caption with one wrong word still says much: their measu
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from demo_model.labels import GRID, patches
 from sts_cli.evaluation.metrics import token_f1
 from sts_cli.evaluation.questions import CAPTION, Question, ask, questions
 from sts_cli.evaluation.scenes import HELD_OUT_FONTS, Scene, draw
+from sts_cli.evaluation.table import wilson
 from sts_cli.evaluation.words import WORDS
 
 SEED = 910_000_000  # neither training nor validation draws from here
@@ -163,10 +163,8 @@ def row(name: str, kind: str, marks: list[tuple[bool, bool]]) -> Row:
     """Shares, and Wilson's interval."""
     n = len(marks)
     exact, blind = (sum(column) / n for column in zip(*marks, strict=True))
-    z = 1.96
-    middle = (exact + z * z / (2 * n)) / (1 + z * z / n)
-    spread = z / (1 + z * z / n) * math.sqrt(exact * (1 - exact) / n + z * z / (4 * n * n))
-    return Row(name, kind, n, exact, max(0.0, middle - spread), min(1.0, middle + spread), blind)
+    low, high = wilson(sum(right for right, _ in marks), n)
+    return Row(name, kind, n, exact, low, high, blind)
 
 
 def table(rows: list[Row]) -> str:

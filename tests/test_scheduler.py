@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sts_cli.engine import images
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.scheduler import answer_all
 from sts_cli.errors import ProfileError
@@ -67,6 +69,20 @@ def test_an_image_that_questions_share_is_encoded_once(engine: Engine):
     assert len(seen) == 3
     assert [answer.seconds.encode == 0 for answer in answers].count(False) >= 3
     assert answers[-1].seconds.encode == 0
+
+
+def test_remembered_images_stay_within_their_memory_pixels_included(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(images, "REMEMBERED_BYTES", 500_000)  # three images of 112 x 112
+    with ThreadPoolExecutor(1) as pool:
+        known = images.Images(engine, pool)
+        pictures = [known.expect(str(seed), picture(seed), True)[0] for seed in range(8)]
+        for one in pictures:
+            known.encode([one])
+        fresh = [known.expect(str(seed), picture(seed), True)[1] for seed in range(8)]
+    assert all(one.nbytes > 112 * 112 * 3 * 4 for one in pictures)
+    assert fresh == [True] * 5 + [False] * 3
 
 
 def test_a_row_that_could_not_be_read_is_an_answer_with_its_problem(engine: Engine):

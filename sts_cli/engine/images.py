@@ -13,7 +13,7 @@ from PIL import Image
 from sts_cli.engine.engine import Engine
 from sts_cli.families.default import Encoded, Pixels
 
-REMEMBERED_BYTES = 256 << 20  # features of images that later questions may ask about
+REMEMBERED_BYTES = 256 << 20  # pixels and features of images that later questions may ask about
 
 
 class Picture:
@@ -36,6 +36,14 @@ class Picture:
     def seconds(self) -> float:
         """What preprocessing took."""
         return self._pixels.result()[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that remembering it takes; 0 while it is on its way."""
+        if self.encoded is None:
+            return 0
+        tensors = (self.encoded.features, *self.encoded.deep, *self.pixels.inputs.values())
+        return sum(tensor.nbytes for tensor in tensors)
 
 
 class Images:
@@ -72,10 +80,7 @@ class Images:
         return seconds
 
     def _forget(self) -> None:
-        sizes = {
-            digest: 0 if one.encoded is None else one.encoded.features.nbytes
-            for digest, one in self._known.items()
-        }
+        sizes = {digest: one.nbytes for digest, one in self._known.items()}
         total = sum(sizes.values())
         for digest, size in sizes.items():
             if total <= REMEMBERED_BYTES:

@@ -34,11 +34,6 @@ class Tokens:
         seen = self.visual.cumsum(1)
         return self.mask & ~self.visual & (seen == seen[:, -1:])
 
-    @property
-    def padded(self) -> bool:
-        """Whether any row is shorter than the others."""
-        return not bool(self.mask.all())
-
     def keep(self, keep: Tensor) -> Tokens:
         """Only the tokens where `keep` [B, L] is True, in their order, each row packed right."""
         keep = keep & self.mask

@@ -62,7 +62,6 @@ class Family:
         self.embedding = model.get_input_embeddings()
         self.head = model.get_output_embeddings()
         self.decoder = self.decoder_class(model.get_decoder())
-        self.width = self.embedding.weight.shape[1]
 
     # Images
 
