@@ -1,4 +1,9 @@
-"""AdamW on float32 copies of bfloat16 weights, averaged over processes."""
+"""Muon and AdamW on float32 copies of bfloat16 weights, averaged over processes.
+
+Muon (Jordan and others, 2024) for the matrices inside the layers: its steps are orthogonal, so that
+rare directions, such as those that tell letters apart, learn as fast as common ones. AdamW for
+everything else.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +21,25 @@ class Optimizer:
     def __init__(self, groups: Iterable[tuple[float, Iterable[tuple[str, nn.Parameter]]]]):
         self.weights: list[nn.Parameter] = []
         self.copies: list[Tensor] = []
-        self.rates: list[float] = []
-        settings: list[dict[str, Any]] = []
+        muon: list[dict[str, Any]] = []
+        adamw: list[dict[str, Any]] = []
         for rate, named in groups:
-            for decay, chosen in split(named):
+            for settings, decay, chosen in zip(
+                (muon, adamw, adamw), (0.02, 0.05, 0.0), split(named), strict=True
+            ):
                 copies = [weight.detach().float().clone() for weight in chosen]
-                if not chosen:
-                    continue
                 self.weights += chosen
                 self.copies += copies
-                self.rates.append(rate)
-                settings.append({"params": copies, "weight_decay": decay, "lr": rate})
-        self.inner = torch.optim.AdamW(settings, betas=(0.9, 0.98), fused=True)
+                if copies:
+                    settings.append(
+                        {"params": copies, "weight_decay": decay, "lr": rate, "rate": rate}
+                    )
+        self.inner: list[torch.optim.Optimizer] = []
+        if muon:
+            self.inner.append(
+                torch.optim.Muon(muon, ns_steps=4, adjust_lr_fn="match_rms_adamw")
+            )
+        self.inner.append(torch.optim.AdamW(adamw, betas=(0.9, 0.98), fused=True))
 
     def step(self, factor: float) -> float:
         """Average the gradients over processes, clip them to norm 1, update; returns the norm."""
@@ -42,24 +54,41 @@ class Optimizer:
             for copy, part in zip(self.copies, parts, strict=True):
                 copy.grad = part.view_as(copy)
         norm = nn.utils.clip_grad_norm_(self.copies, 1.0)
-        for group, rate in zip(self.inner.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-        self.inner.step()
+        for inner in self.inner:
+            for group in inner.param_groups:
+                group["lr"] = group["rate"] * factor
+            inner.step()
         with torch.no_grad():
             torch._foreach_copy_([w.data for w in self.weights], self.copies)
         return float(norm)
 
 
+    def state(self) -> dict[str, Any]:
+        """What `load` needs to go on."""
+        return {"inner": [one.state_dict() for one in self.inner], "copies": self.copies}
+
+    def load(self, state: dict[str, Any]) -> None:
+        for one, saved in zip(self.inner, state["inner"], strict=True):
+            one.load_state_dict(saved)
+        with torch.no_grad():
+            torch._foreach_copy_(self.copies, state["copies"])
+
+
 def split(
     named: Iterable[tuple[str, nn.Parameter]],
-) -> list[tuple[float, list[nn.Parameter]]]:
-    """Matrices decay; norms, biases, positions and embeddings do not."""
-    decays: list[nn.Parameter] = []
+) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Matrices inside layers; other matrices; norms, biases, positions and embeddings."""
+    inside: list[nn.Parameter] = []
+    outside: list[nn.Parameter] = []
     stays: list[nn.Parameter] = []
     for name, weight in named:
-        matrix = weight.ndim >= 2 and "position" not in name and "embed_tokens" not in name
-        (decays if matrix else stays).append(weight)
-    return [(0.05, decays), (0.0, stays)]
+        if weight.ndim < 2 or "position" in name or "embed_tokens" in name:
+            stays.append(weight)
+        elif ".layers." in name or "projector" in name:
+            inside.append(weight)
+        else:
+            outside.append(weight)
+    return inside, outside, stays
 
 
 def schedule(done: float, warm: float = 0.02) -> float:
