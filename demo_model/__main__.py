@@ -37,7 +37,7 @@ def main() -> None:
     one.add_argument("--model", type=Path, default=DEMO)
     one.add_argument("--scenes", type=int, default=640, help="in each set")
     one.add_argument("--captions", type=int, default=64, help="generated in each set")
-    one.add_argument("--sets", nargs="*", help="easy, hard, other-fonts; all without it")
+    one.add_argument("--sets", nargs="*", help="which sets; all without it")
     one.add_argument("--float32", action="store_true", help="instead of bfloat16")
     one.add_argument("--json", type=Path, help="also write the rows here")
     one.set_defaults(run=evaluate)

@@ -8,7 +8,7 @@ also generated, since a caption with one wrong word still says much: their measu
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from demo_model import build, forward, losses
+from demo_model.elsewhere import flat, room
 from demo_model.labels import GRID, patches
 from sts_cli.evaluation.metrics import token_f1
 from sts_cli.evaluation.questions import CAPTION, Question, ask, questions
@@ -25,10 +26,12 @@ from sts_cli.evaluation.table import wilson
 from sts_cli.evaluation.words import WORDS
 
 SEED = 910_000_000  # neither training nor validation draws from here
-SETS: dict[str, tuple[float, tuple[str, ...] | None]] = {  # level, fonts
-    "easy": (0.0, None),
-    "hard": (1.0, None),
-    "other-fonts": (0.0, HELD_OUT_FONTS),
+SETS: dict[str, Callable[[int], Scene]] = {
+    "easy": lambda seed: draw(seed, 0.0),
+    "hard": lambda seed: draw(seed, 1.0),
+    "other-fonts": lambda seed: draw(seed, 0.0, fonts=HELD_OUT_FONTS),
+    "flat": flat,
+    "room": room,
 }
 BATCH = 8
 WIDE = 0.25  # of the picture's width: signs that anyone can read
@@ -135,11 +138,10 @@ def captions(model: Model, name: str, scenes: int) -> Captions:
 
 def batches(name: str, scenes: int) -> Iterator[list[tuple[int, Scene]]]:
     """The held-out scenes of a set with their numbers, a few at a time."""
-    level, fonts = SETS[name]
     offset = SEED + 1_000_000 * list(SETS).index(name)
     for start in range(0, scenes, BATCH):
         numbers = range(start, min(start + BATCH, scenes))
-        yield [(i, draw(offset + i, level, fonts=fonts)) for i in numbers]
+        yield [(i, SETS[name](offset + i)) for i in numbers]
 
 
 def caption_of(scene: Scene) -> Question:

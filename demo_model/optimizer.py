@@ -36,9 +36,7 @@ class Optimizer:
                     )
         self.inner: list[torch.optim.Optimizer] = []
         if muon:
-            self.inner.append(
-                torch.optim.Muon(muon, ns_steps=4, adjust_lr_fn="match_rms_adamw")
-            )
+            self.inner.append(torch.optim.Muon(muon, ns_steps=4, adjust_lr_fn="match_rms_adamw"))
         self.inner.append(torch.optim.AdamW(adamw, betas=(0.9, 0.98), fused=True))
 
     def step(self, factor: float) -> float:
@@ -61,7 +59,6 @@ class Optimizer:
         with torch.no_grad():
             torch._foreach_copy_([w.data for w in self.weights], self.copies)
         return float(norm)
-
 
     def state(self) -> dict[str, Any]:
         """What `load` needs to go on."""

@@ -1,0 +1,162 @@
+"""Every figure of docs/accuracy.md: python -m benchmarks.accuracy --write
+
+First the demo model unpruned, on held-out scenes and on pictures drawn by other means, beside its
+answers to another picture. Then STS at its four budgets beside trivial ways to the same number of
+visual tokens, all on the same held-out questions. Prints Markdown; --write puts it into the
+document, between its two marks. About half an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from sts_cli.runtime import settle_cpu
+
+settle_cpu()
+
+import numpy as np  # noqa: E402  (after the CPU's settings)
+import torch  # noqa: E402
+
+from benchmarks.exam import Condition, Mark, marks  # noqa: E402
+from demo_model import evaluate  # noqa: E402
+from sts_cli.engine.engine import Engine  # noqa: E402
+from sts_cli.evaluation.questions import KINDS  # noqa: E402
+from sts_cli.evaluation.suite import suite  # noqa: E402
+from sts_cli.evaluation.table import wilson  # noqa: E402
+from sts_cli.loading import load  # noqa: E402
+from sts_cli.profile import Profile, Structure, load_profile  # noqa: E402
+from sts_cli.sources import find  # noqa: E402
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "accuracy.md"
+MARKS = "<!-- figures -->", "<!-- end of figures -->"
+BUDGETS = {"gentle": 192, "balanced": 128, "aggressive": 64, "extreme": 32}
+VISUAL = 576
+OFF = Profile("off")
+DRAWS = 2000  # of the bootstrap
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", type=int, default=640, help="in each set, unpruned")
+    parser.add_argument("--per-kind", type=int, default=250, help="questions, pruned")
+    parser.add_argument("--level", type=float, default=0.5, help="share of hard scenes, pruned")
+    parser.add_argument("--write", action="store_true", help=f"into docs/{DOCUMENT.name}")
+    wish = parser.parse_args()
+    started = time.monotonic()
+    source = find("demo")
+    parts = [unpruned(source.checkpoint.folder, wish.scenes)]  # type: ignore[union-attr]
+    print(f"unpruned: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    engine = Engine(load(source, device="cpu"))
+    found = list(marks(engine, suite(wish.per_kind, wish.level), conditions()))
+    parts += [pruned(found), by_kind(found)]
+    minutes = (time.monotonic() - started) / 60
+    parts.append(f"{len(found):,} answers and the sets above took {minutes:.0f} minutes.")
+    text = "\n\n".join(parts)
+    print(text)
+    if wish.write:
+        before, _, after = DOCUMENT.read_text("utf-8").partition(MARKS[0])
+        after = after.partition(MARKS[1])[2]
+        DOCUMENT.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
+
+
+def unpruned(folder: Path, scenes: int) -> str:
+    """Exact match by kind on each set, all visual tokens, and generated captions."""
+    model = evaluate.Model(folder, torch.bfloat16)
+    rows: list[evaluate.Row] = []
+    captions = []
+    for name in evaluate.SETS:
+        rows += evaluate.evaluate(model, name, scenes)
+        one = evaluate.captions(model, name, 48)
+        captions.append(f"{name} {one.f1:.2f}")
+    said = f"Token F1 of generated captions (48 a set): {', '.join(captions)}."
+    return f"### Unpruned\n\n{evaluate.table(rows)}\n\n{said}"
+
+
+def conditions() -> list[Condition]:
+    """Off, the four profiles, and at each profile's average number of tokens the controls."""
+    every = [Condition("off", OFF), Condition("another picture", OFF, "another")]
+    for name, count in BUDGETS.items():
+        random, grid = (
+            replace(OFF, structure=Structure(method, count)) for method in ("random", "grid")
+        )
+        every += [
+            Condition(f"STS {count}", load_profile(name)),
+            Condition(f"random {count}", random),
+            Condition(f"grid {count}", grid),
+            Condition(f"pooling {count}", grid, "pooled", count),
+            Condition(f"downsampling {count}", OFF, "shrunk", count),
+        ]
+    return every
+
+
+def pruned(found: list[Mark]) -> str:
+    """One row a condition: right in all, and as a share of `off`, with 95% intervals."""
+    by = grouped(found, lambda one: one.condition)
+    off = np.array([one.right for one in by["off"]])
+    texts = [one.text for one in by["off"]]
+    lines = [
+        f"### Pruned, {len(off):,} questions",
+        "",
+        "| | visual tokens | right, % | 95% | of `off`, % | 95% | same answer as `off`, % |",
+        "|---|---:|---:|---|---:|---|---:|",
+    ]
+    for name, rows in by.items():
+        right = np.array([one.right for one in rows])
+        low, high = wilson(int(right.sum()), len(right))
+        worst, best = ratio_interval(right, off)
+        tokens = sum(one.tokens for one in rows) / len(rows)
+        agree = sum(one.text == text for one, text in zip(rows, texts, strict=True)) / len(rows)
+        lines.append(
+            f"| {name} | {tokens:.0f} | {100 * right.mean():.1f} "
+            f"| {100 * low:.1f}-{100 * high:.1f} | {100 * right.sum() / max(1, off.sum()):.1f} "
+            f"| {worst:.1f}-{best:.1f} | {100 * agree:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def by_kind(found: list[Mark]) -> str:
+    """Exact match in per cent for each kind."""
+    by = grouped(found, lambda one: one.condition)
+    counts = grouped(by["off"], lambda one: one.kind)
+    kinds = [kind for kind in KINDS if kind in counts]
+    lines = [
+        "### By kind, exact match, %",
+        "",
+        "| | " + " | ".join(f"{kind} ({len(counts[kind])})" for kind in kinds) + " | caption F1 |",
+        "|---" + "|---:" * (len(kinds) + 1) + "|",
+    ]
+    for name, rows in by.items():
+        cells = grouped(rows, lambda one: one.kind)
+        said = cells.get("caption", [])
+        f1 = sum(one.f1 for one in said) / max(1, len(said))
+        shares = " | ".join(
+            f"{100 * sum(one.right for one in cells[kind]) / len(cells[kind]):.0f}"
+            for kind in kinds
+        )
+        lines.append(f"| {name} | {shares} | {f1:.2f} |")
+    return "\n".join(lines)
+
+
+def ratio_interval(right: np.ndarray, off: np.ndarray) -> tuple[float, float]:
+    """95% of right / off in per cent, questions drawn again with replacement (paired bootstrap)."""
+    rng = np.random.default_rng(0)
+    picks = rng.integers(0, len(off), (DRAWS, len(off)))
+    ratios = 100 * right[picks].sum(1) / np.maximum(1, off[picks].sum(1))
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def grouped(found: list[Mark], key: Callable[[Mark], str]) -> dict[str, list[Mark]]:
+    groups: dict[str, list[Mark]] = {}
+    for one in found:
+        groups.setdefault(key(one), []).append(one)
+    return groups
+
+
+if __name__ == "__main__":
+    main()

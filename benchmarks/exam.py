@@ -1,0 +1,158 @@
+"""The same questions about drawn scenes, answered under many conditions by one loaded model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from typing import Any, Literal, TypeVar
+
+import torch
+from PIL import Image
+
+from sts_cli.engine.engine import Engine
+from sts_cli.engine.selection import Choices
+from sts_cli.engine.stream import decode
+from sts_cli.evaluation.metrics import exact_match, token_f1
+from sts_cli.families.default import Encoded, Prompt
+from sts_cli.inputs.images import Prepared
+from sts_cli.profile import Profile
+from sts_cli.pruning.grid import grid
+
+SCENES = 24  # at once: their images are encoded once for all conditions
+ROWS = 24  # questions in a batch
+
+T = TypeVar("T")
+View = Literal["whole", "pooled", "shrunk", "another"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A profile, and what the model is shown.
+
+    `pooled`: grid tokens that are means of what is nearest to each; `shrunk`: the picture at the
+    pixels of `tokens` patches, enlarged again by the processor; `another`: the next scene's
+    picture.
+    """
+
+    name: str
+    profile: Profile
+    view: View = "whole"
+    tokens: int = 576
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One question under one condition."""
+
+    condition: str
+    scene: str
+    kind: str
+    right: bool
+    f1: float
+    text: str
+    tokens: float  # visual tokens, averaged over the layers
+
+
+def marks(
+    engine: Engine, ready: Iterable[Prepared], conditions: Sequence[Condition]
+) -> Iterator[Mark]:
+    """Every question under every condition; random controls draw anew for each group of scenes."""
+    scenes = groupby(ready, key=lambda one: one.digests[0])
+    for number, some in enumerate(batched((list(rows) for _, rows in scenes), SCENES)):
+        asked = [one for rows in some for one in rows]
+        pictures = {rows[0].digests[0]: rows[0].images[0] for rows in some}
+        seen: dict[Any, dict[str, Encoded]] = {}
+        for condition in conditions:
+            key = condition.view, condition.tokens
+            if key not in seen:
+                seen[key] = shown(engine, pictures, condition)
+            drawn = redrawn(condition.profile, number)
+            choices = Choices()
+            for batch in alike(asked):
+                now = replace(condition, profile=drawn)
+                yield from answered(engine, batch, seen[key], now, choices)
+
+
+def answered(
+    engine: Engine,
+    batch: Sequence[Prepared],
+    seen: dict[str, Encoded],
+    condition: Condition,
+    choices: Choices,
+) -> Iterator[Mark]:
+    """A batch of questions under one condition."""
+    images = [seen[one.digests[0]] for one in batch]
+    prompts = [
+        Prompt(engine.family.tokenize(one.item.question, [image.pixels]), (image,))
+        for one, image in zip(batch, images, strict=True)
+    ]
+    found = engine.generate(prompts, condition.profile, max_new_tokens=64, choices=choices)
+    for one, given in zip(batch, found, strict=True):
+        text = decode(engine.family.tokenizer, given.ids)
+        cut = condition.profile.cut(engine.layers)
+        average = (cut * given.structure + (engine.layers - cut) * given.semantics) / engine.layers
+        yield Mark(
+            condition=condition.name,
+            scene=one.digests[0],
+            kind=str(one.item.extra["kind"]),
+            right=exact_match(text, one.item.answers),
+            f1=max(token_f1(text, answer) for answer in one.item.answers),
+            text=text,
+            tokens=average,
+        )
+
+
+def shown(
+    engine: Engine, pictures: dict[str, Image.Image], condition: Condition
+) -> dict[str, Encoded]:
+    """What the model sees of each picture under a condition."""
+    images = list(pictures.values())
+    if condition.view == "shrunk":
+        side = round(14 * condition.tokens**0.5)
+        images = [image.resize((side, side), Image.Resampling.LANCZOS) for image in images]
+    encoded, _ = engine.encode([engine.family.pixels(image) for image in images])
+    if condition.view == "another":
+        encoded = [*encoded[1:], encoded[0]]
+    if condition.view == "pooled":
+        encoded = [pooled(one, condition.tokens) for one in encoded]
+    return dict(zip(pictures, encoded, strict=True))
+
+
+@torch.inference_mode()
+def pooled(image: Encoded, count: int) -> Encoded:
+    """The image, its tokens on a grid of `count` replaced by the mean of those nearest to each."""
+    places = image.grid.float()
+    centres = grid(image.features, places, count)
+    nearest = torch.cdist(places, places[centres]).argmin(1)  # [N]
+    features = image.features.float()
+    sums = torch.zeros(count, features.shape[1]).index_add(0, nearest, features)
+    means = sums / nearest.bincount(minlength=count)[:, None]
+    mixed = features.index_copy(0, centres, means).to(image.features.dtype)
+    return replace(image, features=mixed)
+
+
+def redrawn(profile: Profile, number: int) -> Profile:
+    """The profile, with its random method drawing by `number`."""
+    stage = profile.structure
+    if stage is None or stage.method != "random":
+        return profile
+    return replace(profile, structure=replace(stage, options={"draw": number}))
+
+
+def alike(asked: Sequence[Prepared]) -> Iterator[tuple[Prepared, ...]]:
+    """Batches of questions of the same kind: their answers have similar lengths."""
+    kinds: dict[str, list[Prepared]] = defaultdict(list)
+    for one in asked:
+        kinds[str(one.item.extra["kind"])].append(one)
+    short = [one for kind, rows in kinds.items() if kind not in ("text", "caption") for one in rows]
+    for rows in (short, kinds["text"], kinds["caption"]):
+        yield from batched(rows, ROWS)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
+    """The items, `size` at a time."""
+    rest = iter(items)
+    while some := tuple(islice(rest, size)):
+        yield some

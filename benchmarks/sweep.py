@@ -1,0 +1,79 @@
+"""Variants of STS on development scenes: python -m benchmarks.sweep VARIANTS.yaml
+
+Each variant is a profile under a name; all answer the same questions, which the held-out table
+never uses. Prints Markdown: exact match by kind in per cent, best in all first, and the share of
+`off`'s right answers that a variant keeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from sts_cli.runtime import settle_cpu
+
+settle_cpu()
+
+import yaml  # noqa: E402  (after the CPU's settings)
+
+from benchmarks.exam import Condition, Mark, marks  # noqa: E402
+from sts_cli.engine.engine import Engine  # noqa: E402
+from sts_cli.evaluation.questions import KINDS  # noqa: E402
+from sts_cli.evaluation.suite import DEVELOPMENT, suite  # noqa: E402
+from sts_cli.loading import load  # noqa: E402
+from sts_cli.profile import Profile, parse  # noqa: E402
+from sts_cli.sources import find  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("variants", type=Path)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--per-kind", type=int, default=100)
+    parser.add_argument("--level", type=float, default=0.5)
+    wish = parser.parse_args()
+    engine = Engine(load(find(wish.model), device="cpu"))
+    variants = yaml.safe_load(wish.variants.read_text("utf-8"))
+    conditions = [Condition("off", Profile("off"))]
+    for name, stages in variants.items():
+        conditions.append(Condition(name, parse(yaml.safe_dump(stages), name, str(wish.variants))))
+    for condition in conditions:
+        engine.check(condition.profile)
+    started = time.monotonic()
+    found = list(marks(engine, suite(wish.per_kind, wish.level, DEVELOPMENT), conditions))
+    print(table(found))
+    print(f"{len(found)} answers in {time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+def table(found: list[Mark]) -> str:
+    """Markdown, in per cent."""
+    by: dict[str, dict[str, list[Mark]]] = {}
+    for mark in found:
+        by.setdefault(mark.condition, {}).setdefault(mark.kind, []).append(mark)
+        by[mark.condition].setdefault("all", []).append(mark)
+    kinds = [*KINDS, "all"]
+    known = [one.right for one in by["off"]["all"]]
+    lines = [
+        "| variant | tokens | " + " | ".join(kinds) + " | kept |",
+        "|---" * (len(kinds) + 3) + "|",
+    ]
+
+    def kept(rows: list[Mark]) -> float:
+        return sum(a and one.right for a, one in zip(known, rows, strict=True)) / max(1, sum(known))
+
+    for name, rows in sorted(by.items(), key=lambda row: -share(row[1]["all"])):
+        tokens = sum(one.tokens for one in rows["all"]) / len(rows["all"])
+        cells = " | ".join(f"{100 * share(rows.get(kind, [])):.0f}" for kind in kinds[:-1])
+        every, held = 100 * share(rows["all"]), 100 * kept(rows["all"])
+        lines.append(f"| {name} | {tokens:.0f} | {cells} | {every:.1f} | {held:.1f} |")
+    return "\n".join(lines)
+
+
+def share(rows: list[Mark]) -> float:
+    return sum(one.right for one in rows) / len(rows) if rows else float("nan")
+
+
+if __name__ == "__main__":
+    main()
