@@ -23,7 +23,7 @@ from sts_cli.evaluation.scenes import Thing, draw
 
 VALIDATION_SEED = 900_000_000  # far from every training seed
 WINDOW = (12, 16)  # rows and columns of patches that the tower sees at first
-SHOWN = 160  # visual tokens in the first language phase: what things cover, and some background
+SHOWN = 128, 32  # visual tokens in the first language phase: so many, and for each shape so many
 MOST = 6  # shapes in a scene
 LEARNED = 0.75  # accuracy on colours and shapes at which scenes get one shape more
 MEMORY = 0.97  # of the running accuracies, for each step
@@ -146,7 +146,7 @@ class Run:
                 break
             self.stream.set(self.difficulty(phase, done))
             if phase.language:
-                loss, found = self.language_loss(ring, phase, 576 if not_first(phase) else SHOWN)
+                loss, found = self.language_loss(ring, phase, self.shown(phase))
             else:
                 loss, found = self.tower_loss(ring, whole=phase.name == "whole")
             loss.backward()
@@ -168,6 +168,10 @@ class Run:
                 validated = spent
         if self.rank == 0:
             self.save(number + 1, 0.0, None)
+
+    def shown(self, phase: Phase) -> int:
+        """Visual tokens that a language phase shows: what things cover, and some background."""
+        return SHOWN[0] + SHOWN[1] * self.most if phase.name == "words" else GRID * GRID
 
     def difficulty(self, phase: Phase, done: float) -> Difficulty:
         low, high = phase.level
@@ -323,10 +327,6 @@ class Run:
         self.readout.load_state_dict(state["readout"])
         self.most, self.skill = state["most"], state["skill"]
         return state
-
-
-def not_first(phase: Phase) -> bool:
-    return phase.name != "words"
 
 
 def scaled(pixels: Tensor) -> Tensor:

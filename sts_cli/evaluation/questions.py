@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from sts_cli.evaluation import phrasings
 from sts_cli.evaluation.scenes import Scene, Thing
 from sts_cli.evaluation.words import COLORS, SHAPES
 
-CAPTION = "Describe the image."  # the phrasing that captions are measured with
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 NUMBERS = ("0", "1", "2", "3", "4", "5", "6")
 
@@ -38,7 +38,9 @@ def questions(scene: Scene, rng: random.Random) -> Iterator[Question]:
 
 
 def spoken(question: str, rng: random.Random) -> str:
-    """The question as people type it: capitalised or not, with or without its mark."""
+    """The question as people type it: capitals, British spelling, or no mark."""
+    if rng.random() < 0.15:
+        question = question.replace("color", "colour")
     if rng.random() < 0.3:
         question = question[0].upper() + question[1:]
     return question[:-1] if rng.random() < 0.2 else question
@@ -68,26 +70,9 @@ def name(thing: Thing, things: tuple[Thing, ...], rng: random.Random) -> str | N
 def text(things: tuple[Thing, ...], rng: random.Random) -> Pair:
     shown = signs(things)
     if len(shown) == 1 or not shown:
-        question = rng.choice(
-            (
-                "what is on the sign?",
-                "what does the sign say?",
-                "what is written on the sign?",
-                "read the sign.",
-                "what text is on the sign?",
-            )
-        )
-        return question, shown[0].text if shown else "there is no sign"
+        return rng.choice(phrasings.TEXT), shown[0].text if shown else "there is no sign"
     sign = rng.choice(shown)
-    question = rng.choice(
-        (
-            "what is on the {} sign?",
-            "what does the {} sign say?",
-            "what is written on the {} sign?",
-            "read the {} sign.",
-        )
-    )
-    return question.format(sign.color), sign.text
+    return rng.choice(phrasings.TEXT_OF).format(sign.color), sign.text
 
 
 def sign_color(things: tuple[Thing, ...], rng: random.Random) -> Pair:
@@ -96,15 +81,9 @@ def sign_color(things: tuple[Thing, ...], rng: random.Random) -> Pair:
         return None
     sign = rng.choice(shown)
     if len(shown) == 1:
-        question = rng.choice(
-            ("what color is the sign?", "what is the color of the sign?", "the sign is what color?")
-        )
-        return question, sign.color
-    question = rng.choice(
-        ("what color is the sign that says {}?", "what is the color of the sign that says {}?")
-    )
-    same = sum(one.text == sign.text for one in shown)
-    return (question.format(sign.text), sign.color) if same == 1 else None
+        return rng.choice(phrasings.SIGN_COLOR), sign.color
+    question = rng.choice(phrasings.SIGN_COLOR_OF).format(sign.text)
+    return (question, sign.color) if sum(one.text == sign.text for one in shown) == 1 else None
 
 
 def text_color(things: tuple[Thing, ...], rng: random.Random) -> Pair:
@@ -113,14 +92,7 @@ def text_color(things: tuple[Thing, ...], rng: random.Random) -> Pair:
         return None
     sign = rng.choice(shown)
     which = "sign" if len(shown) == 1 else f"{sign.color} sign"
-    question = rng.choice(
-        (
-            "what color is the text on the {}?",
-            "what is the color of the text on the {}?",
-            "what color are the letters on the {}?",
-        )
-    )
-    return question.format(which), sign.text_color
+    return rng.choice(phrasings.TEXT_COLOR).format(which), sign.text_color
 
 
 def color(things: tuple[Thing, ...], rng: random.Random) -> Pair:
@@ -132,10 +104,7 @@ def color(things: tuple[Thing, ...], rng: random.Random) -> Pair:
     if not single:
         return None
     thing = rng.choice(single)
-    question = rng.choice(
-        ("what color is the {}?", "what is the color of the {}?", "the {} is what color?")
-    )
-    return question.format(thing.shape), thing.color
+    return rng.choice(phrasings.COLOR).format(thing.shape), thing.color
 
 
 def shape(things: tuple[Thing, ...], rng: random.Random) -> Pair:
@@ -147,15 +116,7 @@ def shape(things: tuple[Thing, ...], rng: random.Random) -> Pair:
     if not single:
         return None
     thing = rng.choice(single)
-    question = rng.choice(
-        (
-            "what shape is {}?",
-            "which shape is {}?",
-            "what is the {} thing?",
-            "what is the shape of the {} object?",
-        )
-    )
-    return question.format(thing.color), thing.shape
+    return rng.choice(phrasings.SHAPE).format(thing.color), thing.shape
 
 
 def exist(things: tuple[Thing, ...], rng: random.Random) -> Pair:
@@ -168,25 +129,28 @@ def exist(things: tuple[Thing, ...], rng: random.Random) -> Pair:
         kind = near.shape if near and rng.random() < 0.5 else rng.choice(list(SHAPES))
         tint = near.color if near and kind != near.shape else rng.choice(list(COLORS))
     if rng.random() < 0.4:
-        asked, there = kind, any(one.shape == kind for one in things)
+        asked, there = "{}", any(one.shape == kind for one in things)
     else:
-        asked = f"{tint} {kind}"
+        asked = f"{tint} {{}}"
         there = any((one.color, one.shape) == (tint, kind) for one in things)
+    one, many = asked.format(kind), asked.format(SHAPES[kind])
+    said = "yes" if there else "no"
     if rng.random() < 0.15:
-        return f"is there no {asked}?", "no" if there else "yes"
-    question = rng.choice(("is there {}?", "do you see {}?", "can you see {}?"))
-    return question.format(article(asked)), "yes" if there else "no"
+        forms = [form.format(one) for form in phrasings.ABSENT]
+        forms += [form.format(many) for form in phrasings.ABSENT_MANY]
+        return rng.choice(forms), "no" if there else "yes"
+    forms = [form.format(article(one)) for form in phrasings.EXIST]
+    forms += [form.format(many) for form in phrasings.EXIST_MANY]
+    return rng.choice(forms), said
 
 
 def count(things: tuple[Thing, ...], rng: random.Random) -> Pair:
     shapes = [one for one in things if one.shape != "sign"]
     if rng.random() < 0.4:
-        question = rng.choice(("how many shapes are there?", "count the shapes."))
-        return question, NUMBERS[len(shapes)]
+        return rng.choice(phrasings.COUNT).format("shapes"), NUMBERS[len(shapes)]
     present = [one.shape for one in shapes]
     kind = rng.choice(present) if present and rng.random() < 0.75 else rng.choice(list(SHAPES))
-    question = rng.choice(("how many {} are there?", "count the {}.", "how many {} do you see?"))
-    return question.format(SHAPES[kind]), NUMBERS[present.count(kind)]
+    return rng.choice(phrasings.COUNT).format(SHAPES[kind]), NUMBERS[present.count(kind)]
 
 
 def relation(things: tuple[Thing, ...], rng: random.Random) -> Pair:
@@ -202,9 +166,10 @@ def relation(things: tuple[Thing, ...], rng: random.Random) -> Pair:
         return None
     side = ("left" if dx < 0 else "right") if abs(dx) > abs(dy) else "above" if dy < 0 else "below"
     if rng.random() < 0.5:
-        return f"where is the {names[0]} relative to the {names[1]}?", side
+        return rng.choice(phrasings.RELATION).format(*names), side
     asked = side if rng.random() < 0.5 else OPPOSITE[side]
-    words = asked if asked in ("above", "below") else f"{asked} of"
+    beside = rng.choice((f"{asked} of", f"to the {asked} of"))
+    words = asked if asked in ("above", "below") else beside
     return f"is the {names[0]} {words} the {names[1]}?", "yes" if asked == side else "no"
 
 
@@ -222,23 +187,11 @@ def place(things: tuple[Thing, ...], rng: random.Random) -> Pair:
         thirds.append(int(part * 3))
     across = ("left", "", "right")[thirds[0]]
     down = ("top", "", "bottom")[thirds[1]]
-    question = rng.choice(
-        ("where is the {}?", "where in the image is the {}?", "in which part is the {}?")
-    )
-    return question.format(called), f"{down} {across}".strip() or "center"
+    return rng.choice(phrasings.PLACE).format(called), f"{down} {across}".strip() or "center"
 
 
 def caption(things: tuple[Thing, ...], rng: random.Random) -> Pair:
-    question = rng.choice(
-        (
-            CAPTION,
-            "describe the image.",
-            "describe this picture.",
-            "what is in the image?",
-            "what do you see?",
-            "describe the picture from left to right.",
-        )
-    )
+    question = rng.choice(phrasings.DESCRIBE)
     parts = [
         f"{article(one.color)} sign that says {one.text}"
         if one.shape == "sign"
