@@ -47,7 +47,6 @@ def test_padding_is_never_kept_and_shows_nothing():
 
 
 def test_keeping_everything_changes_nothing():
-    assert tokens().rows(torch.tensor([0])).keep(keep("xxxxxx")).hidden.shape == (1, 6, 1)
     once = tokens().keep(keep("x.xxxx", "..xx.x"))
     twice = once.keep(once.mask)
     assert torch.equal(once.hidden[once.mask], twice.hidden[twice.mask])
@@ -58,9 +57,3 @@ def test_instruction_is_the_text_after_the_last_image_only():
         [False, False, False, False, True, True],
         [False, False, False, False, False, True],
     ]
-
-
-def test_rows_can_leave():
-    left = tokens().rows(torch.tensor([1]))
-    assert left.hidden[..., 0].tolist() == [[10, 11, 12, 13, 14, 15]]
-    assert left.positions.shape == (1, 1, 6)

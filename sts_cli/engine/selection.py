@@ -13,6 +13,7 @@ from sts_cli import pruning
 from sts_cli.engine.tokens import Tokens
 from sts_cli.families.default import Encoded, Prompt
 from sts_cli.profile import Semantics, Structure, kept
+from sts_cli.pruning.instruction import lent
 
 FLOOR = 0.25  # of an image's proportional share in stage 2, so that none loses every token
 
@@ -60,9 +61,12 @@ def semantics_mask(
         where = tokens.visual[row].nonzero()[:, 0]
         budgets = [kept(stage.keep, count) for count in images]
         budget = min(sum(budgets), len(where))
-        values = scores[row, where]
+        values, shows = scores[row, where], tokens.image[row, where]
+        if reach := stage.options.get("reach"):
+            apart = tokens.grid[row, where] + 9.0 * shows[:, None]  # images lend each other nothing
+            values = lent(values, apart, float(reach))
         if len(images) > 1:
-            values = with_floors(values, tokens.image[row, where], budgets)
+            values = with_floors(values, shows, budgets)
         chosen = choose(values, tokens.grid[row, where], budget, **stage.options)
         keep[row, where[chosen]] = True
     return keep

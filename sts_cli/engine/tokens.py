@@ -53,18 +53,6 @@ class Tokens:
             residuals=tuple(take(residual, index) for residual in self.residuals),
         )
 
-    def rows(self, index: Tensor) -> Tokens:
-        """Only the prompts `index` [b] of the batch."""
-        return Tokens(
-            hidden=self.hidden[index],
-            mask=self.mask[index],
-            positions=self.positions[:, index],
-            image=self.image[index],
-            run=self.run[index],
-            grid=self.grid[index],
-            residuals=tuple(residual[index] for residual in self.residuals),
-        )
-
 
 def take(values: Tensor, index: Tensor) -> Tensor:
     """`values` [B, L] or [B, L, D] at `index` [B, K] of its second dimension."""

@@ -57,6 +57,8 @@ SEMANTICS: Mapping[str, Method] = {
         {
             "rows": Choice(("all", "last")),
             "heads": Choice(("mean", "max")),
+            "keys": Choice(("all", "visual")),
+            "reach": Number(0, 1),
         },
     ),
     "random": Method("uniformly at random, seeded: a control", {"draw": Number(0, 2**31)}),
