@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+from transformers import BitsAndBytesConfig
 
+from sts_cli.families import skeleton
 from sts_cli.profile import Quantize
 from sts_cli.quantization.on_load import PackedConfig, decoder_linears
 
@@ -36,8 +37,7 @@ def quantization_config(
 
 def dense_linears(config: Any) -> list[str]:
     """Names of the Linears that stay as they are: all outside the language model's layers."""
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
+    model = skeleton(config)
     shrunk = {name for name, _ in decoder_linears(model)}
     return [
         name
