@@ -87,7 +87,8 @@ def refuse(model: Any) -> None:
             f"'{kind}' reads the question while it encodes the image (Q-Former), so an image's "
             f"tokens cannot be chosen or shared before the question. {supported}"
         )
-    if not decoder._supports_sdpa:
+    # Up to 5.18, transformers' SDPA left soft-capping out and said nothing.
+    if not decoder._supports_sdpa or getattr(decoder.config, "attn_logit_softcapping", None):
         raise ModelError(
             f"The language model of '{kind}' ({decoder.config.model_type}) attends in a way that "
             "PyTorch's scaled_dot_product_attention does not compute, so sts cannot run it."
