@@ -13,6 +13,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from sts_cli.engine.attention import NAME, Observer
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.selection import Choices, semantics_mask, structure_mask, visual_counts
+from sts_cli.engine.tokens import Tokens, text
 from sts_cli.families import FAMILIES
 from sts_cli.families.default import Pixels, Prompt
 from sts_cli.profile import Profile, Semantics, Structure
@@ -168,10 +169,10 @@ def dropped_and_hidden(subject: Subject) -> tuple[torch.Tensor, torch.Tensor]:
         masked = decoder.run(replace(masked, mask=both), range(cut, engine.layers), oracle_cache)
         expected = engine.family.logits(masked.hidden)
         found = engine.family.logits(pruned.hidden)
-    text = [int((full.mask & ~full.visual)[row].sum()) for row in range(2)]
+    words = [int((full.mask & ~full.visual)[row].sum()) for row in range(2)]
     budgets = [BOTH.budget(sum(row)) for row in counts]
     lower, upper = (
-        max(t + b[stage] for t, b in zip(text, budgets, strict=True)) for stage in (0, 1)
+        max(t + b[stage] for t, b in zip(words, budgets, strict=True)) for stage in (0, 1)
     )
     lengths = [layer.keys.shape[-2] for layer in cache.layers]
     assert lengths == [lower] * cut + [upper] * (engine.layers - cut)
@@ -196,6 +197,39 @@ def test_observed_scores_equal_eager_attention(subject: Subject):
     expected = (eager.mean(1) * rows[..., None]).sum(1) / rows.sum(1, keepdim=True)
     seen = tokens.mask
     assert torch.allclose(observer.scores[seen], expected[seen], atol=1e-5)
+
+
+def test_a_prompt_without_padding_is_attended_without_a_mask(subject: Subject):
+    """Only then may torch's SDPA take its FlashAttention kernel on CUDA."""
+    decoder, cut = subject.engine.decoder, BOTH.cut(subject.engine.layers)
+    prompts, cache = subject.prompts((1,)), subject.engine.decoder.cache()
+    with torch.inference_mode():
+        whole = subject.engine.family.embed(prompts)
+        lower = whole.keep(structure_mask(whole, prompts, BOTH.structure, Choices()))
+        upper = lower.keep(~lower.visual | (lower.run.cumsum(1) % 2 == 0))
+        step = text(whole.hidden[:, -1:], whole.positions.amax(2) + 1)
+        seen = torch.cat([lower.mask, step.mask], dim=1)
+
+        def mask(tokens: Tokens, covered: torch.Tensor, layer: int) -> torch.Tensor | None:
+            return decoder.causal(decoder.kinds[layer], tokens, covered, cache, layer)
+
+        prefill = [mask(lower, lower.mask, 0)]
+        decoder.run(lower, range(cut), cache)
+        prefill.append(mask(upper, upper.mask, cut))
+        decode = mask(step, seen, 0)
+    two_way = (
+        subject.family == "gemma3"
+    )  # an image's tokens attend to each other: a mask must say so
+    assert [one is None for one in prefill] == [not two_way] * 2
+    assert decode is None
+
+
+def test_padding_is_masked(subject: Subject):
+    decoder = subject.engine.decoder
+    with torch.inference_mode():
+        tokens = subject.engine.family.embed(subject.prompts((0, 1)))
+        masked = decoder.causal(decoder.kinds[0], tokens, tokens.mask, decoder.cache(), 0)
+    assert not tokens.mask.all() and not masked[~tokens.mask[:, None, None].expand_as(masked)].any()
 
 
 def test_budgets_are_exact_for_every_question_of_a_batch(subject: Subject):
