@@ -26,6 +26,7 @@ FOREIGN = (  # what transformers, torch and the system raise when a checkpoint i
     AttributeError,
     ImportError,
     KeyError,
+    MemoryError,
     OSError,
     RuntimeError,
     TypeError,
@@ -107,7 +108,7 @@ def read_model(
     from sts_cli.quantization import kept
     from sts_cli.quantization.settings import quantization_config
 
-    folder = kept.place(checkpoint, quantize, dtype)
+    folder = kept.place(checkpoint, quantize, device, dtype)
     if folder is not None and kept.is_whole(folder):
         return from_folder(folder, None, device, dtype)
     settings = quantization_config(quantize, config, device, dtype)
@@ -182,6 +183,8 @@ def explain(name: str, error: Exception) -> str:
     for package in ("num2words", "torchvision", "sentencepiece", "bitsandbytes", "accelerate"):
         if isinstance(error, ImportError) and package in text.lower():
             return f"'{name}' needs {package}; run 'pip install {package}'."
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"Not enough GPU memory for '{name}'; try --quantize int8 or --quantize nf4."
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return f"Not enough memory for '{name}'; try --quantize int8 or --quantize int4."
     return f"Cannot load '{name}': {text[:300]}"

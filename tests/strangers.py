@@ -163,5 +163,7 @@ CONFIGS: dict[str, Callable[[Any], Any]] = {
     "llava around lfm2": llava_around("lfm2", layer_types=["conv", "full_attention"] * 2),
     "llava around phi3": llava_around("phi3", sliding_window=16),
     "llava around smollm3": llava_around("smollm3"),
+    "llava around mixtral": llava_around("mixtral", num_local_experts=8),
+    "llava of odd widths": llava_around("llama", hidden_size=24, head_dim=8, intermediate_size=40),
     "vipllava": llava_around("llama", "vipllava"),
 }
