@@ -90,7 +90,7 @@ def measure(folder: Path, precision: str, keep: bool) -> dict[str, float]:
     done.set()
     watcher.join()
     if keep:
-        place = kept.place(source.checkpoint, precision, loaded.dtype)
+        place = kept.place(source.checkpoint, precision, loaded.device, loaded.dtype)
         kept.keep(loaded.model, source.checkpoint, place, 1, print_to_stderr)
     size = sum(tensor.nbytes for tensor in {*loaded.model.parameters(), *loaded.model.buffers()})
     return {

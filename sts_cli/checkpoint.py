@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sts_cli.errors import ModelError
-from sts_cli.families import FAMILIES
+from sts_cli.families import FAMILIES, tested
 from sts_cli.weights import Weights, read_json, read_weights
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
@@ -37,8 +37,14 @@ class Checkpoint:
 
     @property
     def tested(self) -> bool:
-        """Whether the model's family is one that the tests cover."""
-        return self.model_type in FAMILIES
+        """Whether the tests cover the model's family, with its kind of language model."""
+        return tested(self.model_type, self.text_type)
+
+    @property
+    def text_type(self) -> str | None:
+        """The language model's model_type; None where the config leaves it to the family."""
+        text = self.config.get("text_config")
+        return text.get("model_type") if isinstance(text, Mapping) else None
 
 
 def examine(folder: Path, called: str = "") -> Checkpoint:
@@ -77,7 +83,7 @@ def examine_config(folder: Path, called: str = "") -> dict[str, Any]:
         )
     if "vision_config" not in config:
         raise NoVision(
-            f"{name} is a '{kind}' model, which does not look at images; "
+            f"{name} is a '{kind}' model without a vision encoder (vision_config); "
             f"supported families: {', '.join(FAMILIES)}."
         )
     return config

@@ -15,6 +15,7 @@ import torch
 from sts_cli.checkpoint import Checkpoint
 from sts_cli.engine.attention import NAME as ATTENTION
 from sts_cli.errors import ModelError
+from sts_cli.families import refuse, skeleton
 from sts_cli.hardware import choose_device, choose_dtype, free_memory
 from sts_cli.processor import load_processor
 from sts_cli.profile import Quantize
@@ -25,6 +26,7 @@ FOREIGN = (  # what transformers, torch and the system raise when a checkpoint i
     AttributeError,
     ImportError,
     KeyError,
+    MemoryError,
     OSError,
     RuntimeError,
     TypeError,
@@ -63,9 +65,21 @@ def load(
     weights = choose(quantize, checkpoint, place.type, precision.itemsize, free)
     with quiet(), explained(source.name):
         config = read_config(checkpoint)
+        if not checkpoint.tested:
+            refuse(skeleton(config))  # before gigabytes are read
+            say(untested(checkpoint))
         processor = load_processor(checkpoint.folder, config)
         model = read_model(checkpoint, config, place, precision, weights, say)
     return Loaded(source.name, model, processor, place, precision, weights)
+
+
+def untested(checkpoint: Checkpoint) -> str:
+    """What a user is told about a family that no test covers."""
+    around = f" around '{checkpoint.text_type}'" if checkpoint.text_type else ""
+    return (
+        f"untested family: '{checkpoint.model_type}'{around}. Checked against transformers on one "
+        "image while loading; compare answers with --profile off."
+    )
 
 
 def read_config(checkpoint: Checkpoint) -> Any:
@@ -94,7 +108,7 @@ def read_model(
     from sts_cli.quantization import kept
     from sts_cli.quantization.settings import quantization_config
 
-    folder = kept.place(checkpoint, quantize, dtype)
+    folder = kept.place(checkpoint, quantize, device, dtype)
     if folder is not None and kept.is_whole(folder):
         return from_folder(folder, None, device, dtype)
     settings = quantization_config(quantize, config, device, dtype)
@@ -167,8 +181,10 @@ def explain(name: str, error: Exception) -> str:
     """One sentence for an error of transformers, torch or the system."""
     text = " ".join(str(error).split())
     for package in ("num2words", "torchvision", "sentencepiece", "bitsandbytes", "accelerate"):
-        if isinstance(error, ImportError) and package in text:
+        if isinstance(error, ImportError) and package in text.lower():
             return f"'{name}' needs {package}; run 'pip install {package}'."
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"Not enough GPU memory for '{name}'; try --quantize int8 or --quantize nf4."
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return f"Not enough memory for '{name}'; try --quantize int8 or --quantize int4."
     return f"Cannot load '{name}': {text[:300]}"

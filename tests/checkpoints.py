@@ -12,8 +12,11 @@ from typing import Any
 
 import tiny
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
+
+from sts_cli.families.default import Family, Prompt
 
 WORDS = "what is on the sign in this picture answer briefly user assistant describe the image"
 TILES = [f"<row_{row}_col_{col}>" for row in range(1, 5) for col in range(1, 5)]
@@ -33,11 +36,13 @@ SPECIAL: dict[str, dict[str, str]] = {  # special tokens by role, where not just
         "boi": "<start_of_image>",
         "eoi": "<end_of_image>",
     },
+    "glm4v": {"image": "<|image|>", "video": "<|video|>"},
     "qwen2_vl": QWEN,
     "qwen2_5_vl": QWEN,
     "qwen3_vl": QWEN,
 }
 OTHER = {  # special tokens that only stand in the prompt
+    "glm4v": ["<|begin_of_image|>", "<|end_of_image|>"],
     "idefics3": ["<fake_token_around_image>", "<end_of_utterance>", "<global-img>", *TILES],
     "qwen": ["<|vision_start|>", "<|vision_end|>"],
 }
@@ -45,16 +50,23 @@ OTHER["smolvlm"] = OTHER["idefics3"]
 PLACE = {  # what the chat template writes for an image, where not just <image>
     "gemma3": "<start_of_image>",
     "internvl": "<IMG_CONTEXT>\n",
+    "glm4v": "<|begin_of_image|><|image|><|end_of_image|>",
     "qwen": "<|vision_start|><|image_pad|><|vision_end|>",
 }
 
 
 def write(family: str, folder: Path, **changes: Any) -> Path:
     """A random checkpoint of `family` in `folder`; `changes` are `tiny.config`'s."""
-    folder.mkdir(parents=True, exist_ok=True)
     tokens = tokenizer(family)
+    write_model(config(family, tokens, **changes), tokens, folder)
+    write_processor(family, tokens, folder)
+    return folder
+
+
+def write_model(made: Any, tokens: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Random weights for the configuration `made`, large enough that attention is not uniform."""
     torch.manual_seed(0)
-    model = AutoModelForImageTextToText.from_config(config(family, tokens, **changes))
+    model = AutoModelForImageTextToText.from_config(made)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
@@ -62,6 +74,10 @@ def write(family: str, folder: Path, **changes: Any) -> Path:
     model.generation_config.eos_token_id = tokens.eos_token_id
     model.generation_config.pad_token_id = tokens.pad_token_id
     model.save_pretrained(folder)
+
+
+def write_processor(family: str, tokens: PreTrainedTokenizerFast, folder: Path) -> None:
+    """The tokenizer, image processor and chat template of `family`."""
     tokens.save_pretrained(folder)
     processor, settings = processor_of(family)
     image_processor(family).save_pretrained(folder)
@@ -69,7 +85,6 @@ def write(family: str, folder: Path, **changes: Any) -> Path:
     (folder / "processor_config.json").write_text(json.dumps(settings))
     place = PLACE.get(group(family), PLACE.get(family, "<image>\n"))
     (folder / "chat_template.jinja").write_text(chat_template(place))
-    return folder
 
 
 def group(family: str) -> str:
@@ -151,6 +166,7 @@ def image_processor(family: str) -> Any:
             {"size": {"height": 56, "width": 56}},
         ),
         "qwen": ("qwen2_vl.Qwen2VLImageProcessorPil", patches),
+        "glm4v": ("glm4v.Glm4vImageProcessorPil", patches),
     }[group(family)]
     module, name = name.split(".")
     made = getattr(import_module(f"transformers.models.{module}"), name)
@@ -174,6 +190,7 @@ def processor_of(family: str) -> tuple[str, dict[str, Any]]:
         "qwen2_vl": ("Qwen2VLProcessor", {}),
         "qwen2_5_vl": ("Qwen2_5_VLProcessor", {}),
         "qwen3_vl": ("Qwen3VLProcessor", {}),
+        "glm4v": ("Glm4vProcessor", {}),
     }[family]
 
 
@@ -187,3 +204,11 @@ def chat_template(image: str) -> str:
         "{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %} {% endfor %}"
         "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
     )
+
+
+def asked(family: Family, question: str, *images: Image.Image) -> Prompt:
+    """A question about images, as the family's own processor puts it."""
+    pixels = [family.pixels(image, len(images) == 1) for image in images]
+    with torch.inference_mode():
+        encoded = family.encode(pixels)
+    return Prompt(family.tokenize(question, pixels), tuple(encoded))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sts_cli.families import FAMILIES
 from sts_cli.profile import load_profile, shipped
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +58,14 @@ def test_the_readme_shows_the_profile_as_it_is():
     profile = load_profile("aggressive")
     for stage in (profile.structure, profile.semantics):
         assert f"keep: {stage.keep}}}" in README
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_readme_says_which_language_models_each_family_is_tested_around(family: str):
+    (row,) = (line for line in README.splitlines() if f"(`{family}`)" in line)
+    around = ", ".join(name for name in FAMILIES[family][2] if not name.startswith(family))
+    own = any(name.startswith(family) for name in FAMILIES[family][2])
+    assert row.split("|")[2].strip() == ("its own" if own else around)
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))

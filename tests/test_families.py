@@ -9,14 +9,12 @@ import checkpoints
 import pytest
 import tiny
 import torch
+from checkpoints import asked
 from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from sts_cli.engine.attention import NAME
 from sts_cli.engine.engine import Engine
-from sts_cli.errors import ModelError
-from sts_cli.families import refuse
-from sts_cli.families.default import Family, Prompt
 from sts_cli.processor import load_processor
 from sts_cli.profile import Profile, load_profile
 
@@ -39,13 +37,6 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     model.generation_config.eos_token_id = None
     processor = load_processor(folder, AutoConfig.from_pretrained(folder))
     return SimpleNamespace(model=model, processor=processor, name=request.param)
-
-
-def asked(family: Family, question: str, *images: Image.Image) -> Prompt:
-    pixels = [family.pixels(image, len(images) == 1) for image in images]
-    with torch.inference_mode():
-        encoded = family.encode(pixels)
-    return Prompt(family.tokenize(question, pixels), tuple(encoded))
 
 
 @pytest.mark.parametrize("sizes", [[(64, 48)], [(90, 30), (40, 80)]], ids=["one", "two"])
@@ -100,16 +91,3 @@ def test_images_of_different_sizes_encoded_together_equal_alone(loaded):
     for one, other in zip(together, alone, strict=True):
         scale = other.features.abs().max()
         assert (one.features - other.features).abs().max() <= 1e-4 * scale
-
-
-def test_models_that_cannot_be_pruned_are_refused_with_the_reason():
-    decoder = SimpleNamespace(config=SimpleNamespace(layer_types=["linear_attention"]))
-    decoder.layers = decoder.norm = decoder.rotary_emb = None
-    model = SimpleNamespace(
-        config=SimpleNamespace(model_type="hybrid", image_token_id=7), get_decoder=lambda: decoder
-    )
-    with pytest.raises(ModelError, match="linear_attention"):
-        refuse(model)
-    model.config.image_token_id = None
-    with pytest.raises(ModelError, match="cross-attention"):
-        refuse(model)

@@ -79,7 +79,9 @@ def test_what_is_of_no_use_is_refused_before_its_weights_are_fetched(
     (model / "config.json").write_text('{"model_type": "llama"}')
     with hub({"org/text": model}) as server:
         told = fetch("org/text", server, tmp_path)
-        assert told.startswith("org/text is a 'llama' model, which does not look at images")
+        assert told.startswith(
+            "org/text is a 'llama' model without a vision encoder (vision_config)"
+        )
         assert "model.safetensors" not in server.served
 
 

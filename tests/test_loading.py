@@ -157,7 +157,15 @@ def test_a_processor_without_pictures_is_refused(model: Path) -> None:
             "'m' needs num2words; run 'pip install num2words'.",
         ),
         (
+            ImportError("PixtralProcessor requires the Torchvision library but it was not found"),
+            "'m' needs torchvision; run 'pip install torchvision'.",
+        ),
+        (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+            "Not enough GPU memory for 'm'; try --quantize int8 or --quantize nf4.",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
             "Not enough memory for 'm'; try --quantize int8 or --quantize int4.",
         ),
     ],

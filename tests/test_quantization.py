@@ -8,6 +8,7 @@ from pathlib import Path
 
 import checkpoints
 import pytest
+import strangers
 import tiny
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from sts_cli.quantization.packed import FEW_ROWS, PackedLinear, Precision, fits,
 from sts_cli.sources import find
 
 ERROR = {"int8": 0.01, "int4": 0.1}  # of a layer with normally distributed weights
+CPU = torch.device("cpu")
 BITSANDBYTES = ("Linear4bit", "Linear8bitLt")
 
 
@@ -158,7 +160,7 @@ def test_a_kept_model_answers_as_before(wide: Path, cache: Path, quantize: Quant
     source = find(str(wide))
     assert source.checkpoint is not None
     first = load(source, quantize=quantize, device="cpu")
-    folder = kept.place(source.checkpoint, quantize, first.dtype)
+    folder = kept.place(source.checkpoint, quantize, CPU, first.dtype)
     assert folder is not None
     kept.keep(first.model, source.checkpoint, folder, 1, print)
     assert kept.is_whole(folder)
@@ -174,7 +176,7 @@ def test_a_damaged_kept_model_is_forgotten(wide: Path) -> None:
     source = find(str(wide))
     assert source.checkpoint is not None
     loaded = load(source, quantize="int8", device="cpu")
-    folder = kept.place(source.checkpoint, "int8", loaded.dtype)
+    folder = kept.place(source.checkpoint, "int8", CPU, loaded.dtype)
     assert folder is not None
     kept.keep(loaded.model, source.checkpoint, folder, 1, print)
     weights = folder / "model.safetensors"
@@ -183,19 +185,52 @@ def test_a_damaged_kept_model_is_forgotten(wide: Path) -> None:
     assert not folder.exists()
 
 
+def test_a_kept_model_without_its_config_is_forgotten(wide: Path, cache: Path) -> None:
+    folder = kept.place(examine(wide), "int8", CPU, torch.float32)
+    assert folder is not None
+    shutil.copytree(wide, folder)
+    assert kept.is_whole(folder)
+    (folder / "config.json").unlink()
+    assert not kept.is_whole(folder) and not folder.exists()
+
+
+def test_what_is_kept_for_a_cpu_is_not_read_for_a_gpu(wide: Path) -> None:
+    places = [
+        kept.place(examine(wide), "int8", torch.device(kind), torch.float16)
+        for kind in ("cpu", "cuda", "cuda:1")
+    ]
+    assert places[0] != places[1] == places[2]
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4", "nf4"])
+def test_a_model_whose_layers_a_precision_would_not_reach_is_refused(
+    quantize: Quantize, tmp_path: Path
+) -> None:
+    source = find(str(strangers.write("llava around mixtral", tmp_path)))
+    with pytest.raises(ModelError, match=rf"--quantize {quantize} would reach only \d+% of the"):
+        load(source, quantize=quantize, device="cpu")
+
+
+def test_int4_refuses_widths_that_its_kernel_does_not_take(tmp_path: Path) -> None:
+    source = find(str(strangers.write("llava of odd widths", tmp_path)))
+    with pytest.raises(ModelError, match="--quantize int4 would reach only 0% of the"):
+        load(source, quantize="int4", device="cpu")
+    assert load(source, quantize="int8", device="cpu").quantize == "int8"
+
+
 def test_a_changed_checkpoint_is_another(wide: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(wide, tmp_path / "copy"))
-    before = kept.place(examine(copy), "int8", torch.float32)
+    before = kept.place(examine(copy), "int8", CPU, torch.float32)
     weights = copy / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert kept.place(examine(copy), "int8", torch.float32) != before
+    assert kept.place(examine(copy), "int8", CPU, torch.float32) != before
 
 
 def test_what_a_killed_run_left_is_no_model(cache: Path, wide: Path) -> None:
     (cache / "part-1234" / "model").mkdir(parents=True)
-    folder = kept.place(examine(wide), "int8", torch.float32)
+    folder = kept.place(examine(wide), "int8", CPU, torch.float32)
     assert folder is not None
     assert not kept.is_whole(folder)
 
@@ -211,7 +246,7 @@ def test_a_cache_that_cannot_be_written_is_told_and_no_more(wide: Path, tmp_path
 
 def test_an_empty_setting_turns_the_cache_off(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STS_CACHE", "")
-    assert kept.place(examine(wide), "int8", torch.float32) is None
+    assert kept.place(examine(wide), "int8", CPU, torch.float32) is None
     assert load(find(str(wide)), quantize="int8", device="cpu").quantize == "int8"
 
 
@@ -269,6 +304,8 @@ def test_a_checkpoint_that_is_quantized_already_is_left_alone(wide: Path, tmp_pa
     assert choose("auto", examine(copy), "cpu", 2, None) == "none"
     with pytest.raises(ModelError, match=r"is quantized already \(awq\); drop --quantize"):
         choose("int8", examine(copy), "cpu", 2, None)
+    (copy / "config.json").write_text(json.dumps({**config, "quantization_config": None}))
+    assert choose("int8", examine(copy), "cpu", 2, None) == "int8"
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int4"])

@@ -168,7 +168,7 @@ def test_a_damaged_config_is_named(model: Path) -> None:
 def test_a_text_model_is_refused(model: Path) -> None:
     (model / "config.json").write_text('{"model_type": "llama"}')
     assert problem(model) == (
-        f"{model} is a 'llama' model, which does not look at images; "
+        f"{model} is a 'llama' model without a vision encoder (vision_config); "
         f"supported families: {', '.join(FAMILIES)}."
     )
 

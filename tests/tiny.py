@@ -34,16 +34,15 @@ TEXT_LENGTHS = (9, 5, 13, 7)  # words of question 0, 1, 2, 3, then again
 
 
 def build(
-    family: str, *, wide: bool = False, window: int = 512, dtype: torch.dtype = torch.float32
+    family: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu", **options: Any
 ) -> PreTrainedModel:
     """A random model of `family`, in eval mode, that `generate` never stops early.
 
-    `wide` doubles the widths, for quantization in blocks of 64. `window` is Gemma 3's sliding
-    window; the default is wider than any prompt of `batch`.
+    `options` are those of `config`.
     """
     torch.manual_seed(FAMILIES.index(family))
     model = AutoModelForImageTextToText.from_config(
-        config(family, wide=wide, window=window), attn_implementation="sdpa"
+        config(family, **options), attn_implementation="sdpa"
     )
     with torch.no_grad():
         for parameter in model.parameters():
@@ -51,11 +50,23 @@ def build(
                 parameter.mul_(12)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PAD
-    return model.to(dtype).eval().requires_grad_(False)
+    return model.to(device, dtype).eval().requires_grad_(False)
 
 
-def config(family: str, *, wide: bool = False, window: int = 512, **changes: Any) -> Any:
-    """The configuration of `family` in made-up sizes; `changes` are top-level keys."""
+def config(
+    family: str,
+    *,
+    wide: bool = False,
+    window: int = 512,
+    language: str | None = None,
+    **changes: Any,
+) -> Any:
+    """The configuration of `family` in made-up sizes; `changes` are top-level keys.
+
+    `wide` doubles the widths, for quantization in blocks of 64. `window` is Gemma 3's sliding
+    window; the default is wider than any prompt of `batch`. `language` is the model_type of the
+    language model, where the family's usual one is not wanted.
+    """
     times = 2 if wide else 1
     text = {
         "hidden_size": 32 * times,
@@ -110,6 +121,8 @@ def config(family: str, *, wide: bool = False, window: int = 512, **changes: Any
         top["video_token_id"] = VIDEO
         if family != "qwen3_vl":
             del text["head_dim"]
+    if language is not None:
+        text |= {"model_type": language, "sliding_window": None}
     top |= changes
     return CONFIG_MAPPING[family](vision_config=vision, text_config=text, **top)
 

@@ -26,8 +26,7 @@ class Decoder:
         self.config = self.text.config
         self.layers = self.text.layers
         self.norm = self.text.norm
-        kinds = getattr(self.config, "layer_types", None)
-        self.kinds = list(kinds) if kinds else ["full_attention"] * len(self.layers)
+        self.kinds = layer_kinds(self.config)
 
     def cache(self) -> Cache:
         """An empty KV cache. Its layers may come to hold different numbers of tokens."""
@@ -80,3 +79,20 @@ class Decoder:
     def rotation(self, kind: str, hidden: Tensor, positions: Tensor) -> Any:
         """RoPE's cosines and sines at `positions` [P, B, L]."""
         return self.text.rotary_emb(hidden, positions[0] if len(positions) == 1 else positions)
+
+
+def layer_kinds(config: Any) -> list[str]:
+    """The kind of every layer, such as full_attention; where no list says, as transformers infers.
+
+    transformers' cache infers the same, so that masks and cache agree.
+    """
+    kinds = getattr(config, "layer_types", None)
+    if kinds:
+        return list(kinds)
+    if getattr(config, "sliding_window", None) is not None:
+        kind = "sliding_attention"
+    elif getattr(config, "attention_chunk_size", None) is not None:
+        kind = "chunked_attention"
+    else:
+        kind = "full_attention"
+    return [kind] * config.num_hidden_layers

@@ -168,11 +168,12 @@ class Family:
         text = pieces[0]
         for image, piece in zip(images, pieces[1:], strict=True):
             text += image.text + piece
+        return list(self.tokenizer(text, add_special_tokens=self.unmarked(text))["input_ids"])
+
+    def unmarked(self, text: str) -> bool:
+        """Whether the tokenizer has still to add special tokens, which many a template writes."""
         bos = self.tokenizer.bos_token
-        ids = self.tokenizer(
-            text, add_special_tokens=not (bos is not None and text.startswith(bos))
-        )["input_ids"]
-        return list(ids)
+        return bos is None or not text.startswith(bos)
 
     # Tokens
 

@@ -38,10 +38,11 @@ def choose(
     ModelError for one that does not fit, or that the device cannot run, or when the checkpoint
     is quantized already.
     """
-    if "quantization_config" in checkpoint.config:
+    already = checkpoint.config.get("quantization_config")
+    if already:
         if wish in ("auto", "none"):
             return "none"
-        method = checkpoint.config["quantization_config"].get("quant_method", "unknown")
+        method = already.get("quant_method", "unknown")
         raise ModelError(f"{checkpoint.folder} is quantized already ({method}); drop --quantize.")
     if wish == "int4" and device == "cuda":
         raise ModelError("--quantize int4 is for CPUs; on a GPU use --quantize nf4.")

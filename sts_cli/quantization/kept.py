@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sts_cli.checkpoint import Checkpoint
 from sts_cli.errors import ModelError
 from sts_cli.profile import Quantize
 from sts_cli.quantization.choice import kept_folder
-from sts_cli.weights import read_weights
+from sts_cli.weights import read_json, read_weights
 
 LAYOUT = 1  # of what we keep; a new number forgets the old
 LONG = 5.0  # seconds of loading from which it is worth the disk,
@@ -27,7 +28,9 @@ GENERATION = "generation_config.json"
 STALE = 24 * 3600  # seconds after which what an interrupted run left is removed
 
 
-def place(checkpoint: Checkpoint, quantize: Quantize, dtype: torch.dtype) -> Path | None:
+def place(
+    checkpoint: Checkpoint, quantize: Quantize, device: torch.device, dtype: torch.dtype
+) -> Path | None:
     """The folder for this checkpoint in this precision, whether or not it is there.
 
     Its name changes with the files, and with everything that changes the packed layout.
@@ -37,7 +40,8 @@ def place(checkpoint: Checkpoint, quantize: Quantize, dtype: torch.dtype) -> Pat
         return None
     key = hashlib.sha256()
     for part in (
-        (LAYOUT, quantize, dtype, torch.__version__, transformers.__version__),
+        (LAYOUT, quantize, device.type, dtype),
+        (torch.__version__, transformers.__version__, version("bitsandbytes")),
         torch.backends.cpu.get_cpu_capability(),
         (checkpoint.folder / "config.json").read_bytes(),
     ):
@@ -57,6 +61,7 @@ def is_whole(folder: Path) -> bool:
         return False
     try:
         read_weights(folder)
+        read_json(folder / "config.json")
     except (ModelError, OSError):
         shutil.rmtree(folder, ignore_errors=True)
         return False

@@ -1,0 +1,120 @@
+"""Proof, before the first answer, that a family without tests runs here as in transformers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sts_cli.engine.attention import Observer
+from sts_cli.engine.tokens import Tokens, text
+from sts_cli.errors import ModelError
+from sts_cli.families.default import Family, Prompt
+
+QUESTION = "what is in the image?"
+EXACT, ROUNDED = 1e-3, 0.1  # how far logits may differ, of their norm: in float32, in fewer bits
+FOREIGN = (  # what a model raises that does not follow the conventions
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def prove(family: Family) -> None:
+    """Raise ModelError unless one question runs here as the model's own `generate` runs it.
+
+    A position, mask or scale that the family treats in its own way would change every answer,
+    silently. Takes about four prefills.
+    """
+    kind = family.model.config.model_type
+    kind = f"'{kind}' around '{family.decoder.config.model_type}', an untested family,"
+    try:
+        flaw = find_flaw(family)
+    except FOREIGN as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise ModelError(
+            f"{kind} does not follow the conventions that sts relies on: "
+            f"{type(error).__name__}: {first[:200]}"
+        ) from error
+    if flaw is not None:
+        raise ModelError(f"{kind} cannot be run by sts: {flaw}.")
+
+
+@torch.inference_mode()
+def find_flaw(family: Family) -> str | None:
+    """What sts does otherwise than the model itself, as the rest of a sentence."""
+    image = Image.linear_gradient("L").convert("RGB")  # 256 x 256
+    model, decoder = family.model, family.decoder
+    ids, first, second, chosen = by_generate(family, image)
+    pixels = [family.pixels(image)]
+    prompt = Prompt(family.tokenize(QUESTION, pixels), tuple(family.encode(pixels)))
+    if prompt.ids != ids:
+        return "its processor writes another prompt than its tokens and template"
+    tokens = family.embed([prompt])
+    every = range(len(decoder.layers))
+    limit = EXACT if model.dtype == torch.float32 else ROUNDED
+
+    cache, hidden = decoder.cache(), tokens
+    for layer in every:
+        observer = Observer(tokens.instruction)
+        hidden = decoder.run(hidden, range(layer, layer + 1), cache, observer=observer)
+        if observer.scores is None:
+            return f"layer {layer} of its language model does not attend as sts observes it"
+    if distance(family.logits(hidden.hidden), first) > limit:
+        return "its first token differs from that of transformers' generate"
+
+    positions = (tokens.positions.amax((0, 2)) + 1).expand(len(tokens.positions), -1)
+    step = text(family.embedding(chosen), positions)
+    mask = torch.cat([tokens.mask, step.mask], dim=1)
+    if distance(family.logits(decoder.run(step, every, cache, mask).hidden), second) > limit:
+        return "its second token differs from that of transformers' generate"
+
+    # A sliding window counts the tokens that are left, so there the two differ in any family.
+    if "sliding_attention" not in decoder.kinds and pruned_from_masked(family, tokens) > limit:
+        return "dropping tokens differs from hiding them"
+    return None
+
+
+def by_generate(family: Family, image: Image.Image) -> tuple[list[int], Tensor, Tensor, Tensor]:
+    """By `generate`: the prompt's ids, two new tokens' logits [1, V], the first one's id [1, 1]."""
+    asked = family.prompt_text(QUESTION, 1)
+    made = family.processor(
+        images=[[image]],
+        text=[asked],
+        return_tensors="pt",
+        add_special_tokens=family.unmarked(asked),
+    ).to(family.model.device)
+    inputs = {
+        name: value.to(family.model.dtype) if value.is_floating_point() else value
+        for name, value in made.items()
+    }
+    done = family.model.generate(
+        **inputs,
+        max_new_tokens=2,
+        min_new_tokens=2,  # past an early end
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    return inputs["input_ids"][0].tolist(), *done.logits, done.sequences[:, -2:-1]
+
+
+def pruned_from_masked(family: Family, tokens: Tokens) -> float:
+    """The distance between dropping every other visual token and letting nobody attend to it."""
+    decoder = family.decoder
+    every = range(len(decoder.layers))
+    keep = tokens.mask & ~(tokens.visual & (tokens.visual.cumsum(1) % 2 == 0))
+    dropped = decoder.run(tokens.keep(keep), every, decoder.cache())
+    masked = decoder.run(replace(tokens, mask=keep), every, decoder.cache())
+    return distance(family.logits(dropped.hidden), family.logits(masked.hidden))
+
+
+def distance(given: Tensor, wanted: Tensor) -> float:
+    """The norm of the difference of two tensors, as a share of the second's norm."""
+    wanted = wanted.float()
+    return float((given.float() - wanted).norm() / wanted.norm())
