@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sts_cli.engine.batches import OFF, Batches, Kept, Question, compared
+from sts_cli.engine.batches import OFF, Batches, Kept, Question, compared, question_of
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.images import Images
 from sts_cli.inputs.feed import Feed
@@ -82,17 +82,11 @@ def answer_each(
         images = Images(engine, pool)
         batches = Batches(engine, images, profiles, max_new_tokens, fallbacks, on_text, on_kept)
         while not stop():
-            for number, item in feed.take(WINDOW * largest - len(waiting), not waiting, stop):
-                if item.item.problem is not None:
-                    done[number] = batches.problem(item, item.item.problem)
-                    continue
-                seen = [
-                    images.expect(digest, image, len(item.images) == 1)
-                    for digest, image in zip(item.digests, item.images, strict=True)
-                ]
-                pictures = tuple(picture for picture, _ in seen)
-                new = tuple(picture for picture, fresh in seen if fresh)
-                waiting.append(Question(number, item, pictures, new))
+            for number, ready in feed.take(WINDOW * largest - len(waiting), not waiting, stop):
+                if ready.item.problem is None:
+                    waiting.append(question_of(number, ready, images))
+                else:
+                    done[number] = batches.problem(ready.item, ready.item.problem)
             if waiting:
                 batch = similar(waiting, size)
                 waiting = [one for one in waiting if one not in batch]
@@ -125,7 +119,7 @@ def similar(waiting: Sequence[Question], size: int) -> list[Question]:
 
     def distance(one: Question) -> int:
         images = len(one.pictures) - len(oldest.pictures)
-        text = len(one.prepared.item.question) - len(oldest.prepared.item.question)
+        text = len(one.item.question) - len(oldest.item.question)
         return abs(images) * 1000 + abs(text)
 
     batch = [oldest, *sorted(others, key=distance)[: size - 1]]
