@@ -133,8 +133,7 @@ class Batches:
     ) -> list[tuple[Answer, ...]]:
         family = self.engine.family
         ids = [
-            family.tokenize(one.item.question, [p.pixels for p in one.pictures])
-            for one in batch
+            family.tokenize(one.item.question, [p.pixels for p in one.pictures]) for one in batch
         ]
         encoding = [any(p.encoded is None for p in one.pictures) for one in batch]
         encode = self.images.encode([p for one in batch for p in one.pictures])

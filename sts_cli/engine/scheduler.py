@@ -78,15 +78,16 @@ def answer_each(
     size, calm, next_out = largest, 0, 0
     waiting: list[Question] = []
     done: dict[int, tuple[Answer, ...]] = {}
-    with ThreadPoolExecutor(WORKERS) as pool, Feed(enumerate(prepared), largest) as feed:
-        images = Images(engine, pool)
-        batches = Batches(engine, images, profiles, max_new_tokens, fallbacks, on_text, on_kept)
+    pool = ThreadPoolExecutor(WORKERS)
+    images = Images(engine, pool)
+    batches = Batches(engine, images, profiles, max_new_tokens, fallbacks, on_text, on_kept)
+    with pool, Feed(questions(prepared, images), largest) as feed:
         while not stop():
-            for number, ready in feed.take(WINDOW * largest - len(waiting), not waiting, stop):
-                if ready.item.problem is None:
-                    waiting.append(question_of(number, ready, images))
+            for question in feed.take(WINDOW * largest - len(waiting), not waiting, stop):
+                if question.item.problem is None:
+                    waiting.append(question)
                 else:
-                    done[number] = batches.problem(ready.item, ready.item.problem)
+                    done[question.number] = batches.problem(question.item, question.item.problem)
             if waiting:
                 batch = similar(waiting, size)
                 waiting = [one for one in waiting if one not in batch]
@@ -105,6 +106,12 @@ def answer_each(
     yield from (done[number] for number in sorted(done))
     if feed.error is not None:
         raise feed.error
+
+
+def questions(prepared: Iterable[Prepared], images: Images) -> Iterator[Question]:
+    """The items as questions, no more of them ahead than the preprocessing threads keep up with."""
+    for number, ready in enumerate(prepared):
+        yield question_of(number, ready, images)
 
 
 def default_batch_size(engine: Engine) -> int:
