@@ -99,6 +99,8 @@ class Batches:
         """Answers to each question, and how many questions at once fitted into memory."""
         try:
             return self._answer(batch, self.profiles), len(batch)
+        except BrokenPipeError:  # of `on_text`: who reads the answer has gone
+            raise
         except Exception as error:  # the one place where a row's failure stays with its row
             memory = out_of_memory(error)
             if len(batch) > 1:
