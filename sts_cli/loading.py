@@ -15,6 +15,8 @@ import torch
 from sts_cli.checkpoint import Checkpoint
 from sts_cli.engine.attention import NAME as ATTENTION
 from sts_cli.errors import ModelError
+from sts_cli.families import family_of
+from sts_cli.families.default import Family
 from sts_cli.hardware import choose_device, choose_dtype, free_memory
 from sts_cli.processor import load_processor
 from sts_cli.profile import Quantize
@@ -66,6 +68,18 @@ def load(
         processor = load_processor(checkpoint.folder, config)
         model = read_model(checkpoint, config, place, precision, weights, say)
     return Loaded(source.name, model, processor, place, precision, weights)
+
+
+def outline(name: str, checkpoint: Checkpoint) -> Family:
+    """A model's family, processor and shape, with no weights in it. Raises ModelError."""
+    from transformers import AutoModelForImageTextToText
+
+    with quiet(), explained(name):
+        config = read_config(checkpoint)
+        processor = load_processor(checkpoint.folder, config)
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(config)
+    return family_of(model, processor)
 
 
 def read_config(checkpoint: Checkpoint) -> Any:
