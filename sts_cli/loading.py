@@ -15,7 +15,8 @@ import torch
 from sts_cli.checkpoint import Checkpoint
 from sts_cli.engine.attention import NAME as ATTENTION
 from sts_cli.errors import ModelError
-from sts_cli.families import refuse, skeleton
+from sts_cli.families import adapter, refuse, skeleton
+from sts_cli.families.default import Family
 from sts_cli.hardware import choose_device, choose_dtype, free_memory
 from sts_cli.processor import load_processor
 from sts_cli.profile import Quantize
@@ -80,6 +81,14 @@ def untested(checkpoint: Checkpoint) -> str:
         f"untested family: '{checkpoint.model_type}'{around}. Checked against transformers on one "
         "image while loading; compare answers with --profile off."
     )
+
+
+def outline(name: str, checkpoint: Checkpoint) -> Family:
+    """A model's family, processor and shape, with no weights in it. Raises ModelError."""
+    with quiet(), explained(name):
+        config = read_config(checkpoint)
+        processor = load_processor(checkpoint.folder, config)
+        return adapter(skeleton(config), processor)
 
 
 def read_config(checkpoint: Checkpoint) -> Any:

@@ -126,11 +126,15 @@ def label(image: str) -> str:
 
 
 def answer_row(answer: Answer) -> dict[str, Any]:
-    """The answer as one JSON object, the output row of the command-line contract."""
+    """The answer as one JSON object, the output row of the command-line contract.
+
+    `image` is text or null and `images` a list, so that a column has one type (pyarrow asks it).
+    """
     item = answer.item
     row: dict[str, Any] = {
         "id": item.id,
-        "image": item.labels[0] if len(item.images) == 1 else list(item.labels) or None,
+        "image": item.labels[0] if len(item.images) == 1 else None,
+        **({"images": list(item.labels)} if len(item.images) > 1 else {}),
         "question": item.question or None,
         **_measured(answer),
         "model": answer.model,

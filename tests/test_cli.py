@@ -40,6 +40,7 @@ def write(path: Path, rows: list[Any]) -> Path:
     return path
 
 
+SECONDS = {"image": 0.5, "encode": 0.5, "select": 0.0, "prefill": 1.0, "decode": 0.5, "total": 2.5}
 SHORT = ("--max-new-tokens", "3")
 
 
@@ -253,15 +254,35 @@ def test_the_profiles_own_settings_hold_unless_the_command_line_says_else(
     assert any(row["tokens"]["generated"] > 2 for row in more)
 
 
-def test_a_dry_run_reads_everything_and_loads_no_model(folder: Path, tmp_path: Path):
+def test_a_dry_run_reads_everything_and_loads_no_weights(
+    model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sts_cli.loading.from_folder", lambda *_: pytest.fail("weights were read"))
     (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
     (folder / "broken.png").write_bytes(b"")
-    done = sts("batch", folder, "--dry-run", "-m", tmp_path / "no-model")
+    done = sts("batch", folder, "--dry-run")
     assert done.code == 1
     assert "rows: 6, of which 5 can be asked" in done.out
     assert "broken.png: image_unreadable" in done.out
     assert "images: 5, of which 4 are different" in done.out and "5 PNG" in done.out
-    assert "balanced: 22." in done.out
+    assert "visual tokens: 64 an image, 320 in all" in done.out
+    assert "balanced keeps 70 (21.9%), on average over 6 layers" in done.out
+    assert "time: not known before some rows are answered" in done.out
+
+
+def test_a_dry_run_tells_the_time_by_the_answers_that_are_there(
+    model: Path, folder: Path, tmp_path: Path
+):
+    asked = ("batch", folder / "questions.jsonl", "--out", tmp_path / "a.jsonl", *SHORT)
+    sts(*asked, "--limit", 2)
+    path = tmp_path / "a.jsonl"
+    rows = [{**row, "rows": 1, "seconds": SECONDS} for row in read_rows(path)]
+    write(path, rows)
+    told = "about 8 s for the 4 rows left, at the 2 s a row of the 2 answers in"
+    assert told in sts(*asked, "--dry-run").out
+    assert read_rows(path) == rows
+    other = sts(*asked, "--dry-run", "-p", "off")
+    assert other.code == 0 and "time: not known" in other.out
 
 
 def test_file_names_of_any_kind(model: Path, folder: Path, tmp_path: Path):

@@ -6,6 +6,8 @@ import base64
 import io
 import os
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,8 @@ from PIL import Image, features
 
 from sts_cli.inputs import picture
 from sts_cli.inputs.images import decode_ahead, prepare
+from sts_cli.inputs.picture import read_picture
+from sts_cli.inputs.readers import Readers
 from sts_cli.records import Item, Problem
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -171,6 +175,64 @@ def test_too_large_a_file_is_told_with_the_figure(tmp_path: Path):
         file.truncate(picture.LARGEST_FILE + 1)  # sparse: takes no room
     found = problem(tmp_path / "big.png")
     assert found.kind == "image_too_large" and "268,435,457 bytes" in found.message
+
+
+def scans_without_end(folder: Path, count: int) -> Path:
+    """A progressive JPEG whose last scan, which changes nothing, stands there `count` times."""
+    file = io.BytesIO()
+    Image.new("L", (400, 400), 90).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    last = data.rindex(b"\xff\xc4")  # its Huffman table, then the scan, up to the end marker
+    (folder / "bomb.jpg").write_bytes(data[:-2] + data[last:-2] * count + data[-2:])
+    return folder / "bomb.jpg"
+
+
+def test_a_jpeg_of_endless_scans_is_stopped_and_told_with_the_seconds(tmp_path: Path):
+    path = scans_without_end(tmp_path, 500_000)  # 23 MB; minutes
+    found = read_picture(path.name, tmp_path, seconds=0.2)
+    assert isinstance(found, Problem) and found.kind == "image_unreadable"
+    assert found.message == "bomb.jpg was not decoded within 0.2 seconds."
+
+
+def test_an_image_that_takes_too_long_is_a_problem_of_its_row_alone(tmp_path: Path):
+    half_red().save(tmp_path / "a.png")
+    names = ["a.png", scans_without_end(tmp_path, 500_000).name, "a.png"]
+    rows = [Item(str(n), (name,), "?", tmp_path) for n, name in enumerate(names)]
+    ready = list(decode_ahead(rows, workers=1, seconds=1))
+    problems = [one.item.problem and one.item.problem.message for one in ready]
+    assert problems == [None, "bomb.jpg was not decoded within 1 seconds.", None]
+
+
+def test_what_is_stuck_gives_its_place_to_others_and_its_late_result_is_dropped():
+    stuck, readers = threading.Event(), Readers[str](2, seconds=0.05)
+    late = [readers.submit(lambda: str(stuck.wait()), f"gave up on {n}") for n in range(5)]
+    after = readers.submit(lambda: "done", "gave up")
+    while not all(one.done() for one in (*late, after)):
+        readers.wait([one for one in (*late, after) if not one.done()], 0.05)
+    assert [one.result() for one in late] == [f"gave up on {n}" for n in range(5)]
+    stuck.set()
+    assert after.result() == "done" and late[0].result() == "gave up on 0"
+
+
+def test_what_a_job_raises_comes_to_who_asks_for_its_result():
+    readers = Readers[float](1, seconds=60)
+    with pytest.raises(ZeroDivisionError):
+        readers.submit(lambda: 1 / 0, 0.0).result()
+    assert readers.submit(lambda: 2.0, 0.0).result() == 2.0
+
+
+def test_a_process_ends_without_what_is_stuck():
+    code = """
+from threading import Event
+from sts_cli.inputs.readers import Readers
+readers = Readers(1, seconds=0.01)
+result = readers.submit(Event().wait, "gave up")
+while not result.done():
+    readers.wait([result], 0.01)
+print(result.result())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("gave up\n", "", 0)
 
 
 def test_a_huge_image_is_handed_on_no_larger_than_models_look_at(tmp_path: Path):

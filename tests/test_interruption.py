@@ -96,6 +96,17 @@ def test_a_closed_pipe_ends_quietly(place: Path):
         assert run.wait() == 141
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+def test_an_answer_that_nobody_reads_ends_quietly_too(form: tuple[str, ...], place: Path):
+    """As of `sts ask 0.png | head -1`, where head has read its line and gone."""
+    asked = [*COMMAND, "ask", "0.png", "--quiet", *form]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None and run.stderr is not None
+        run.stdout.close()
+        assert run.stderr.read() == b""
+        assert run.wait() == 141
+
+
 def test_two_processes_on_one_file_do_not_mix(place: Path):
     with start(*ASKED, "--out", "a.jsonl") as run:
         assert run.stderr is not None

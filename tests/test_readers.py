@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sts_cli.outputs.formats import format_named
+from sts_cli.outputs.formats import Kept, format_named
 from sts_cli.records import Answer, Item, Problem, Seconds, TokenCounts
 
 
@@ -43,6 +43,7 @@ def test_pandas_reads_the_lines(answers: Path):
     pandas = pytest.importorskip("pandas")
     table = pandas.read_json(answers / "answers.jsonl", lines=True)
     assert len(table) == 7 and table["answer"][1] == 'two\nlines, "quoted"'
+    assert table["image"][0] == "0.png" and table["images"][1] == ["1.png", "b.png"]
     assert table["tokens"][0]["average"] == 128.0
     assert table["error"].notna().sum() == 1
 
@@ -57,15 +58,23 @@ def test_pandas_reads_the_table(answers: Path):
 
 def test_datasets_reads_the_lines(answers: Path, tmp_path: Path):
     datasets = pytest.importorskip("datasets")
-    lines = (answers / "answers.jsonl").read_text("utf-8").split("\n")
-    one_image = [line for number, line in enumerate(lines) if number % 2 == 0]
-    (tmp_path / "answers.jsonl").write_text("\n".join(one_image), "utf-8")
     found = datasets.load_dataset(
-        "json", data_files=str(tmp_path / "answers.jsonl"), split="train", cache_dir=str(tmp_path)
+        "json", data_files=str(answers / "answers.jsonl"), split="train", cache_dir=str(tmp_path)
     )
-    assert found.num_rows == 4
-    assert found[1]["answer"].startswith("naïve お \U0001f600")
+    assert found.num_rows == 7
+    assert found[2]["answer"].startswith("naïve お \U0001f600")
     assert found[0]["tokens"]["semantics"] == 64
+    assert found["image"][:2] == ["0.png", None]
+    assert found["images"][:2] == [None, ["1.png", "b.png"]]
+
+
+def test_several_images_are_known_again_as_they_were_written(answers: Path):
+    item = Item("1", ("1.png", "b.png"), "what?")
+    for name in ("jsonl", "csv"):
+        form = format_named(name)
+        with (answers / f"answers.{name}").open("rb") as file:
+            keys = [one.key for one in form.read(file) if isinstance(one, Kept)]
+        assert keys[1] == form.key(item)
 
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")

@@ -81,7 +81,11 @@ def test_a_comparison_adds_the_unpruned_answer():
 def test_several_images_and_none_are_told_apart():
     two = Item("1", ("a.png", "b.png"), "?", answers=("yes", "yeah"))
     row = answer_row(Answer(two, "m", "p"))
-    assert row["image"] == ["a.png", "b.png"] and row["expected"] == ["yes", "yeah"]
+    assert (
+        row["images"] == ["a.png", "b.png"]
+        and row["image"] is None
+        and row["expected"] == ["yes", "yeah"]
+    )
     row = answer_row(Answer(Item("1"), "m", "p"))
     assert row["image"] is None and row["question"] is None and "expected" not in row
 

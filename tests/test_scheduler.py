@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from sts_cli.engine import images
+from sts_cli.engine.batches import question_of
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.scheduler import answer_all
 from sts_cli.errors import ProfileError
@@ -69,6 +71,16 @@ def test_an_image_that_questions_share_is_encoded_once(engine: Engine):
     assert len(seen) == 3
     assert [answer.seconds.encode == 0 for answer in answers].count(False) >= 3
     assert answers[-1].seconds.encode == 0
+
+
+def test_a_waiting_question_does_not_hold_its_decoded_image(engine: Engine):
+    ready = prepared(0, 0)
+    decoded = weakref.ref(ready.images[0])
+    with ThreadPoolExecutor(1) as pool:
+        question = question_of(0, ready, images.Images(engine, pool))
+    del ready
+    assert question.ready and question.pictures[0].pixels.size == (60, 40)
+    assert decoded() is None
 
 
 def test_remembered_images_stay_within_their_memory_pixels_included(

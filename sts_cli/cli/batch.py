@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from sts_cli.cli.dry_run import dry_run
+from sts_cli.cli.dry_run import dry_run, measured
 from sts_cli.cli.engine import load_engine
+from sts_cli.cli.interrupt import while_read
 from sts_cli.cli.options import (
     Compare,
     Device,
@@ -33,7 +33,7 @@ from sts_cli.outputs.stream import Nowhere, Stdout
 from sts_cli.report.console import Report, stderr
 from sts_cli.sources import find
 
-GATE_MISSED, INTERRUPTED, CLOSED_PIPE = 3, 130, 141  # exit codes
+GATE_MISSED, INTERRUPTED = 3, 130  # exit codes
 
 
 def batch(
@@ -89,7 +89,7 @@ def batch(
         str | None, typer.Option(help="agreement=X: exit code 3 if --compare finds less.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--dry-run", help="Read everything, load no model, answer nothing.")
+        bool, typer.Option("--dry-run", help="Read everything, load no weights, answer nothing.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -118,8 +118,6 @@ def batch(
     form = format_of(out, format_)
     rows = open_input(input_, question, images)
     check_places(rows, out, sidecar_)
-    if check:
-        raise typer.Exit(dry_run(rows, plan, limit, part))
     source = find(model)
     run = {
         "model": source.name,
@@ -131,6 +129,11 @@ def batch(
         "shard": shard,
         "format": form.name,
     }
+    if check:
+        pace = measured(out, form, run)
+        with while_read():
+            code = dry_run(rows, plan, limit, part, source, out, pace)
+        raise typer.Exit(code)
     if out is not None:
         writer: Journal | Stdout = Journal(out, form, run, fresh=fresh, retry=retry_errors)
     else:
@@ -160,9 +163,9 @@ def batch(
         engine, precision = load_engine(source, plan, device, dtype, console, quiet, weaker)
         writer.confirm(precision)
         outcome = run_job(job, engine, writer, report)
-    if outcome.closed:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        raise typer.Exit(CLOSED_PIPE)
+    if outcome.closed is not None:
+        with while_read():
+            raise outcome.closed
     report.summary(outcome.notes)
     if outcome.failure is not None:
         console.print(f"sts: {outcome.failure}", style="red", markup=False)

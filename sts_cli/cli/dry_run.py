@@ -1,42 +1,86 @@
-"""sts batch --dry-run: everything but the model."""
+"""sts batch --dry-run: everything but the model's weights."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from sts_cli.cli.engine import load_outline
 from sts_cli.cli.parsing import LAYERS, VISUAL
 from sts_cli.inputs.items import Input
+from sts_cli.outputs.formats import Format
+from sts_cli.outputs.jsonl import Rows
 from sts_cli.profile import Profile
 from sts_cli.records import Problem
+from sts_cli.sources import Source
 
 SHOWN = 50  # bad rows of which each is printed
 
 
-def dry_run(rows: Input, profile: Profile, limit: int | None, part: tuple[int, int]) -> int:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast an earlier run of the same settings was."""
+
+    rows: int
+    seconds: float  # of the model, for each row
+
+    def told(self, out: Path, left: int) -> str:
+        return (
+            f"time: about {duration(left * self.seconds)} for the {left} rows left, at the "
+            f"{self.seconds:.3g} s a row of the {self.rows} answers in {out}"
+        )
+
+
+def dry_run(
+    rows: Input,
+    profile: Profile,
+    limit: int | None,
+    part: tuple[int, int],
+    source: Source,
+    out: Path | None,
+    pace: Pace | None,
+) -> int:
     """Read every row and decode every image; print what a run would meet. The exit code."""
+    family = load_outline(source)
+    from sts_cli.engine.batches import problem_of
     from sts_cli.inputs.images import decode_ahead
 
+    layers = LAYERS if family is None else len(family.decoder.layers)
     bad: Counter[str] = Counter()
     ids: Counter[int] = Counter()
     formats: Counter[str] = Counter()
+    tokens: Counter[int] = Counter()  # images, by how many visual tokens they become
+    known: dict[tuple[tuple[int, int], bool], int] = {}  # visual tokens depend on the size alone
     digests: set[int] = set()
-    images = questions = 0
+    questions = 0
     seconds = 0.0
     for ready in decode_ahead(rows.items(limit, part)):
         ids[hash(ready.item.id)] += 1
         seconds += ready.seconds
-        if ready.item.problem is not None:
-            show(ready.item.id, ready.item.problem, bad.total())
-            bad[ready.item.problem.kind] += 1
+        problem = ready.item.problem
+        alone = len(ready.images) == 1
+        try:
+            for image in ready.images:
+                if family is not None and (image.size, alone) not in known:
+                    known[image.size, alone] = family.pixels(image, alone).count
+        except Exception as error:  # a processor may refuse a size, as it would in the run
+            problem = problem_of(error)
+        if problem is not None:
+            show(ready.item.id, problem, bad.total())
+            bad[problem.kind] += 1
             continue
         questions += 1
-        images += len(ready.images)
+        tokens.update(known.get((image.size, alone), VISUAL) for image in ready.images)
         digests.update(hash(digest) for digest in ready.digests)
         formats.update(image.format or "?" for image in ready.images)
     print(f"rows: {questions + bad.total()}, of which {questions} can be asked")
     for kind, count in bad.most_common():
         print(f"  {kind}: {count}")
-    print(f"images: {images}, of which {len(digests)} are different")
+    print(f"images: {tokens.total()}, of which {len(digests)} are different")
     if formats:
         print(f"  {', '.join(f'{count} {name}' for name, count in formats.most_common())}")
     repeated = sum(count - 1 for count in ids.values())
@@ -44,14 +88,68 @@ def dry_run(rows: Input, profile: Profile, limit: int | None, part: tuple[int, i
         print(f"ids: {repeated} rows repeat the id of another; all are answered")
     for what, count in rows.skipped.items():
         print(f"passed over in the folder: {count} {what}")
-    share = profile.average(VISUAL, LAYERS) / VISUAL
-    print(f"profile {profile.name}: {share:.1%} of the visual tokens, on average over layers")
-    print(
-        f"  such as {share * VISUAL * images:,.0f} of {VISUAL * images:,} "
-        f"for a model of {VISUAL} tokens an image"
-    )
-    print(f"decoding: {seconds:.1f} s; for the model's time, try --limit 20")
+    if family is None:
+        print(f"model {source.name}: not on this machine; {VISUAL} tokens an image are assumed")
+    if tokens:
+        print(budget(tokens, profile, layers))
+    print(f"decoding: {seconds:.1f} s, in threads beside the model")
+    if pace is not None and out is not None:
+        print(pace.told(out, max(0, questions - pace.rows)))
+    else:
+        print(
+            "time: not known before some rows are answered: run with --out FILE.jsonl --limit 20, "
+            "then with --out FILE.jsonl --dry-run"
+        )
     return 1 if bad else 0
+
+
+def budget(tokens: Counter[int], profile: Profile, layers: int) -> str:
+    """What a profile keeps of images that become so many visual tokens each."""
+    least, most, every = min(tokens), max(tokens), sum(n * tokens[n] for n in tokens)
+    each = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    left = sum(profile.average(n, layers) * tokens[n] for n in tokens)
+    return (
+        f"visual tokens: {each} an image, {every:,} in all\n"
+        f"  profile {profile.name} keeps {left:,.0f} ({left / every:.1%}), on average over "
+        f"{layers} layers"
+    )
+
+
+def measured(out: Path | None, form: Format, run: Mapping[str, Any]) -> Pace | None:
+    """The pace of what `out` holds already, if it is JSON lines of the same run."""
+    if out is None or not isinstance(form, Rows):
+        return None
+    rows, seconds = 0, 0.0
+    try:
+        settings = json.loads(out.with_name(out.name + ".run").read_text("utf-8"))
+        if any(settings.get(name) != value for name, value in run.items()):
+            return None
+        with out.open("rb") as file:
+            for line in file:
+                row = form.source(json.loads(line))
+                if row["seconds"] is not None:
+                    rows, seconds = rows + 1, seconds + model_seconds(row)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # no file, or none that a run could go on with: the run itself says why
+    return Pace(rows, seconds / rows) if rows else None
+
+
+def model_seconds(row: Mapping[str, Any]) -> float:
+    """One row's part of the time that its batch kept the model busy."""
+    spent: float = row["seconds"]["total"] - row["seconds"]["image"]
+    if "full" in row:  # whose image and encoding are those of the row itself
+        full = row["full"]["seconds"]
+        spent += full["total"] - full["image"] - full["encode"]
+    share: float = spent / row["rows"]
+    return share
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, minutes, or seconds."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 100 else f"{minutes} min"
 
 
 def show(identity: str, problem: Problem, before: int) -> None:

@@ -15,6 +15,7 @@ from sts_cli.sources import Source
 
 if TYPE_CHECKING:
     from sts_cli.engine.engine import Engine
+    from sts_cli.families.default import Family
 
 
 def load_engine(
@@ -49,3 +50,15 @@ def load_engine(
     for one in (profile, *fallbacks):
         engine.check(one)
     return engine, f"{str(loaded.dtype).removeprefix('torch.')}, {loaded.quantize}"
+
+
+def load_outline(source: Source) -> Family | None:
+    """What a model makes of images and prompts, without its weights; None if it is not here yet.
+
+    Raises ModelError.
+    """
+    settle_cpu()
+    check_libraries()
+    from sts_cli.loading import outline
+
+    return None if source.checkpoint is None else outline(source.name, source.checkpoint)

@@ -1,19 +1,40 @@
-"""Ctrl-C, SIGTERM and a closed terminal: the first finishes the batch in hand, the second stops."""
+"""What ends a command early: Ctrl-C, SIGTERM, a closed terminal, a pipe that nobody reads."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
+
+import typer
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 MESSAGE = b"\nFinishing the batch in hand; press Ctrl-C again to stop now.\n"
 
 
+CLOSED_PIPE = 141  # exit code, as of a program that SIGPIPE ended
+
+
+@contextlib.contextmanager
+def while_read() -> Iterator[None]:
+    """Leave quietly once nobody reads standard output any more: `sts ask a.png | head -1`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        raise typer.Exit(CLOSED_PIPE) from error
+
+
 class Interruption:
-    """While entered, signals set `asked` instead of raising; a second one raises."""
+    """While entered, signals set `asked` instead of raising; a second one raises.
+
+    So the first finishes the batch in hand, and the second stops.
+    """
 
     def __init__(self, quiet: bool):
         self.asked = False

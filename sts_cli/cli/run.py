@@ -55,7 +55,7 @@ class Outcome:
 
     whole: bool = False  # every row was read and answered
     failure: OutputError | None = None
-    closed: bool = False  # nobody reads standard output any more
+    closed: BrokenPipeError | None = None  # nobody reads standard output any more
     before: int = 0  # rows that an earlier run had answered
     skipped: dict[str, int] = field(default_factory=dict)
 
@@ -98,8 +98,8 @@ def run_job(job: Job, engine: Engine, writer: Journal | Stdout, report: Report) 
             outcome.whole = not stop.asked
     except KeyboardInterrupt:
         pass
-    except BrokenPipeError:
-        outcome.closed = True
+    except BrokenPipeError as error:
+        outcome.closed = error
         return outcome
     except OutputError as error:
         outcome.failure = error

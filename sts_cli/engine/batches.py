@@ -15,17 +15,21 @@ from sts_cli.evaluation.metrics import same, token_f1
 from sts_cli.families.default import Prompt
 from sts_cli.inputs.images import Prepared
 from sts_cli.profile import Profile
-from sts_cli.records import Answer, Comparison, Problem, Seconds, TokenCounts
+from sts_cli.records import Answer, Comparison, Item, Problem, Seconds, TokenCounts
 
 OFF = Profile("off")
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """One item whose images are on their way through the preprocessing threads."""
+    """One item whose images are on their way through the preprocessing threads.
+
+    It does not hold the decoded images: once preprocessed, nobody does.
+    """
 
     number: int
-    prepared: Prepared
+    item: Item
+    decoding: float  # seconds
     pictures: tuple[Picture, ...]
     new: tuple[Picture, ...]  # those that this question was the first to ask about
 
@@ -35,7 +39,18 @@ class Question:
 
     @property
     def image_seconds(self) -> float:
-        return self.prepared.seconds + sum(picture.seconds for picture in self.new)
+        return self.decoding + sum(picture.seconds for picture in self.new)
+
+
+def question_of(number: int, ready: Prepared, images: Images) -> Question:
+    """The question that an item asks; those of its images that are new start preprocessing."""
+    seen = [
+        images.expect(digest, image, len(ready.images) == 1)
+        for digest, image in zip(ready.digests, ready.images, strict=True)
+    ]
+    pictures = tuple(picture for picture, _ in seen)
+    new = tuple(picture for picture, fresh in seen if fresh)
+    return Question(number, ready.item, ready.seconds, pictures, new)
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,8 @@ class Batches:
         """Answers to each question, and how many questions at once fitted into memory."""
         try:
             return self._answer(batch, self.profiles), len(batch)
+        except BrokenPipeError:  # of `on_text`: who reads the answer has gone
+            raise
         except Exception as error:  # the one place where a row's failure stays with its row
             memory = out_of_memory(error)
             if len(batch) > 1:
@@ -93,12 +110,12 @@ class Batches:
                 return answers, min(fits for _, fits in parts) if memory else len(batch)
             if memory:
                 return [self._smaller(batch[0])], 1
-            return [self.problem(batch[0].prepared, problem_of(error))], 1
+            return [self.problem(batch[0].item, problem_of(error))], 1
 
-    def problem(self, prepared: Prepared, problem: Problem) -> tuple[Answer, ...]:
+    def problem(self, item: Item, problem: Problem) -> tuple[Answer, ...]:
         """The same problem under each profile."""
         return tuple(
-            Answer(prepared.item, self.engine.name, profile.name, problem=problem)
+            Answer(item, self.engine.name, profile.name, problem=problem)
             for profile in self.profiles
         )
 
@@ -109,17 +126,16 @@ class Batches:
                 return self._answer([question], [fallback, *self.profiles[1:]])[0]
             except Exception as error:
                 if not out_of_memory(error):
-                    return self.problem(question.prepared, problem_of(error))
+                    return self.problem(question.item, problem_of(error))
         message = "One question at a time does not fit into memory; use a stronger profile."
-        return self.problem(question.prepared, Problem("out_of_memory", message))
+        return self.problem(question.item, Problem("out_of_memory", message))
 
     def _answer(
         self, batch: Sequence[Question], profiles: Sequence[Profile]
     ) -> list[tuple[Answer, ...]]:
         family = self.engine.family
         ids = [
-            family.tokenize(one.prepared.item.question, [p.pixels for p in one.pictures])
-            for one in batch
+            family.tokenize(one.item.question, [p.pixels for p in one.pictures]) for one in batch
         ]
         encoding = [any(p.encoded is None for p in one.pictures) for one in batch]
         encode = self.images.encode([p for one in batch for p in one.pictures])
@@ -170,7 +186,7 @@ class Batches:
         cut, layers = profile.cut(self.engine.layers), self.engine.layers
         average = (cut * found.structure + (layers - cut) * found.semantics) / layers
         return Answer(
-            item=question.prepared.item,
+            item=question.item,
             model=self.engine.name,
             profile=profile.name,
             text=decode(self.engine.family.tokenizer, found.ids),

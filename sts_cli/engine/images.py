@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
+from threading import Lock, Semaphore
 from time import perf_counter
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from sts_cli.engine.engine import Engine
 from sts_cli.families.default import Encoded, Pixels
 
+BACKLOG = 4  # decoded images that may wait for a preprocessing thread
 REMEMBERED_BYTES = 256 << 20  # pixels and features of images that later questions may ask about
 
 
@@ -47,27 +49,37 @@ class Picture:
 
 
 class Images:
-    """Pictures by the digest of their content, the least recently asked for forgotten first."""
+    """Pictures by the digest of their content, the least recently asked for forgotten first.
+
+    One thread may ask for pictures while another encodes them.
+    """
 
     def __init__(self, engine: Engine, pool: Executor):
         self.engine = engine
         self.pool = pool
+        self._lock = Lock()
+        self._room = Semaphore(BACKLOG)
         self._known: OrderedDict[str, Picture] = OrderedDict()
 
     def expect(self, digest: str, image: Image.Image, alone: bool) -> tuple[Picture, bool]:
         """The picture of this content, and whether it is new; a new one starts preprocessing.
 
-        `alone` says whether it is its question's only image.
+        Waits while too many do. `alone` says whether it is its question's only image.
         """
         family = self.engine.family
         alone = alone or not family.alone_differs
         digest = digest if alone else f"{digest} among others"
-        known = self._known.get(digest)
-        if known is not None:
-            self._known.move_to_end(digest)
-            return known, False
-        picture = Picture(self.pool.submit(_preprocess, family, image, alone))
-        self._known[digest] = picture
+        with self._lock:
+            known = self._known.get(digest)
+            if known is not None:
+                self._known.move_to_end(digest)
+                return known, False
+        self._room.acquire()
+        pixels = self.pool.submit(_preprocess, family, image, alone)
+        pixels.add_done_callback(lambda done: self._room.release())
+        picture = Picture(pixels)
+        with self._lock:
+            self._known[digest] = picture
         return picture, True
 
     def encode(self, pictures: Sequence[Picture]) -> float:
@@ -80,13 +92,14 @@ class Images:
         return seconds
 
     def _forget(self) -> None:
-        sizes = {digest: one.nbytes for digest, one in self._known.items()}
-        total = sum(sizes.values())
-        for digest, size in sizes.items():
-            if total <= REMEMBERED_BYTES:
-                return
-            del self._known[digest]
-            total -= size
+        with self._lock:
+            sizes = {digest: one.nbytes for digest, one in self._known.items()}
+            total = sum(sizes.values())
+            for digest, size in sizes.items():
+                if total <= REMEMBERED_BYTES:
+                    return
+                del self._known[digest]
+                total -= size
 
 
 def _preprocess(family: Any, image: Image.Image, alone: bool) -> tuple[Pixels, float]:

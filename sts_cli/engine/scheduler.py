@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sts_cli.engine.batches import OFF, Batches, Kept, Question, compared
+from sts_cli.engine.batches import OFF, Batches, Kept, Question, compared, question_of
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.images import Images
 from sts_cli.inputs.feed import Feed
@@ -78,21 +78,16 @@ def answer_each(
     size, calm, next_out = largest, 0, 0
     waiting: list[Question] = []
     done: dict[int, tuple[Answer, ...]] = {}
-    with ThreadPoolExecutor(WORKERS) as pool, Feed(enumerate(prepared), largest) as feed:
-        images = Images(engine, pool)
-        batches = Batches(engine, images, profiles, max_new_tokens, fallbacks, on_text, on_kept)
+    pool = ThreadPoolExecutor(WORKERS)
+    images = Images(engine, pool)
+    batches = Batches(engine, images, profiles, max_new_tokens, fallbacks, on_text, on_kept)
+    with pool, Feed(questions(prepared, images), largest) as feed:
         while not stop():
-            for number, item in feed.take(WINDOW * largest - len(waiting), not waiting, stop):
-                if item.item.problem is not None:
-                    done[number] = batches.problem(item, item.item.problem)
-                    continue
-                seen = [
-                    images.expect(digest, image, len(item.images) == 1)
-                    for digest, image in zip(item.digests, item.images, strict=True)
-                ]
-                pictures = tuple(picture for picture, _ in seen)
-                new = tuple(picture for picture, fresh in seen if fresh)
-                waiting.append(Question(number, item, pictures, new))
+            for question in feed.take(WINDOW * largest - len(waiting), not waiting, stop):
+                if question.item.problem is None:
+                    waiting.append(question)
+                else:
+                    done[question.number] = batches.problem(question.item, question.item.problem)
             if waiting:
                 batch = similar(waiting, size)
                 waiting = [one for one in waiting if one not in batch]
@@ -113,6 +108,12 @@ def answer_each(
         raise feed.error
 
 
+def questions(prepared: Iterable[Prepared], images: Images) -> Iterator[Question]:
+    """The items as questions, no more of them ahead than the preprocessing threads keep up with."""
+    for number, ready in enumerate(prepared):
+        yield question_of(number, ready, images)
+
+
 def default_batch_size(engine: Engine) -> int:
     """Rows that a device of this kind computes together without waiting longer for each."""
     return 16 if engine.clock.device.type == "cuda" else 4
@@ -125,7 +126,7 @@ def similar(waiting: Sequence[Question], size: int) -> list[Question]:
 
     def distance(one: Question) -> int:
         images = len(one.pictures) - len(oldest.pictures)
-        text = len(one.prepared.item.question) - len(oldest.prepared.item.question)
+        text = len(one.item.question) - len(oldest.item.question)
         return abs(images) * 1000 + abs(text)
 
     batch = [oldest, *sorted(others, key=distance)[: size - 1]]

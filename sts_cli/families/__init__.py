@@ -35,13 +35,18 @@ def tested(kind: str, text: str | None) -> bool:
     return kind in FAMILIES and (text is None or text in FAMILIES[kind][2])
 
 
+def adapter(model: Any, processor: Any) -> Family:
+    """How `model`, or a `skeleton` of it, puts images into prompts. Raises ModelError."""
+    refuse(model)
+    module, name, _ = FAMILIES.get(model.config.model_type, FAMILIES["llava"])
+    family: Family = getattr(import_module(f"sts_cli.families.{module}"), name)(model, processor)
+    return family
+
+
 def family_of(model: Any, processor: Any) -> Family:
     """The adapter for a loaded model. Raises ModelError where pruning would be wrong."""
-    kind = model.config.model_type
-    refuse(model)
-    module, name, _ = FAMILIES.get(kind, FAMILIES["llava"])
-    family: Family = getattr(import_module(f"sts_cli.families.{module}"), name)(model, processor)
-    if not tested(kind, model.get_decoder().config.model_type):
+    family = adapter(model, processor)
+    if not tested(model.config.model_type, model.get_decoder().config.model_type):
         from sts_cli.families.untested import prove
 
         prove(family)

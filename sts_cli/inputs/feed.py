@@ -61,7 +61,7 @@ class Feed(Generic[T]):
                 if self._closed.is_set():
                     return
         except BaseException as error:  # handed to the thread that takes the items
-            self.error = error
+            self.error = None if self._closed.is_set() else error
         finally:
             self._ended.set()
 

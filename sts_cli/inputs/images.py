@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 
 from PIL import Image
 
 from sts_cli.inputs.feed import TICK, Feed
-from sts_cli.inputs.picture import Picture, read_picture, settle_pillow
+from sts_cli.inputs.picture import (
+    DECODE_SECONDS,
+    Picture,
+    read_picture,
+    settle_pillow,
+    took_too_long,
+)
+from sts_cli.inputs.readers import Readers
 from sts_cli.records import Item, Problem
 
 HELD_BYTES = 256 << 20  # decoded images that nobody took yet
@@ -68,22 +76,30 @@ def prepare(item: Item) -> Prepared:
     return next(decode_ahead([item], workers=1))
 
 
-def decode_ahead(items: Iterable[Item], *, workers: int = 2, ahead: int = 16) -> Iterator[Prepared]:
+def decode_ahead(
+    items: Iterable[Item],
+    *,
+    workers: int = 2,
+    ahead: int = 16,
+    seconds: float = DECODE_SECONDS,
+) -> Iterator[Prepared]:
     """Each item with its images, in input order; up to `ahead` items are read in advance.
 
     Fewer where decoded images of HELD_BYTES wait already. A file that several of the last rows
     name is read and decoded once. An item with a problem passes through. An item comes out when
-    it is decoded, even while the source keeps the next one waiting.
+    it is decoded, even while the source keeps the next one waiting. An image that takes longer
+    than `seconds` is a problem of its row.
     """
     settle_pillow()
     waiting: deque[Expected] = deque()
     known: OrderedDict[str, Future[Decoded]] = OrderedDict()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="sts-decode")
+    readers: Readers[Decoded] = Readers(workers, seconds)
     try:
         with Feed(items, ahead) as feed:
             while waiting or not feed.finished:
                 if has_room(waiting, workers, ahead):
-                    taken = [expect(item, pool, known) for item in feed.take(1, wait=not waiting)]
+                    new = feed.take(1, wait=not waiting)
+                    taken = [expect(item, readers, known, seconds) for item in new]
                     waiting.extend(taken)
                     if taken:
                         continue
@@ -91,11 +107,11 @@ def decode_ahead(items: Iterable[Item], *, workers: int = 2, ahead: int = 16) ->
                     yield waiting.popleft().result()
                 elif waiting:
                     running = [one for row in waiting for one in row.pictures if not one.done()]
-                    wait(running, TICK, FIRST_COMPLETED)
+                    readers.wait(running, TICK)
         if feed.error is not None:
             raise feed.error
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        readers.close()
 
 
 def has_room(waiting: deque[Expected], workers: int, ahead: int) -> bool:
@@ -107,14 +123,18 @@ def has_room(waiting: deque[Expected], workers: int, ahead: int) -> bool:
 
 
 def expect(
-    item: Item, pool: ThreadPoolExecutor, known: OrderedDict[str, Future[Decoded]]
+    item: Item,
+    readers: Readers[Decoded],
+    known: OrderedDict[str, Future[Decoded]],
+    seconds: float,
 ) -> Expected:
     """Start on the images of an item that are not among those just decoded."""
     pictures, fresh = [], []
     for name in item.images if item.problem is None else ():
         place = name if name.startswith("data:") else str(item.folder / name)
         if place not in known:
-            known[place] = pool.submit(timed_read, name, item)
+            job = partial(timed_read, name, item, seconds)
+            known[place] = readers.submit(job, (took_too_long(name, seconds), seconds))
             fresh.append(known[place])
         known.move_to_end(place)
         pictures.append(known[place])
@@ -123,15 +143,15 @@ def expect(
     return Expected(item, tuple(pictures), tuple(fresh))
 
 
-def timed_read(name: str, item: Item) -> Decoded:
+def timed_read(name: str, item: Item, seconds: float) -> Decoded:
     started = perf_counter()
-    found = read_picture(name, item.folder)
+    found = read_picture(name, item.folder, seconds)
     return found, perf_counter() - started
 
 
 def size_of(picture: Future[Decoded]) -> int:
     """Bytes that a decoded image holds; 0 while it is not decoded."""
-    if not picture.done() or picture.cancelled():
+    if not picture.done():
         return 0
     found = picture.result()[0]
     return found.image.width * found.image.height * 3 if isinstance(found, Picture) else 0

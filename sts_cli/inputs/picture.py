@@ -12,6 +12,7 @@ import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from time import thread_time
 from urllib.parse import unquote_to_bytes
 
 from PIL import Image, ImageOps
@@ -20,6 +21,7 @@ from sts_cli.records import Problem, printable
 
 LARGEST_FILE = 256 << 20  # bytes
 MOST_PIXELS = 150_000_000  # of an image as it is stored
+DECODE_SECONDS = 60.0  # the largest images that are let in take a few seconds
 USED_PIXELS = 1 << 24  # of an image as it is handed on; no supported model looks at more
 REFUSED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "FITS"}  # programs to run, or no pictures
 HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
@@ -33,6 +35,26 @@ class Picture:
     digest: str
 
 
+class TookTooLong(Exception):
+    """A decoder used up its seconds."""
+
+
+class Metered(io.BytesIO):
+    """A file's bytes for a decoder, as long as this thread has not computed for `seconds`.
+
+    Decoders that read bit by bit end here, such as JPEG's on a file of a million scans.
+    """
+
+    def __init__(self, data: bytes, seconds: float):
+        super().__init__(data)
+        self._end = thread_time() + seconds
+
+    def read(self, size: int | None = -1) -> bytes:
+        if thread_time() > self._end:
+            raise TookTooLong
+        return super().read(size)
+
+
 def settle_pillow() -> None:
     """Pillow's own limit at ours, an error and not a warning; HEIC if the extra is installed."""
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns above it, and refuses twice of it
@@ -44,15 +66,29 @@ def settle_pillow() -> None:
     Image.init()
 
 
-def read_picture(name: str, folder: Path) -> Picture | Problem:
-    """The image that a row names: a path relative to `folder`, or a data: address."""
+def read_picture(name: str, folder: Path, seconds: float = DECODE_SECONDS) -> Picture | Problem:
+    """The image that a row names: a path relative to `folder`, or a data: address.
+
+    A decoder that computes for `seconds` is stopped where that can be done.
+    """
     try:
         data = from_address(name) if name.startswith("data:") else from_file(folder / name)
         if isinstance(data, Problem):
             return data
-        return decode(data, "the image" if name.startswith("data:") else printable(name))
+        return decode(data, shown(name), seconds)
+    except TookTooLong:
+        return took_too_long(name, seconds)
     except MemoryError:
         return Problem("image_too_large", f"{printable(name)[:200]} does not fit into memory.")
+
+
+def shown(name: str) -> str:
+    """An image's name in messages."""
+    return "the image" if name.startswith("data:") else printable(name)
+
+
+def took_too_long(name: str, seconds: float) -> Problem:
+    return Problem("image_unreadable", f"{shown(name)} was not decoded within {seconds:g} seconds.")
 
 
 def from_file(path: Path) -> bytes | Problem:
@@ -92,11 +128,11 @@ def from_address(address: str) -> bytes | Problem:
         return Problem("image_unreadable", f"A data: image whose base64 is damaged: {error}.")
 
 
-def decode(data: bytes, name: str) -> Picture | Problem:
-    """The first frame of an image file, as `Picture`."""
+def decode(data: bytes, name: str, seconds: float) -> Picture | Problem:
+    """The first frame of an image file, as `Picture`. Raises TookTooLong."""
     try:
         formats = [known for known in Image.ID if known not in REFUSED]
-        with Image.open(io.BytesIO(data), formats=formats) as image:
+        with Image.open(Metered(data, seconds), formats=formats) as image:
             if image.width * image.height > MOST_PIXELS:
                 return too_many_pixels(name, image.width * image.height)
             image.draft("RGB", fitting(image))  # a huge JPEG decodes to half its size, or less
@@ -109,7 +145,7 @@ def decode(data: bytes, name: str) -> Picture | Problem:
         return too_many_pixels(name, int(pixels[0]) if pixels else MOST_PIXELS)
     except Image.UnidentifiedImageError:
         return Problem("image_unreadable", f"{name} {unknown_format(data)}")
-    except MemoryError:
+    except (MemoryError, TookTooLong):
         raise
     except Exception as error:  # decoders raise anything when the file is damaged
         reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__

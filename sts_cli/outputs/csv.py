@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from sts_cli.outputs.formats import Kept
-from sts_cli.outputs.keys import cell, key
+from sts_cli.outputs.keys import cell, images_of, key
 from sts_cli.records import Answer, Item, answer_row
 
 TOKENS = ("visual", "structure", "semantics", "average", "text", "generated")
@@ -59,7 +59,7 @@ def cells(row: dict[str, Any]) -> dict[str, Any]:
     full, speedup = row.get("full") or {}, row.get("speedup") or {}
     return {
         **{name: row[name] for name in ("id", "question", "answer", "model", "profile", "finish")},
-        "image": cell(row["image"]),
+        "image": cell(images_of(row)),
         "error": error.get("kind"),
         "message": error.get("message"),
         **{f"tokens_{name}": (row["tokens"] or {}).get(name) for name in TOKENS},

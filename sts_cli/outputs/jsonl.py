@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from sts_cli.outputs.formats import Kept
-from sts_cli.outputs.keys import key, key_of
+from sts_cli.outputs.keys import images_of, key, key_of
 from sts_cli.records import Answer, Item, answer_row
 
 
@@ -48,7 +48,7 @@ class Rows:
     def _kept(self, line: bytes, start: int, end: int) -> Kept | None:
         try:
             row = self.source(json.loads(line))
-            mark = key(row["id"], row["image"], row["question"])
+            mark = key(row["id"], images_of(row), row["question"])
             return Kept(
                 start, end, mark, row["error"] is not None, row.get("model"), row.get("agree")
             )

@@ -6,7 +6,8 @@ import hashlib
 import json
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from sts_cli.records import Item
 
@@ -14,6 +15,11 @@ from sts_cli.records import Item
 def cell(images: object) -> str:
     """An output row's `image` as one text."""
     return images if isinstance(images, str) else json.dumps(images or None)
+
+
+def images_of(row: Mapping[str, Any]) -> object:
+    """The image of an output row, or its list of them."""
+    return row.get("images") or row["image"]
 
 
 def key(identity: object, images: object, question: object) -> int:
