@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sts_cli.cli.eval import one_precision
+from sts_cli.errors import ProfileError
 from sts_cli.evaluation.metrics import exact_match, normalised, same, token_f1
 from sts_cli.evaluation.questions import KINDS
 from sts_cli.evaluation.suite import DEVELOPMENT, suite
 from sts_cli.evaluation.table import wilson
+from sts_cli.profile import Profile
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,14 @@ def test_the_suite_asks_every_kind_equally_often_and_the_same_each_time():
     assert {one.item.id for one in suite(3, 0.5, DEVELOPMENT)}.isdisjoint(
         one.item.id for one in first
     )
+
+
+def test_the_precision_that_profiles_ask_for_is_one_for_all():
+    plans = [Profile("off"), Profile("a", quantize="int8"), Profile("b", quantize="int8")]
+    assert one_precision(plans) == "int8"
+    assert one_precision(plans[:1]) == "none"
+    with pytest.raises(ProfileError, match="'b' asks for int8 and 'c' asks for int4, but all"):
+        one_precision([*plans, Profile("c", quantize="int4")])
 
 
 def evaluated(*arguments: str) -> dict:

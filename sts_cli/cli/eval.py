@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, cast
 
@@ -21,9 +21,10 @@ from sts_cli.cli.options import (
     Quiet,
     check_choices,
 )
+from sts_cli.errors import ProfileError
 from sts_cli.inputs.images import Prepared, decode_ahead
 from sts_cli.inputs.items import open_input
-from sts_cli.profile import Quantize, load_profile
+from sts_cli.profile import Profile, Quantize, load_profile
 from sts_cli.report.console import stderr
 from sts_cli.sources import find
 
@@ -67,8 +68,9 @@ def evaluate(
     """
     console = stderr()
     check_choices(device, dtype, quantize)
-    precision = cast(Quantize, quantize or "none")
-    plans = [replace(load_profile(name), quantize=precision) for name in profiles.split(",")]
+    wished = [load_profile(name) for name in profiles.split(",")]
+    precision = cast(Quantize, quantize) if quantize else one_precision(wished)
+    plans = [replace(plan, quantize=precision) for plan in wished]
     source = find(model)
     ready: Iterable[Prepared]
     if questions == SCENES:
@@ -97,6 +99,15 @@ def evaluate(
     if results.failed:
         console.print(f"{results.failed} questions have errors and are not counted", style="red")
         raise typer.Exit(1)
+
+
+def one_precision(plans: Sequence[Profile]) -> Quantize:
+    """The precision that profiles ask for, which share one model. Raises ProfileError for two."""
+    asked = {plan.quantize: plan.name for plan in plans if plan.quantize}
+    if len(asked) > 1:
+        wishes = " and ".join(f"'{name}' asks for {precision}" for precision, name in asked.items())
+        raise ProfileError(f"{wishes}, but all profiles share one model here; give --quantize.")
+    return next(iter(asked), "none")
 
 
 def show(console: Console, rows: dict[str, dict[str, dict[str, Any]]]) -> None:

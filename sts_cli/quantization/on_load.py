@@ -19,7 +19,7 @@ from sts_cli.quantization.packed import PackedLinear, Precision, fits, pack
 from sts_cli.runtime import give_back_memory
 
 METHOD = "sts_packed"
-SPARE = 256_000_000  # bytes of dense weights after which freed memory goes back to the system
+SPARE = 64_000_000  # bytes of dense weights after which freed memory goes back to the system
 
 
 @register_quantization_config(METHOD)

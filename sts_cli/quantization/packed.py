@@ -18,6 +18,7 @@ Precision = Literal["int8", "int4"]
 
 FEW_ROWS = 12  # up to here the int8 kernel is faster than unpacking; docs/quantization.md
 SLICE_BYTES = 16 << 20  # of unpacked weights at a time
+PACKED_BYTES = 4 << 20  # of weights in float32 at a time while packing, with some copies beside
 GROUP = 32  # input features that share a scale and a zero point in int4
 BLOCK = 64  # output features that the int4 kernel keeps together
 TILES = 1  # how int4 weights are packed; the kernel for CPUs knows only this one
@@ -113,5 +114,5 @@ def pack_int4(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def slices(weight: Tensor) -> list[slice]:
     """Rows of `weight`, some megabytes at a time; each slice but the last holds whole blocks."""
-    step = max(1, SLICE_BYTES // (4 * BLOCK * weight.shape[1])) * BLOCK
+    step = max(1, PACKED_BYTES // (4 * BLOCK * weight.shape[1])) * BLOCK
     return [slice(start, start + step) for start in range(0, len(weight), step)]
