@@ -43,8 +43,8 @@ OFTEN = {  # and later: colours are known early, reading and relations are not
     "shape": 1.5,
     "exist": 2.5,
     "count": 2.5,
-    "relation": 3.0,
-    "place": 2.0,
+    "relation": 6.0,
+    "place": 1.5,
     "caption": 1.0,
 }
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sts_cli.engine import images
+from sts_cli.engine import fitting, images
 from sts_cli.engine.batches import question_of
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.scheduler import answer_all
@@ -200,6 +200,36 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(engine: Engine
     assert [answer.item.id for answer in answers] == [str(number) for number in range(9)]
     assert all(answer.problem is None for answer in answers)
     assert sizes.count(8) <= 1  # it learned
+
+
+def test_a_batch_has_as_many_rows_as_fit_into_the_memory_that_is_free(engine: Engine):
+    with ThreadPoolExecutor(1) as pool:
+        pictures = [images.Images(engine, pool).expect("0", picture(0), True)[0]]
+
+    def rows(free: int | None, *profiles: Profile) -> int:
+        return fitting.fitting_rows(engine, profiles, pictures, 8, free)
+
+    most = fitting.most_rows(engine.clock.device)
+    assert [rows(0, OFF), rows(1 << 40, OFF), rows(None, OFF)] == [1, most, most]
+    pixels = pictures[0].pixels
+    values = sum(tensor.numel() for tensor in pixels.inputs.values())
+    config = engine.decoder.config
+    one = 4 * fitting.row_values(config, OFF, pixels.count, values, 8)  # bytes, in float32
+    cache = 2 * engine.layers * config.num_key_value_heads * config.head_dim * pixels.count
+    assert one > 4 * cache
+    for count in range(1, most + 1):
+        assert rows(int(one * (count + 0.5) / fitting.SHARE), OFF) == count
+        assert rows(int(one * (count + 0.5) / fitting.SHARE), AGGRESSIVE, OFF) == count
+    assert fitting.row_values(config, AGGRESSIVE, 576, 0, 8) < (
+        fitting.row_values(config, OFF, 576, 0, 8)
+    )
+
+
+def test_a_first_image_that_cannot_be_preprocessed_still_gets_its_own_problem(engine: Engine):
+    rows = [prepared(0, 0), prepared(1, 1)]
+    broken = Prepared(rows[0].item, ("not an image",), ("x",), 0.0)  # type: ignore
+    first, second = answer_all(engine, [broken, rows[1]], OFF, max_new_tokens=1)
+    assert first.problem.kind == "internal" and second.problem is None
 
 
 def test_one_question_too_large_tries_the_fallbacks_and_says_which(engine: Engine):

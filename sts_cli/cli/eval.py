@@ -21,6 +21,7 @@ from sts_cli.cli.options import (
     Quiet,
     check_choices,
 )
+from sts_cli.cli.parsing import rows_at_once
 from sts_cli.errors import ProfileError
 from sts_cli.inputs.images import Prepared, decode_ahead
 from sts_cli.inputs.items import open_input
@@ -53,7 +54,9 @@ def evaluate(
     dtype: Dtype = "auto",
     quantize: Quantization = None,
     max_new_tokens: MaxNewTokens = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Questions at once.")] = None,
+    batch_size: Annotated[
+        str, typer.Option(help="Questions at once: auto, or a number; halved when memory is short.")
+    ] = "auto",
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -68,6 +71,7 @@ def evaluate(
     """
     console = stderr()
     check_choices(device, dtype, quantize)
+    size = rows_at_once(batch_size)
     wished = [load_profile(name) for name in profiles.split(",")]
     precision = cast(Quantize, quantize) if quantize else one_precision(wished)
     plans = [replace(plan, quantize=precision) for plan in wished]
@@ -84,7 +88,7 @@ def evaluate(
     from sts_cli.evaluation.table import Results
 
     results = Results()
-    every = answer_each(engine, ready, plans, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    every = answer_each(engine, ready, plans, batch_size=size, max_new_tokens=max_new_tokens)
     for count, answers in enumerate(every, 1):
         results.add(answers)
         if not quiet and console.is_terminal:

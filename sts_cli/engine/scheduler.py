@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sts_cli.engine.batches import OFF, Batches, Kept, Question, compared, question_of
 from sts_cli.engine.engine import Engine
+from sts_cli.engine.fitting import fitting_rows, most_rows
 from sts_cli.engine.images import Images
+from sts_cli.hardware import free_memory
 from sts_cli.inputs.feed import Feed
 from sts_cli.inputs.images import Prepared
 from sts_cli.profile import Profile
@@ -65,17 +67,18 @@ def answer_each(
     """For each prepared item, in input order, its Answer under each of the profiles.
 
     A batch is the oldest question that waits and those nearest to it in length; its images are
-    encoded once for all profiles. A batch that runs out of memory is halved; one question that
-    does tries `fallbacks` instead of the first profile, then becomes a problem. Of a batch's first
-    question under the first profile, `on_text` hears the text while it is generated and `on_kept`
-    which tokens of its first image were kept. When `stop` becomes true, the batch in hand is the
-    last; answers that waited for older ones come out.
+    encoded once for all profiles. Without a `batch_size` it has as many rows such as the first as
+    fit into memory, and gain something. A batch that runs out of memory is halved; one question
+    that does tries `fallbacks` instead of the first profile, then becomes a problem. Of a batch's
+    first question under the first profile, `on_text` hears the text while it is generated and
+    `on_kept` which tokens of its first image were kept. When `stop` becomes true, the batch in hand
+    is the last; answers that waited for older ones come out.
     Raises ProfileError before the first item for a profile that the model cannot honour.
     """
     for one in (*profiles, *fallbacks):
         engine.check(one)
-    largest = batch_size or default_batch_size(engine)
-    size, calm, next_out = largest, 0, 0
+    largest = batch_size or most_rows(engine.clock.device)
+    size, calm, next_out = batch_size, 0, 0
     waiting: list[Question] = []
     done: dict[int, tuple[Answer, ...]] = {}
     pool = ThreadPoolExecutor(WORKERS)
@@ -89,6 +92,9 @@ def answer_each(
                 else:
                     done[question.number] = batches.problem(question.item, question.item.problem)
             if waiting:
+                if size is None:
+                    free, first = free_memory(engine.clock.device), waiting[0].pictures
+                    size = largest = fitting_rows(engine, profiles, first, max_new_tokens, free)
                 batch = similar(waiting, size)
                 waiting = [one for one in waiting if one not in batch]
                 answers, fitted = batches.answer(batch)
@@ -112,11 +118,6 @@ def questions(prepared: Iterable[Prepared], images: Images) -> Iterator[Question
     """The items as questions, no more of them ahead than the preprocessing threads keep up with."""
     for number, ready in enumerate(prepared):
         yield question_of(number, ready, images)
-
-
-def default_batch_size(engine: Engine) -> int:
-    """Rows that a device of this kind computes together without waiting longer for each."""
-    return 16 if engine.clock.device.type == "cuda" else 4
 
 
 def similar(waiting: Sequence[Question], size: int) -> list[Question]:

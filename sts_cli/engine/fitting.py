@@ -1,0 +1,67 @@
+"""How many questions at once fit into memory, by what their tokens take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sts_cli.engine.images import Picture
+from sts_cli.profile import Profile
+
+if TYPE_CHECKING:
+    from sts_cli.engine.engine import Engine
+
+MOST = {"cpu": 4, "cuda": 16}  # rows; more make each wait longer and answer no more a second
+TEXT = 256  # tokens of a question and its template
+SHARE = 0.5  # of the free memory, for what is not counted below
+ENCODER = 32  # values in a vision encoder for each of its input: 18 in Qwen2-VL, 30 in SigLIP
+LAYER = 8  # hidden states of a layer that are alive at once, its MLP's apart
+
+
+def most_rows(device: torch.device) -> int:
+    """Rows at once beyond which a device of this kind gains nothing."""
+    return MOST.get(device.type, MOST["cpu"])
+
+
+def fitting_rows(
+    engine: Engine,
+    profiles: Sequence[Profile],
+    pictures: Sequence[Picture],
+    max_new_tokens: int | None,
+    free: int | None,
+) -> int:
+    """How many questions such as one about `pictures` may share a batch: 1 to `most_rows`.
+
+    `free` is in bytes; None where the system does not tell. A size to start from: halving a batch
+    is for what it leaves out.
+    """
+    most = most_rows(engine.clock.device)
+    if free is None:
+        return most
+    try:
+        visual = sum(one.pixels.count for one in pictures)
+        values = sum(t.numel() for one in pictures for t in one.pixels.inputs.values())
+    except Exception:  # what ails an image is told in the answer to its question
+        return most
+    new = max_new_tokens or engine.max_new_tokens
+    config, width = engine.decoder.config, engine.family.model.dtype.itemsize
+    row = max(row_values(config, one, visual, values, new) for one in profiles) * width
+    return max(1, min(most, int(SHARE * free / row)))
+
+
+def row_values(config: Any, profile: Profile, visual: int, values: int, new: int) -> float:
+    """Numbers that one question of `visual` tokens, out of `values` of pixels, keeps in memory.
+
+    Its KV cache, and the larger of what encoding its images and running a layer take besides.
+    """
+    layers, hidden = config.num_hidden_layers, config.hidden_size
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    inner = getattr(config, "intermediate_size", None) or 4 * hidden
+    cached = profile.average(visual, layers) + TEXT + new
+    entering = profile.budget(visual)[0] + TEXT
+    prompt = 2 * (visual + TEXT) * hidden  # before and after the images' features are put in
+    layer = entering * (LAYER * hidden + 3 * inner)
+    return 2 * layers * heads * size * cached + max(ENCODER * values, prompt + layer)
