@@ -20,7 +20,7 @@ def main() -> None:
 
     one = commands.add_parser("train", help="all phases; goes on where the folder left off")
     one.add_argument("--folder", type=Path, default=RUN)
-    one.add_argument("--minutes", type=float, default=150)
+    one.add_argument("--minutes", type=float, default=105)
     one.add_argument("--size", choices=("small", "large"), default="small")
     one.add_argument("--device", default="auto")
     one.add_argument("--processes", type=int, default=2, help="on a CPU: one for each core")

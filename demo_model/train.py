@@ -44,10 +44,10 @@ class Phase:
 
 PHASES = (
     # Letters are what the tower learns last, and hard scenes hold them back: they come in late.
-    Phase("windows", 0.40, 3e-3, 0.0, (0.0, 0.45), 0.85, 4),
+    Phase("windows", 0.34, 3e-3, 0.0, (0.0, 0.45), 0.85, 4),
     Phase("whole", 0.08, 1.5e-3, 0.0, (0.35, 0.5), 0.5, 3),
-    Phase("words", 0.40, 0.0, 3e-3, (0.1, 0.4), 0.0, 2),
-    Phase("full", 0.12, 0.0, 2e-3, (0.4, 0.5), 0.0, 2),
+    Phase("words", 0.38, 0.0, 3e-3, (0.1, 0.4), 0.0, 2),
+    Phase("full", 0.11, 0.0, 2e-3, (0.4, 0.5), 0.0, 2),
     Phase("joint", 0.09, 3e-4, 1e-3, (0.5, 0.5), 0.0, 2),
 )
 
