@@ -63,6 +63,8 @@ class Settings:
     processes: int = 2
     workers: int = 1  # that draw scenes, for each process
     seed: int = 1
+    weights: Path | None = None  # a checkpoint to begin with, where the folder has no state
+    begin: str = "windows"  # the phase to begin with, then
 
 
 class Run:
@@ -321,12 +323,22 @@ class Run:
     def load(self) -> dict[str, Any] | None:
         path = self.settings.folder / "state.pt"
         if not path.exists():
-            return None
+            return self.begun()
         state: dict[str, Any] = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.readout.load_state_dict(state["readout"])
         self.most, self.skill = state["most"], state["skill"]
         return state
+
+    def begun(self) -> dict[str, Any] | None:
+        """The state of a run that begins with a checkpoint's weights, if it does."""
+        if self.settings.weights is None:
+            return None
+        made = type(self.model).from_pretrained(self.settings.weights, dtype=torch.float32)
+        self.model.load_state_dict(made.state_dict())
+        self.most = MOST
+        names = [phase.name for phase in PHASES]
+        return {"phase": names.index(self.settings.begin), "elapsed": 0.0, "optimizer": None}
 
 
 def scaled(pixels: Tensor) -> Tensor:
