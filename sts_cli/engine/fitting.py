@@ -13,7 +13,7 @@ from sts_cli.profile import Profile
 if TYPE_CHECKING:
     from sts_cli.engine.engine import Engine
 
-MOST = {"cpu": 4, "cuda": 16}  # rows; more make each wait longer and answer no more a second
+MOST = {"cpu": 8, "cuda": 16}  # rows; more gain little on a CPU (benchmarks/batch_sizes.py)
 TEXT = 256  # tokens of a question and its template
 SHARE = 0.5  # of the free memory, for what is not counted below
 ENCODER = 32  # values in a vision encoder for each of its input: 18 in Qwen2-VL, 30 in SigLIP
