@@ -20,7 +20,7 @@ from sts_cli.profile import Profile, Semantics, Structure
 
 OFF = Profile("off")
 BOTH = Profile(
-    "both", structure=Structure("repulsion", 0.5), semantics=Semantics("instruction", 0.5, 0.25)
+    "both", structure=Structure("repulsion", 0.5), semantics=Semantics("relevance", 0.5, 0.25)
 )
 NEW = 6
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -127,7 +127,7 @@ def test_keeping_everything_equals_off_at_any_depth(subject: Subject):
         everything = Profile(
             "all",
             structure=Structure("repulsion", 1.0),
-            semantics=Semantics("instruction", depth, 1.0),
+            semantics=Semantics("relevance", depth, 1.0),
         )
         assert subject.answers(rows, everything) == expected
 
@@ -307,7 +307,7 @@ def test_bfloat16_batch_equals_its_rows_alone(half: Subject):
 
 def test_bfloat16_keeping_everything_equals_off(half: Subject):
     everything = Profile(
-        "all", structure=Structure("repulsion", 1.0), semantics=Semantics("instruction", 0.5, 1.0)
+        "all", structure=Structure("repulsion", 1.0), semantics=Semantics("relevance", 0.5, 1.0)
     )
     ids, _ = written(half, (0, 1))
     off = half.dictated((0, 1), OFF, ids)

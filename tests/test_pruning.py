@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -10,10 +12,12 @@ from sts_cli.families.places import raster
 from sts_cli.pruning.grid import grid
 from sts_cli.pruning.instruction import instruction
 from sts_cli.pruning.random import random
-from sts_cli.pruning.repulsion import repulsion
+from sts_cli.pruning.relevance import relevance
+from sts_cli.pruning.repulsion import greedy, potentials, repulsion
 
 POTENTIALS = ("riesz", "cos", "gauss")
 SQUARE = raster(8, 8)
+NONE = torch.empty(0, dtype=torch.long)
 
 
 def features(seed: int = 0, total: int = 64, width: int = 16) -> torch.Tensor:
@@ -22,9 +26,9 @@ def features(seed: int = 0, total: int = 64, width: int = 16) -> torch.Tensor:
 
 @pytest.mark.parametrize("potential", POTENTIALS)
 def test_repulsion_never_takes_a_twin_before_something_new(potential: str):
-    """Four contents, many copies each: four tokens kept show all four."""
+    """Four contents, many copies each: where contents count more, four tokens show all four."""
     kinds = torch.eye(4).repeat(16, 1) + 0.001 * features(width=4)
-    chosen = repulsion(kinds, SQUARE, 4, potential=potential)
+    chosen = repulsion(kinds, SQUARE, 4, potential=potential, spatial=0.25)
     assert {int(i) % 4 for i in chosen} == {0, 1, 2, 3}
 
 
@@ -85,9 +89,40 @@ def test_repulsion_does_the_same_in_bfloat16():
 
 
 def test_instruction_takes_the_most_attended_and_the_first_of_equals():
+    looked = {"features": features(total=5), "sure": NONE}
     scores = torch.tensor([0.1, 0.4, 0.4, 0.05, 0.4])
-    assert instruction(scores, SQUARE[:5], 2).tolist() == [1, 2]
-    assert instruction(scores, SQUARE[:5], 4).tolist() == [0, 1, 2, 4]
+    assert instruction(scores, SQUARE[:5], 2, **looked).tolist() == [1, 2]
+    assert instruction(scores, SQUARE[:5], 4, **looked).tolist() == [0, 1, 2, 4]
+
+
+def test_relevance_lies_between_repulsion_and_attention():
+    looked = {"features": features(), "sure": NONE}
+    scores = torch.rand(64, generator=torch.Generator().manual_seed(7))
+    even = torch.full((64,), 0.5)
+    best = set(instruction(scores, SQUARE, 16, **looked).tolist())
+    kept = {
+        weight: set(relevance(scores, SQUARE, 16, weight=weight, **looked).tolist())
+        for weight in (0.0, 0.25, 16.0)
+    }
+    assert kept[0.0] == {
+        int(i) for i in greedy(potentials(features(), SQUARE), scores.argmax()[None], 16)
+    }
+    assert (
+        relevance(even, SQUARE, 16, weight=16.0, **looked).tolist()
+        == relevance(even, SQUARE, 16, weight=0.0, **looked).tolist()
+    )
+    overlap = [len(kept[weight] & best) for weight in (0.0, 0.25, 16.0)]
+    assert overlap[0] < overlap[1] < overlap[2] and overlap[2] >= 14
+
+
+@pytest.mark.parametrize("method", (instruction, relevance))
+def test_what_is_sure_stays(method: Callable[..., torch.Tensor]):
+    scores = torch.linspace(1, 0, 64)
+    sure = torch.tensor([60, 63])
+    for count in (1, 2, 5, 64):
+        chosen = method(scores, SQUARE, count, features=features(), sure=sure).tolist()
+        assert len(set(chosen)) == count
+        assert count < 2 or {60, 63} <= set(chosen)
 
 
 def test_random_is_the_same_for_the_same_draw_only():

@@ -18,22 +18,20 @@ NAME = "sts_sdpa"
 class Observer:
     """Collects what the rows `rows` [B, L] attend to, while one layer runs.
 
-    After the layer, `scores` [B, L] is the softmax attention over all keys that a row may see, or
-    over those of them in `keys` [B, L], reduced over heads and then rows. Queries and keys are the
-    layer's own, after RoPE and any normalisation, so without `keys` this equals what eager
-    attention would return, at the cost of those rows. `seconds` is what observing took.
+    After the layer, `scores` [B, L] is the softmax attention over all keys that a row may see,
+    reduced over heads and then rows. Queries and keys are the layer's own, after RoPE and any
+    normalisation, so this equals what eager attention would return, at the cost of those rows.
+    `seconds` is what observing took.
     """
 
     def __init__(
         self,
         rows: Tensor,
         heads: Literal["mean", "max"] = "mean",
-        keys: Tensor | None = None,
         clock: Callable[[], float] = perf_counter,
     ):
         self.rows = rows
         self.heads = heads
-        self.keys = keys
         self.clock = clock
         self.scores: Tensor | None = None
         self.seconds = 0.0
@@ -62,8 +60,6 @@ class Observer:
             allowed = mask.expand(batch, 1, length, length).gather(
                 2, index[:, None, :, None].expand(-1, 1, -1, length)
             )
-        if self.keys is not None:
-            allowed = allowed & self.keys[:, None, None]
         weights = logits.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num()
         weights = weights.mean(1) if self.heads == "mean" else weights.amax(1)  # [B, R, L]
         self.scores = (weights * chosen[..., None]).sum(1) / count.clamp(min=1)[:, None]

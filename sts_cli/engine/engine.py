@@ -182,8 +182,7 @@ class Engine:
         if options.get("rows") == "last":
             rows = torch.zeros_like(rows)
         rows[:, -1] |= ~rows.any(1)  # prompts are packed right: the last token is a real one
-        keys = tokens.visual if options.get("keys") == "visual" else None
-        return Observer(rows, options.get("heads", "mean"), keys, self.clock)
+        return Observer(rows, options.get("heads", "mean"), self.clock)
 
     def _decode(
         self,

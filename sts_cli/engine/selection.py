@@ -13,7 +13,6 @@ from sts_cli import pruning
 from sts_cli.engine.tokens import Tokens
 from sts_cli.families.default import Encoded, Prompt
 from sts_cli.profile import Semantics, Structure, kept
-from sts_cli.pruning.instruction import lent
 
 FLOOR = 0.25  # of an image's proportional share in stage 2, so that none loses every token
 
@@ -61,29 +60,31 @@ def semantics_mask(
         where = tokens.visual[row].nonzero()[:, 0]
         budgets = [kept(stage.keep, count) for count in images]
         budget = min(sum(budgets), len(where))
-        values, shows = scores[row, where], tokens.image[row, where]
-        if reach := stage.options.get("reach"):
-            apart = tokens.grid[row, where] + 9.0 * shows[:, None]  # images lend each other nothing
-            values = lent(values, apart, float(reach))
-        if len(images) > 1:
-            values = with_floors(values, shows, budgets)
-        chosen = choose(values, tokens.grid[row, where], budget, **stage.options)
+        looked: dict[str, Tensor] = {}
+        if pruning.SEMANTICS[stage.method].looks:
+            sure = floors(scores[row, where], tokens.image[row, where], budgets)
+            looked = {"features": tokens.hidden[row, where], "sure": sure}
+        chosen = choose(
+            scores[row, where], tokens.grid[row, where], budget, **looked, **stage.options
+        )
         keep[row, where[chosen]] = True
     return keep
 
 
-def with_floors(scores: Tensor, image: Tensor, budgets: Sequence[int]) -> Tensor:
-    """`scores` [N], raised above all others for the best few tokens of each image.
+def floors(scores: Tensor, image: Tensor, budgets: Sequence[int]) -> Tensor:
+    """Indices of the best few of N tokens of each image, where there are several images.
 
-    `image` [N] says which image a token shows. Each keeps at least `FLOOR` of its budget.
+    `scores` and `image` [N]; the latter says which image a token shows. Each keeps at least `FLOOR`
+    of its budget.
     """
-    raised = scores.clone()
-    lift = scores.max() - scores.min() + 1
+    if len(budgets) == 1:
+        return torch.empty(0, dtype=torch.long, device=scores.device)
+    best = []
     for number, budget in enumerate(budgets):
         own = (image == number).nonzero()[:, 0]
-        best = scores[own].argsort(descending=True, stable=True)[: math.ceil(FLOOR * budget)]
-        raised[own[best]] += lift
-    return raised
+        order = scores[own].argsort(descending=True, stable=True)
+        best.append(own[order[: math.ceil(FLOOR * budget)]])
+    return torch.cat(best)
 
 
 def visual_counts(tokens: Tokens) -> list[int]:

@@ -3,7 +3,7 @@
 A method is one file with one pure function. A structure method takes one image's tokens,
 `(features [N, D], grid [N, 2], count, **options) -> sorted indices [count]`; a semantics method
 takes what the instruction's attention gave, `(scores [N], grid [N, 2], count, **options) ->
-sorted indices [count]`.
+sorted indices [count]`, and if it `looks` also `features` [N, D] and `sure` [S], indices to keep.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Method:
 
     about: str
     options: Mapping[str, Choice | Number] = field(default_factory=dict)
+    looks: bool = False
 
 
 STRUCTURE: Mapping[str, Method] = {
@@ -52,14 +53,24 @@ STRUCTURE: Mapping[str, Method] = {
 }
 
 SEMANTICS: Mapping[str, Method] = {
-    "instruction": Method(
-        "tokens that the instruction's words attend to (STS, our choice)",
+    "relevance": Method(
+        "repulsion again, eased by what the instruction's words attend to (STS, our choice)",
         {
             "rows": Choice(("all", "last")),
             "heads": Choice(("mean", "max")),
-            "keys": Choice(("all", "visual")),
-            "reach": Number(0, 1),
+            "weight": Number(0, 16),
+            "spatial": Number(0, 10),
+            "exponent": Number(0.1, 64),
         },
+        looks=True,
+    ),
+    "instruction": Method(
+        "tokens that the instruction's words attend to, and nothing else",
+        {
+            "rows": Choice(("all", "last")),
+            "heads": Choice(("mean", "max")),
+        },
+        looks=True,
     ),
     "random": Method("uniformly at random, seeded: a control", {"draw": Number(0, 2**31)}),
     "grid": Method("a regular grid: a control"),

@@ -10,21 +10,13 @@ import torch
 from torch import Tensor
 
 
-def instruction(scores: Tensor, grid: Tensor, count: int, **reduction: float | str) -> Tensor:
+def instruction(
+    scores: Tensor, grid: Tensor, count: int, *, features: Tensor, sure: Tensor, **reduction: str
+) -> Tensor:
     """Sorted indices [count] of the highest `scores` [N]; ties go to the lower index.
 
-    `reduction` (rows, heads, keys, reach) says how the engine made scores out of attention; it was
-    applied before this function, which takes scores as they are.
+    `sure` [S] are indices that stay in any case. `reduction` (rows, heads) says how the engine made
+    scores out of attention; it was applied before this function. Contents and places do not count.
     """
-    order = scores.argsort(descending=True, stable=True)
+    order = scores.index_fill(0, sure, torch.inf).argsort(descending=True, stable=True)
     return order[:count].sort().values
-
-
-def lent(scores: Tensor, places: Tensor, reach: float) -> Tensor:
-    """`scores` [N], each at least what a neighbour lends: its score, less with distance.
-
-    `places` [N, 2] are rows and columns; a neighbour at distance `reach` lends exp(-1/2) of its
-    score. A word that attends to one patch of a thing needs the patches around it.
-    """
-    near = (torch.cdist(places, places).square() / (-2 * reach**2)).exp()  # [N, N]
-    return (near * scores).amax(1)

@@ -20,7 +20,7 @@ def repulsion(
     count: int,
     *,
     potential: str = "riesz",
-    spatial: float = 0.25,
+    spatial: float = 1.0,
     exponent: float = 2.0,
     seed: str = "isolated",
 ) -> Tensor:
@@ -37,44 +37,55 @@ def repulsion(
     if count >= total:
         return torch.arange(total, device=features.device)
     unit = torch.nn.functional.normalize(features.float(), dim=-1)
+    repel = potentials(features, grid, potential, spatial, exponent)
+    first = isolated(unit) if seed == "isolated" else eccentric(unit)
+    return greedy(repel, first[None], count)
+
+
+def potentials(
+    features: Tensor,
+    grid: Tensor,
+    potential: str = "riesz",
+    spatial: float = 1.0,
+    exponent: float = 2.0,
+) -> Tensor:
+    """[N, N]: how much each pair of tokens repels each other, by the formulas of `repulsion`."""
+    unit = torch.nn.functional.normalize(features.float(), dim=-1)
     cosine = unit @ unit.mT  # [N, N]
-    apart = (2 - 2 * cosine).clamp(min=0)
     if potential == "cos":
-        repel = cosine
-    else:
-        places = grid.float()
-        away = torch.cdist(places, places).square() / 2
-        stride = max(1, total // SAMPLE)
-        distance = apart / middle(apart[::stride]) + spatial * (away / middle(away[::stride]))
-        if potential == "gauss":
-            repel = (distance / -2).exp()
-        else:
-            repel = (distance + 1e-3).pow(-exponent / 2)
-    first = isolated(apart) if seed == "isolated" else eccentric(unit)
-    return greedy(repel, first, count)
+        return cosine
+    apart = (2 - 2 * cosine).clamp(min=0)
+    places = grid.float()
+    away = torch.cdist(places, places).square() / 2
+    stride = max(1, len(unit) // SAMPLE)
+    distance = apart / middle(apart[::stride]) + spatial * (away / middle(away[::stride]))
+    if potential == "gauss":
+        return (distance / -2).exp()
+    return (distance + 1e-3).pow(-exponent / 2)
 
 
-def greedy(repel: Tensor, first: Tensor, count: int) -> Tensor:
-    """Sorted indices [count]: from `first`, always add the index that the chosen repel least.
+def greedy(repel: Tensor, first: Tensor, count: int, ease: Tensor | None = None) -> Tensor:
+    """Sorted indices [count]: from `first` [F], always add the index that the chosen repel least.
 
-    `repel` [N, N] is the potential of each pair. It is changed: its diagonal becomes infinite,
-    so that nothing is chosen twice.
+    `repel` [N, N] is the potential of each pair; `ease` [N] divides what a token feels of it.
     """
-    repel.fill_diagonal_(torch.inf)
+    ease = repel.new_ones(len(repel)) if ease is None else ease
     chosen = torch.empty(count, dtype=torch.long, device=repel.device)
-    chosen[0] = first
-    energy = repel[first].clone()  # [N]
-    for step in range(1, count):
-        index = energy.argmin()
+    chosen[: len(first)] = first
+    energy = repel[first].sum(0)  # [N]
+    energy[first] = torch.inf  # nothing is chosen twice
+    for step in range(len(first), count):
+        index = (energy / ease).argmin()
         chosen[step] = index
         energy += repel[index]
+        energy[index] = torch.inf
     return chosen.sort().values
 
 
-def isolated(apart: Tensor) -> Tensor:
-    """The token whose nearest neighbour is farthest, by squared distances [N, N]."""
-    nearest = apart.clone().fill_diagonal_(torch.inf).amin(1)
-    return nearest.argmax()
+def isolated(unit: Tensor) -> Tensor:
+    """The token whose nearest neighbour is farthest, among unit features [N, D]."""
+    apart = (2 - 2 * unit @ unit.mT).fill_diagonal_(torch.inf)
+    return apart.amin(1).argmax()
 
 
 def eccentric(unit: Tensor) -> Tensor:
