@@ -48,7 +48,7 @@ def test_ask_streams_the_answer_and_reports_on_stderr(model: Path, folder: Path)
     done = sts("ask", folder / "0.png", "what is on the sign?", "-p", "aggressive", *SHORT)
     assert done.code == 0
     assert done.out.endswith("\n") and done.out.count("\n") <= done.out.strip().count("\n") + 1
-    assert "64 -> 11 -> 4" in done.err and "prefill" in done.err
+    assert "64 -> 9 -> 5" in done.err and "prefill" in done.err
     quiet = sts("ask", folder / "0.png", "what is on the sign?", "-p", "aggressive", "-q", *SHORT)
     assert (quiet.out, quiet.err) == (done.out, "")
 
@@ -76,7 +76,7 @@ def test_batch_answers_every_row_in_order(model: Path, folder: Path):
     assert [row["id"] for row in done.rows] == ["1", "2", "3", "4", "5", "6"]
     assert [row["question"] for row in done.rows] == [f"what is {n}?" for n in range(6)]
     for row in done.rows:
-        assert row["tokens"]["structure"] == 21 and row["tokens"]["semantics"] == 7
+        assert row["tokens"]["structure"] == 18 and row["tokens"]["semantics"] == 11
         assert row["seconds"]["total"] > 0 and row["finish"] in ("stop", "length")
     assert "6 answered" in done.err and "p95" in done.err and "visual tokens kept" in done.err
 
@@ -266,7 +266,7 @@ def test_a_dry_run_reads_everything_and_loads_no_weights(
     assert "broken.png: image_unreadable" in done.out
     assert "images: 5, of which 4 are different" in done.out and "5 PNG" in done.out
     assert "visual tokens: 64 an image, 320 in all" in done.out
-    assert "balanced keeps 70 (21.9%), on average over 6 layers" in done.out
+    assert "balanced keeps 72 (22.7%), on average over 6 layers" in done.out
     assert "time: not known before some rows are answered" in done.out
 
 
