@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-META = {"minute", "phase", "step", "seconds", "drawn", "loss", "norm", "validation"}
+META = {"minute", "phase", "step", "seconds", "drawn", "loss", "norm", "validation", "shapes"}
 COLORS = {
     "text": "tab:red",
     "sign_color": "tab:orange",
@@ -49,7 +49,7 @@ def plot(run: Path, target: Path) -> None:
         if found:
             panel.legend(fontsize=7, ncols=2)
     target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=90)
+    figure.savefig(target, dpi=70)
     pyplot.close(figure)
 
 
