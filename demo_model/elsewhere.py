@@ -9,7 +9,8 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from sts_cli.evaluation.scenes import EASY_FONTS, Canvas, Scene, Thing, add_shape, add_sign
+from sts_cli.evaluation.canvas import Canvas, Thing
+from sts_cli.evaluation.scenes import EASY_FONTS, Scene, add_shape, add_sign
 from sts_cli.evaluation.words import COLORS
 
 FLAT_SIDE = 64

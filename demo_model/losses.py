@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo_model.labels import HEADS
+from sts_cli.evaluation.canvas import Thing
 from sts_cli.evaluation.questions import KINDS, ask, spoken
-from sts_cli.evaluation.scenes import Scene, Thing
+from sts_cli.evaluation.scenes import Scene
 
 DENSE = {
     "kind": 1.0,

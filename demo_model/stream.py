@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo_model.labels import labels, patches
-from sts_cli.evaluation.scenes import Thing, draw
+from sts_cli.evaluation.canvas import Thing
+from sts_cli.evaluation.scenes import draw
 
 T = TypeVar("T")
 

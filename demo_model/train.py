@@ -19,7 +19,8 @@ from demo_model import build, forward, losses
 from demo_model.labels import GRID, HEADS, labels, patches
 from demo_model.optimizer import Optimizer, schedule
 from demo_model.stream import Difficulty, Example, Ring, Stream
-from sts_cli.evaluation.scenes import Thing, draw
+from sts_cli.evaluation.canvas import Thing
+from sts_cli.evaluation.scenes import draw
 
 VALIDATION_SEED = 900_000_000  # far from every training seed
 WINDOW = (12, 16)  # rows and columns of patches that the tower sees at first

@@ -7,8 +7,10 @@ import random
 import numpy as np
 import pytest
 
+from sts_cli.evaluation.boards import typeface
+from sts_cli.evaluation.canvas import Thing, overlap
 from sts_cli.evaluation.questions import KINDS, Question, ask, questions, signs, spoken
-from sts_cli.evaluation.scenes import FONTS, HELD_OUT_FONTS, Scene, Thing, draw, overlap, typeface
+from sts_cli.evaluation.scenes import FONTS, HELD_OUT_FONTS, Scene, draw
 from sts_cli.evaluation.words import CHARACTERS, COLORS, SHAPES
 
 SEEDS = range(7_000, 7_060)

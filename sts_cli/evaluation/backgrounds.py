@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Color = tuple[int, int, int]
+from sts_cli.evaluation.colors import Color
 
 
 def background(

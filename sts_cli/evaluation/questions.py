@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sts_cli.evaluation import phrasings
-from sts_cli.evaluation.scenes import Scene, Thing
+from sts_cli.evaluation.canvas import Thing
+from sts_cli.evaluation.scenes import Scene
 from sts_cli.evaluation.words import COLORS, SHAPES
 
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}

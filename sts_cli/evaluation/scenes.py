@@ -7,17 +7,17 @@ Everything follows from a seed. A scene is a background, up to six shapes and up
 from __future__ import annotations
 
 import io
-import math
 import random
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageFilter
 
 from sts_cli.evaluation.backgrounds import background
+from sts_cli.evaluation.boards import board
+from sts_cli.evaluation.canvas import Canvas, Thing
+from sts_cli.evaluation.colors import apart, jittered, luma
 from sts_cli.evaluation.outlines import outline
 from sts_cli.evaluation.words import CHARACTERS, COLORS, SHAPES, WORDS
 
@@ -32,23 +32,6 @@ FONTS = (
     "OpenSans-Regular",
 )
 HELD_OUT_FONTS = ("LiberationSansNarrow-Bold", "Play-Bold")  # never trained on
-Color = tuple[int, int, int]
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Thing:
-    """A shape or a sign. `box` is left, top, right, bottom, as shares of the picture."""
-
-    shape: str  # one of SHAPES, or "sign"
-    color: str
-    box: Box
-    text: str = ""
-    text_color: str = ""
-
-    @property
-    def center(self) -> tuple[float, float]:
-        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,53 +71,6 @@ def draw(
     image = worn(rng, noise, canvas.image) if hard else canvas.image
     things = tuple(canvas.things)
     return Scene(image, things, canvas.owner, canvas.glyph)
-
-
-class Canvas:
-    """A picture while things are put on it, none over another."""
-
-    def __init__(self, image: Image.Image, things: list[Thing]):
-        self.image = image
-        self.things = things
-        self.owner = np.zeros((image.height, image.width), np.uint8)
-        self.glyph = np.zeros((image.height, image.width), np.uint8)
-
-    def spot(self, rng: random.Random, width: int, height: int) -> tuple[int, int] | None:
-        """A free place for something of this size, or None."""
-        for _ in range(20):
-            if width >= self.image.width or height >= self.image.height:
-                return None
-            left = rng.randint(0, self.image.width - width)
-            top = rng.randint(0, self.image.height - height)
-            room = (left - 3, top - 3, left + width + 3, top + height + 3)
-            if not any(overlap(room, self.pixels(thing.box)) for thing in self.things):
-                return left, top
-        return None
-
-    def pixels(self, box: Box) -> Box:
-        across, down = self.image.size
-        return box[0] * across, box[1] * down, box[2] * across, box[3] * down
-
-    def put(
-        self,
-        stamp: Image.Image,
-        glyphs: NDArray[np.uint8] | None,
-        left: int,
-        top: int,
-        thing: Thing,
-    ) -> None:
-        """Paste an RGBA stamp and note what its pixels belong to."""
-        self.image.paste(stamp, (left, top), stamp)
-        where = np.s_[top : top + stamp.height, left : left + stamp.width]
-        solid = np.asarray(stamp.getchannel("A")) > 127
-        self.owner[where][solid] = len(self.things) + 1
-        if glyphs is not None:
-            self.glyph[where][solid] = glyphs[solid]
-        self.things.append(thing)
-
-    def shares(self, left: int, top: int, size: tuple[int, int]) -> Box:
-        across, down = self.image.size
-        return left / across, top / down, (left + size[0]) / across, (top + size[1]) / down
 
 
 def add_shape(rng: random.Random, canvas: Canvas, palette: list[str], hard: bool) -> None:
@@ -188,37 +124,6 @@ def add_sign(
         size = max(22, int(size * 0.8))
 
 
-def board(
-    rng: random.Random, text: str, font: str, size: int, paint: Color, ink: Color
-) -> tuple[Image.Image, Image.Image]:
-    """A sign as an RGBA stamp, and for each of its pixels 1 + the index of the character there."""
-    face = typeface(font, size)
-    gap = rng.choice((0, 0, 1, 2, 4))
-    advance = [face.getlength(letter) for letter in text]
-    _, high, _, low = face.getbbox("H0")
-    pad_x, pad_y = rng.uniform(0.2, 0.6) * size, rng.uniform(0.18, 0.45) * size
-    width = int(sum(advance) + gap * (len(text) - 1) + 2 * pad_x)
-    height = int(low - high + 2 * pad_y)
-    stamp = Image.new("RGBA", (width, height), (*paint, 0))
-    glyphs = Image.new("L", (width, height), 0)
-    pen, mark = ImageDraw.Draw(stamp), ImageDraw.Draw(glyphs)
-    frame = rng.choice((0, 0, 2, 3))
-    pen.rounded_rectangle(
-        (0, 0, width - 1, height - 1),
-        rng.choice((0, 0, 4, 8, 12)),
-        fill=(*paint, 255),
-        outline=(*ink, 255) if frame else None,
-        width=max(1, frame),
-    )
-    x = pad_x
-    for index, letter in enumerate(text):
-        pen.text((x, pad_y - high), letter, fill=(*ink, 255), font=face)
-        left, _, right, _ = face.getbbox(letter)
-        mark.rectangle((x + left, pad_y - 1, x + right, pad_y + low - high), fill=index + 1)
-        x += advance[index] + gap
-    return stamp, glyphs
-
-
 def worn(rng: random.Random, noise: np.random.Generator, image: Image.Image) -> Image.Image:
     """What cameras and web sites do to pictures: blur, noise, low resolution, JPEG."""
     fate = rng.random()
@@ -247,30 +152,3 @@ def random_text(rng: random.Random) -> str:
     if kind < 0.8:
         return "".join(rng.choices(CHARACTERS[:26], k=rng.choice((2, 3, 3, 4, 4, 5, 5, 6))))
     return "".join(rng.choices(CHARACTERS[26:], k=rng.choice((1, 2, 2, 3, 3, 4))))
-
-
-@cache
-def typeface(name: str, size: int) -> ImageFont.FreeTypeFont:
-    """A bundled font at a size in pixels."""
-    return ImageFont.truetype(str(files("sts_cli") / "evaluation" / "fonts" / f"{name}.ttf"), size)
-
-
-def jittered(rng: random.Random, color: Color, by: float = 14) -> Color:
-    """Nearly the same colour."""
-    red, green, blue = (max(0, min(255, int(part + rng.uniform(-by, by)))) for part in color)
-    return red, green, blue
-
-
-def luma(color: Color) -> float:
-    """Perceived brightness, 0 to 255."""
-    return 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2]
-
-
-def apart(a: Color, b: Color) -> float:
-    """Distance of two colours in RGB."""
-    return math.dist(a, b)
-
-
-def overlap(a: Box, b: Box) -> bool:
-    """Whether two boxes share any area."""
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
