@@ -91,8 +91,6 @@ def answered(
     found = engine.generate(prompts, condition.profile, max_new_tokens=64, choices=choices)
     for one, given in zip(batch, found, strict=True):
         text = decode(engine.family.tokenizer, given.ids)
-        cut = condition.profile.cut(engine.layers)
-        average = (cut * given.structure + (engine.layers - cut) * given.semantics) / engine.layers
         yield Mark(
             condition=condition.name,
             scene=one.digests[0],
@@ -100,7 +98,7 @@ def answered(
             right=exact_match(text, one.item.answers),
             f1=max(token_f1(text, answer) for answer in one.item.answers),
             text=text,
-            tokens=average,
+            tokens=condition.profile.averaged(given.structure, given.semantics, engine.layers),
         )
 
 

@@ -22,6 +22,7 @@ from benchmarks.exam import Condition, Mark, marks  # noqa: E402
 from sts_cli.engine.engine import Engine  # noqa: E402
 from sts_cli.evaluation.questions import KINDS  # noqa: E402
 from sts_cli.evaluation.suite import DEVELOPMENT, suite  # noqa: E402
+from sts_cli.evaluation.table import mean  # noqa: E402
 from sts_cli.loading import load  # noqa: E402
 from sts_cli.profile import Profile, parse  # noqa: E402
 from sts_cli.sources import find  # noqa: E402
@@ -63,16 +64,15 @@ def table(found: list[Mark]) -> str:
     def kept(rows: list[Mark]) -> float:
         return sum(a and one.right for a, one in zip(known, rows, strict=True)) / max(1, sum(known))
 
+    def share(rows: list[Mark]) -> float:
+        return mean([one.right for one in rows])
+
     for name, rows in sorted(by.items(), key=lambda row: -share(row[1]["all"])):
         tokens = sum(one.tokens for one in rows["all"]) / len(rows["all"])
         cells = " | ".join(f"{100 * share(rows.get(kind, [])):.0f}" for kind in kinds[:-1])
         every, held = 100 * share(rows["all"]), 100 * kept(rows["all"])
         lines.append(f"| {name} | {tokens:.0f} | {cells} | {every:.1f} | {held:.1f} |")
     return "\n".join(lines)
-
-
-def share(rows: list[Mark]) -> float:
-    return sum(one.right for one in rows) / len(rows) if rows else float("nan")
 
 
 if __name__ == "__main__":

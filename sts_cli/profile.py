@@ -64,9 +64,12 @@ class Profile:
 
     def average(self, visual: int, layers: int) -> float:
         """Visual tokens per layer, averaged over the language model's layers."""
-        lower, upper = self.budget(visual)
+        return self.averaged(*self.budget(visual), layers)
+
+    def averaged(self, structure: int, semantics: int, layers: int) -> float:
+        """The same where so many tokens are left after stage 1 and after stage 2."""
         cut = self.cut(layers)
-        return (cut * lower + (layers - cut) * upper) / layers
+        return (cut * structure + (layers - cut) * semantics) / layers
 
 
 def kept(keep: Keep, visual: int) -> int:

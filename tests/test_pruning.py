@@ -104,9 +104,9 @@ def test_relevance_lies_between_repulsion_and_attention():
         weight: set(relevance(scores, SQUARE, 16, weight=weight, **looked).tolist())
         for weight in (0.0, 0.25, 16.0)
     }
-    assert kept[0.0] == {
-        int(i) for i in greedy(potentials(features(), SQUARE), scores.argmax()[None], 16)
-    }
+    unit = torch.nn.functional.normalize(features(), dim=-1)
+    repel = potentials(unit @ unit.mT, SQUARE, "riesz", spatial=1.0, exponent=2.0)
+    assert kept[0.0] == set(greedy(repel, scores.argmax()[None], 16).tolist())
     assert (
         relevance(even, SQUARE, 16, weight=16.0, **looked).tolist()
         == relevance(even, SQUARE, 16, weight=0.0, **looked).tolist()

@@ -183,8 +183,6 @@ class Batches:
     ) -> Answer:
         image = question.image_seconds
         first = image + encode + found.select + found.prefill
-        cut, layers = profile.cut(self.engine.layers), self.engine.layers
-        average = (cut * found.structure + (layers - cut) * found.semantics) / layers
         return Answer(
             item=question.item,
             model=self.engine.name,
@@ -194,7 +192,7 @@ class Batches:
                 visual=found.visual,
                 structure=found.structure,
                 semantics=found.semantics,
-                average=average,
+                average=profile.averaged(found.structure, found.semantics, self.engine.layers),
                 text=found.text,
                 generated=len(found.ids),
             ),

@@ -6,7 +6,8 @@ instruction-aware cross-attention inside the language model and no more.
 
 from __future__ import annotations
 
-import torch
+from math import inf
+
 from torch import Tensor
 
 
@@ -18,5 +19,5 @@ def instruction(
     `sure` [S] are indices that stay in any case. `reduction` (rows, heads) says how the engine made
     scores out of attention; it was applied before this function. Contents and places do not count.
     """
-    order = scores.index_fill(0, sure, torch.inf).argsort(descending=True, stable=True)
+    order = scores.index_fill(0, sure, inf).argsort(descending=True, stable=True)
     return order[:count].sort().values

@@ -36,7 +36,8 @@ def relevance(
     """
     if count >= scores.shape[0]:
         return torch.arange(scores.shape[0], device=scores.device)
-    repel = potentials(features, grid, spatial=spatial, exponent=exponent)
+    unit = torch.nn.functional.normalize(features.float(), dim=-1)
+    repel = potentials(unit @ unit.mT, grid, "riesz", spatial, exponent)
     relative = scores.float() / scores.float().mean().clamp(min=1e-12)
     first = sure if len(sure) else scores.argmax()[None]
     return greedy(repel, first[:count], count, relative.clamp(min=1e-3).pow(weight))

@@ -37,27 +37,25 @@ def repulsion(
     if count >= total:
         return torch.arange(total, device=features.device)
     unit = torch.nn.functional.normalize(features.float(), dim=-1)
-    repel = potentials(features, grid, potential, spatial, exponent)
-    first = isolated(unit) if seed == "isolated" else eccentric(unit)
+    cosine = unit @ unit.mT  # [N, N]
+    repel = potentials(cosine, grid, potential, spatial, exponent)
+    first = isolated(cosine) if seed == "isolated" else eccentric(unit)
     return greedy(repel, first[None], count)
 
 
 def potentials(
-    features: Tensor,
-    grid: Tensor,
-    potential: str = "riesz",
-    spatial: float = 1.0,
-    exponent: float = 2.0,
+    cosine: Tensor, grid: Tensor, potential: str, spatial: float, exponent: float
 ) -> Tensor:
-    """[N, N]: how much each pair of tokens repels each other, by the formulas of `repulsion`."""
-    unit = torch.nn.functional.normalize(features.float(), dim=-1)
-    cosine = unit @ unit.mT  # [N, N]
+    """[N, N]: how much each pair of tokens repels each other, by the formulas of `repulsion`.
+
+    `cosine` [N, N] is that of their features.
+    """
     if potential == "cos":
         return cosine
     apart = (2 - 2 * cosine).clamp(min=0)
     places = grid.float()
     away = torch.cdist(places, places).square() / 2
-    stride = max(1, len(unit) // SAMPLE)
+    stride = max(1, len(cosine) // SAMPLE)
     distance = apart / middle(apart[::stride]) + spatial * (away / middle(away[::stride]))
     if potential == "gauss":
         return (distance / -2).exp()
@@ -82,10 +80,9 @@ def greedy(repel: Tensor, first: Tensor, count: int, ease: Tensor | None = None)
     return chosen.sort().values
 
 
-def isolated(unit: Tensor) -> Tensor:
-    """The token whose nearest neighbour is farthest, among unit features [N, D]."""
-    apart = (2 - 2 * unit @ unit.mT).fill_diagonal_(torch.inf)
-    return apart.amin(1).argmax()
+def isolated(cosine: Tensor) -> Tensor:
+    """The token that is least like the one most like it; `cosine` [N, N] of their features."""
+    return cosine.clone().fill_diagonal_(-torch.inf).amax(1).argmin()
 
 
 def eccentric(unit: Tensor) -> Tensor:
