@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from sts_cli import __version__
 from sts_cli.cli import ask, batch, doctor, eval, merge, models, profiles
+from sts_cli.cli.interrupt import while_read
 from sts_cli.errors import StsError
 from sts_cli.report.console import stderr
 
+
+class Commands(TyperGroup):
+    """All commands, each of which ends quietly once nobody reads what it prints."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with while_read():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -46,15 +58,12 @@ app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
-    """Run; a user's mistake is one message and exit code 2, Ctrl-C is 130, a closed pipe 141."""
+    """Run; a user's mistake is one message and exit code 2."""
     try:
         app()
     except StsError as error:
         stderr().print(f"sts: {error}", style="red", markup=False)
         sys.exit(2)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
 
 
 if __name__ == "__main__":

@@ -96,11 +96,24 @@ def test_a_closed_pipe_ends_quietly(place: Path):
         assert run.wait() == 141
 
 
-@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
-def test_an_answer_that_nobody_reads_ends_quietly_too(form: tuple[str, ...], place: Path):
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "ask 0.png --quiet",
+        "ask 0.png --quiet --json",
+        "batch q.jsonl --dry-run",
+        "eval q.jsonl --quiet --json",
+        "models",
+        "profiles",
+        "profiles show balanced",
+        "doctor",
+    ],
+)
+def test_what_nobody_reads_ends_quietly_too(asked: str, place: Path):
     """As of `sts ask 0.png | head -1`, where head has read its line and gone."""
-    asked = [*COMMAND, "ask", "0.png", "--quiet", *form]
-    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+    with subprocess.Popen(
+        [*COMMAND, *asked.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
         assert run.stdout is not None and run.stderr is not None
         run.stdout.close()
         assert run.stderr.read() == b""

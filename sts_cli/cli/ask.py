@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sts_cli.cli.engine import load_engine
-from sts_cli.cli.interrupt import while_read
 from sts_cli.cli.options import (
     Compare,
     Device,
@@ -84,20 +83,19 @@ def ask(
         sys.stdout.flush()
 
     kept: list[Kept] = []
-    with while_read():
-        (answer,) = answer_all(
-            engine,
-            [ready],
-            plan,
-            compare=compare,
-            max_new_tokens=max_new_tokens or plan.max_new_tokens,
-            on_text=None if json_ else show,
-            on_kept=kept.append,
-        )
-        if json_:
-            print(json.dumps(answer_row(answer), ensure_ascii=False))
-        elif answer.problem is None:
-            print()
+    (answer,) = answer_all(
+        engine,
+        [ready],
+        plan,
+        compare=compare,
+        max_new_tokens=max_new_tokens or plan.max_new_tokens,
+        on_text=None if json_ else show,
+        on_kept=kept.append,
+    )
+    if json_:
+        print(json.dumps(answer_row(answer), ensure_ascii=False))
+    elif answer.problem is None:
+        print()
     if answer.problem is not None:
         message = f"sts: {answer.problem.kind}: {answer.problem.message}"
         console.print(message, style="red", markup=False)

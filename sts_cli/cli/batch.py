@@ -11,7 +11,6 @@ import typer
 
 from sts_cli.cli.dry_run import dry_run, measured
 from sts_cli.cli.engine import load_engine
-from sts_cli.cli.interrupt import while_read
 from sts_cli.cli.options import (
     Compare,
     Device,
@@ -131,9 +130,7 @@ def batch(
     }
     if check:
         pace = measured(out, form, run)
-        with while_read():
-            code = dry_run(rows, plan, limit, part, source, out, pace)
-        raise typer.Exit(code)
+        raise typer.Exit(dry_run(rows, plan, limit, part, source, out, pace))
     if out is not None:
         writer: Journal | Stdout = Journal(out, form, run, fresh=fresh, retry=retry_errors)
     else:
@@ -164,8 +161,7 @@ def batch(
         writer.confirm(precision)
         outcome = run_job(job, engine, writer, report)
     if outcome.closed is not None:
-        with while_read():
-            raise outcome.closed
+        raise outcome.closed
     report.summary(outcome.notes)
     if outcome.failure is not None:
         console.print(f"sts: {outcome.failure}", style="red", markup=False)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sts_cli.diagnosis import Diagnosis, diagnose
+from sts_cli.report.console import stdout
 
 
 def doctor(
@@ -28,7 +29,7 @@ def doctor(
         told = {"problems": list(found.problems), "advice": list(found.advice)}
         typer.echo(json.dumps({"ok": not found.problems, **told, **found.facts}))
     else:
-        show(found, Console(highlight=False, soft_wrap=True))
+        show(found, stdout(soft_wrap=True))
     if found.problems:
         raise typer.Exit(1)
 

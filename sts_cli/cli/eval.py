@@ -26,7 +26,7 @@ from sts_cli.errors import ProfileError
 from sts_cli.inputs.images import Prepared, decode_ahead
 from sts_cli.inputs.items import open_input
 from sts_cli.profile import Profile, Quantize, load_profile
-from sts_cli.report.console import stderr
+from sts_cli.report.console import stderr, stdout
 from sts_cli.sources import find
 
 SCENES = "scenes"
@@ -99,7 +99,7 @@ def evaluate(
     if json_:
         print(json.dumps({"model": source.name, "failed": results.failed, "profiles": rows}))
     else:
-        show(Console(highlight=False), rows)
+        show(stdout(), rows)
     if results.failed:
         console.print(f"{results.failed} questions have errors and are not counted", style="red")
         raise typer.Exit(1)

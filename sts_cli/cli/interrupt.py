@@ -14,14 +14,12 @@ import typer
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 MESSAGE = b"\nFinishing the batch in hand; press Ctrl-C again to stop now.\n"
-
-
 CLOSED_PIPE = 141  # exit code, as of a program that SIGPIPE ended
 
 
 @contextlib.contextmanager
 def while_read() -> Iterator[None]:
-    """Leave quietly once nobody reads standard output any more: `sts ask a.png | head -1`."""
+    """Leave quietly once nobody reads standard output any more: `sts models | head -1`."""
     try:
         yield
         sys.stdout.flush()

@@ -6,11 +6,11 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sts_cli.families import FAMILIES
 from sts_cli.hub import cache_folder
+from sts_cli.report.console import stdout
 from sts_cli.sources import Usable, usable
 
 
@@ -32,7 +32,7 @@ def models(
         table.add_column(column, justify="right" if column in ("parameters", "size") else "left")
     for one in found:
         table.add_row(*model_cells(one))
-    console = Console(highlight=False)
+    console = stdout()
     console.print(table)
     console.print(f"\nSupported families: {', '.join(FAMILIES)}.")
     console.print(

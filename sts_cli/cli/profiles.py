@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sts_cli import pruning
 from sts_cli.profile import Profile, load_profile, shipped
+from sts_cli.report.console import stdout
 
 app = typer.Typer(invoke_without_command=True, help="List and explain profiles.")
 VISUAL, LAYERS = 576, 32  # LLaVA-1.5's, for examples in tokens
@@ -29,7 +29,7 @@ def profiles(context: typer.Context) -> None:
         profile = load_profile(name)
         share = profile.average(VISUAL, LAYERS) / VISUAL
         table.add_row(name, f"{share:.1%}", profile.about)
-    Console(highlight=False).print(table)
+    stdout().print(table)
 
 
 @app.command()

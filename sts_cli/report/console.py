@@ -22,6 +22,18 @@ from rich.text import Text
 from sts_cli.records import Answer, TokenCounts
 
 
+class Printer(Console):
+    """Tables on standard output; leaves a closed pipe to `while_read`, where rich would exit."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
+def stdout(soft_wrap: bool = False) -> Console:
+    """For what people read and programs do not; 80 columns where it is no terminal."""
+    return Printer(highlight=False, soft_wrap=soft_wrap)
+
+
 def stderr() -> Console:
     """Colour and movement on a terminal only, and not under NO_COLOR; 80 columns elsewhere."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
