@@ -26,8 +26,7 @@ def main() -> None:
     one.add_argument("--processes", type=int, default=2, help="on a CPU: one for each core")
     one.add_argument("--workers", type=int, default=1, help="that draw, for each process")
     one.add_argument("--seed", type=int, default=1)
-    one.add_argument("--weights", type=Path, help="a checkpoint to begin with")
-    one.add_argument("--begin", default="windows", help="the phase to begin with, then")
+    one.add_argument("--weights", type=Path, help="a trained checkpoint to carry on from")
     one.set_defaults(run=train)
 
     one = commands.add_parser("export", help="write a run's last weights as a checkpoint")
@@ -80,7 +79,6 @@ def train(arguments: argparse.Namespace) -> None:
             workers=arguments.workers,
             seed=arguments.seed,
             weights=arguments.weights,
-            begin=arguments.begin,
         )
     )
 

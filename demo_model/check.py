@@ -38,9 +38,9 @@ def check() -> dict[str, float]:
     pixels = torch.from_numpy(patches(scene.image)[None]).float() / 127.5 - 1
     features = forward.tower(build.tower_of(model), pixels)
     packer = losses.Packer(tokens, 220)
-    packed, _ = packer.lay([[("text", packer.encode(found.question), packer.encode(found.answer))]])
+    packed, _ = packer.lay([[packer.asked("text", found.question, found.answer)]])
     where = torch.arange(576)[None]
-    logits = forward.answers(model, features, where, packed, torch.tensor(packer.prefix))
+    logits, _ = forward.answers(model, features, where, packed, torch.tensor(packer.prefix))
     return {
         "features": float((model.model.multi_modal_projector(features)[0] - seen).abs().max()),
         "logits": float((logits - expected).abs().max()),

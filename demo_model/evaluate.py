@@ -81,12 +81,12 @@ class Model:
 
     def right(self, features: Tensor, asked: list[list[Question]]) -> list[bool]:
         """Whether each question, picture after picture, is answered exactly."""
-        encode = self.packer.encode
+        known = self.packer.asked
         packed, _ = self.packer.lay(
-            [[(one.kind, encode(one.question), encode(one.answer)) for one in row] for row in asked]
+            [[known(one.kind, one.question, one.answer) for one in row] for row in asked]
         )
         where = torch.arange(GRID * GRID).expand(len(asked), -1)
-        logits = forward.answers(self.whole, features, where, packed, self.prefix)
+        logits, _ = forward.answers(self.whole, features, where, packed, self.prefix)
         return losses.answered(logits, packed)[1].tolist()
 
     def generate(self, scenes: list[Scene], question: str) -> list[str]:

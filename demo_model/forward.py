@@ -49,8 +49,11 @@ def tower(vision: Any, pixels: Tensor, where: Tensor | None = None) -> Tensor:
     return hidden[:, 1:]
 
 
-def language(text: Any, hidden: Tensor, positions: Tensor, bias: Tensor) -> Tensor:
-    """[B, L, D] after all layers and the last norm; `positions` [B, L], `bias` [B, 1, L, L]."""
+def language(text: Any, hidden: Tensor, positions: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, L, D] after all layers and the last norm, and after half of the layers.
+
+    `positions` [B, L], `bias` [B, 1, L, L].
+    """
     batch, length, width = hidden.shape
     heads = text.config.num_attention_heads
     cos, sin = text.rotary_emb(hidden, positions)
@@ -61,7 +64,8 @@ def language(text: Any, hidden: Tensor, positions: Tensor, bias: Tensor) -> Tens
     def rotated(x: Tensor) -> Tensor:
         return x * cos + torch.cat([x[..., half:], x[..., :half]], dim=-1) * sin
 
-    for layer in text.layers:
+    middle = hidden
+    for number, layer in enumerate(text.layers, 1):
         own, mlp = layer.self_attn, layer.mlp
         weights = torch.cat([own.q_proj.weight, own.k_proj.weight, own.v_proj.weight])
         mixed = F.linear(normed(hidden, layer.input_layernorm), weights)
@@ -74,7 +78,8 @@ def language(text: Any, hidden: Tensor, positions: Tensor, bias: Tensor) -> Tens
         )
         gate, up = both.chunk(2, dim=-1)
         hidden = hidden + mlp.down_proj(F.silu(gate) * up)
-    return normed(hidden, text.norm)
+        middle = hidden if number == len(text.layers) // 2 else middle
+    return normed(hidden, text.norm), middle
 
 
 def normed(x: Tensor, norm: Any) -> Tensor:
@@ -83,8 +88,9 @@ def normed(x: Tensor, norm: Any) -> Tensor:
 
 def answers(
     model: Any, features: Tensor, where: Tensor, packed: dict[str, Tensor], prefix: Tensor
-) -> Tensor:
-    """Logits [n, V] for the answers' tokens, in the order of `packed["targets"]`.
+) -> tuple[Tensor, Tensor]:
+    """Logits [n, V] for the answers' tokens, in the order of `packed["targets"]`, and what half of
+    the layers make of the names' last tokens [named, D], in the order of `packed["named"]`.
 
     `features` [B, N, D] are the tower's, of patches `where` [B, N]; `prefix` [2] are the ids before
     the image.
@@ -104,8 +110,10 @@ def answers(
         dim=1,
     )
     bias = block_bias(packed["segment"], first + count, hidden.dtype)
-    out = language(model.model.language_model, hidden, positions, bias)[:, first + count :]
-    return F.linear(out[packed["predicts"]], model.lm_head.weight)
+    out, middle = language(model.model.language_model, hidden, positions, bias)
+    logits = F.linear(out[:, first + count :][packed["predicts"]], model.lm_head.weight)
+    row, token = packed["named"].unbind(1)
+    return logits, middle[row, first + count + token]
 
 
 def block_bias(segment: Tensor, shared: int, dtype: torch.dtype) -> Tensor:
@@ -123,7 +131,7 @@ def block_bias(segment: Tensor, shared: int, dtype: torch.dtype) -> Tensor:
 
 
 class Readout(nn.Module):
-    """The dense heads on top of the tower; thrown away after pre-training."""
+    """Linear heads for what hidden states should know; thrown away after training."""
 
     def __init__(self, width: int, outputs: int):
         super().__init__()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from demo_model.labels import HEADS
 from sts_cli.evaluation.canvas import Thing
 from sts_cli.evaluation.questions import KINDS, ask, spoken
 from sts_cli.evaluation.scenes import Scene
+from sts_cli.evaluation.words import COLORS, SHAPES
 
 DENSE = {
     "kind": 1.0,
@@ -46,8 +49,9 @@ OFTEN = {  # and later: colours are known early, reading and relations are not
     "count": 2.5,
     "relation": 6.0,
     "place": 1.5,
-    "caption": 1.0,
+    "caption": 2.0,
 }
+NAME = re.compile(rf"\b(?:({'|'.join(COLORS)}) )?({'|'.join((*SHAPES, 'sign'))})\b")
 
 
 def dense(out: Tensor, labels: Tensor, whole: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -69,12 +73,7 @@ def dense(out: Tensor, labels: Tensor, whole: Tensor) -> tuple[Tensor, dict[str,
         "index": mean_cross_entropy(parts["index"], labels[:, 3], sign & whole),
         "ink": mean_cross_entropy(parts["ink"], labels[:, 4], sign),
         "length": mean_cross_entropy(parts["length"], labels[:, 5], sign & whole),
-        "place": masked_mean(
-            F.smooth_l1_loss(
-                parts["place"], labels[:, 6:8] / 255 * 4 - 2, beta=0.1, reduction="none"
-            ).mean(1),
-            thing & whole,
-        ),
+        "place": masked_mean(off_place(parts["place"], labels[:, 6:8] / 255), thing & whole),
         "center": F.binary_cross_entropy_with_logits(
             parts["center"][:, 0],
             labels[:, 8].float(),
@@ -103,7 +102,22 @@ def share(right: Tensor, where: Tensor) -> float:
     return float((right & where).sum() / where.sum().clamp(min=1))
 
 
-Asked = tuple[str, list[int], list[int]]  # kind, ids of the question, ids of the answer
+def off_place(found: Tensor, centers: Tensor) -> Tensor:
+    """[n]: how far readouts [n, 2] are from `centers` [n, 2], which are shares of the picture."""
+    return F.smooth_l1_loss(found, centers * 4 - 2, beta=0.1, reduction="none").mean(1)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with its answer as ids, and the tokens that end a thing's name."""
+
+    kind: str
+    question: list[int]
+    answer: list[int]
+    named: tuple[tuple[int, tuple[float, float]], ...] = ()  # token, the thing's center
+
+    def __len__(self) -> int:
+        return len(self.question) + len(self.answer) + 2
 
 
 class Packer:
@@ -137,27 +151,33 @@ class Packer:
         Each question starts at the position that follows `visual` tokens, so that a packed
         question equals the same question alone.
         """
-        longest = max(sum(len(q) + len(a) + 2 for _, q, a in pack) for pack in packs)
+        longest = max(sum(map(len, pack)) for pack in packs)
         shape = len(packs), -(-longest // 8) * 8
         ids = torch.full(shape, self.tokens.pad_token_id)
         segment, positions = torch.full(shape, -1), torch.zeros(shape, dtype=torch.long)
         predicts = torch.zeros(shape, dtype=torch.bool)
-        targets, weights, question, kinds = [], [], [], []
+        targets, weights, question = [], [], []
+        kinds: list[str] = []
+        named: list[tuple[int, int]] = []
+        centers: list[tuple[float, float]] = []
         for row, pack in enumerate(packs):
             at = 0
-            for number, (kind, asked, said) in enumerate(pack):
-                every = [*asked, self.answer, *said, self.tokens.eos_token_id]
+            for number, one in enumerate(pack):
+                every = [*one.question, self.answer, *one.answer, self.tokens.eos_token_id]
                 here = slice(at, at + len(every))
                 ids[row, here] = torch.tensor(every)
                 segment[row, here] = number
                 start = len(self.prefix) + visual
                 positions[row, here] = torch.arange(start, start + len(every))
-                predicts[row, at + len(asked) : at + len(every) - 1] = True
-                targets += every[len(asked) + 1 :]
+                predicts[row, at + len(one.question) : at + len(every) - 1] = True
+                targets += every[len(one.question) + 1 :]
                 # For each answer, not for each token: short answers must not drown.
-                weights += [len(said) ** -0.7] * len(said) + [0.3 * len(said) ** -0.7]
-                question += [len(kinds)] * (len(said) + 1)
-                kinds.append(kind)
+                length = len(one.answer)
+                weights += [length**-0.7] * length + [0.3 * length**-0.7]
+                question += [len(kinds)] * (length + 1)
+                kinds.append(one.kind)
+                named += [(row, at + token) for token, _ in one.named]
+                centers += [center for _, center in one.named]
                 at += len(every)
         return {
             "ids": ids,
@@ -167,23 +187,37 @@ class Packer:
             "targets": torch.tensor(targets),
             "weights": torch.tensor(weights),
             "question": torch.tensor(question),
+            "named": torch.tensor(named, dtype=torch.long).view(-1, 2),
+            "centers": torch.tensor(centers).view(-1, 2),
         }, kinds
+
+    def asked(self, kind: str, question: str, answer: str, things: tuple[Thing, ...] = ()) -> Asked:
+        """Ids, and where the question names one of `things` and no other: the name's last token."""
+        named = []
+        for match in NAME.finditer(question):
+            color, shape = match.groups()
+            meant = [one for one in things if one.shape == shape and color in (None, one.color)]
+            if len(meant) == 1:
+                token = len(self.encode(question[: match.end()])) - 1
+                named.append((token, meant[0].center))
+        return Asked(kind, self.encode(question), self.encode(answer), tuple(named))
 
     def _row(self, things: tuple[Thing, ...], rng: random.Random) -> list[Asked]:
         scene = Scene(None, things, None, None)  # type: ignore[arg-type]
-        found, seen, total = [], set(), 0
+        found: list[Asked] = []
+        seen, total = set(), 0
         for kind in rng.choices(
             list(KINDS), [self.often[k] for k in KINDS], k=3 * self.most_questions
         ):
             one = ask(kind, scene, rng)
             if one is None or one.question in seen or len(found) == self.most_questions:
                 continue
-            asked, said = self.encode(spoken(one.question, rng)), self.encode(one.answer)
-            if total + len(asked) + len(said) + 2 > self.most_tokens:
+            row = self.asked(kind, spoken(one.question, rng), one.answer, things)
+            if total + len(row) > self.most_tokens:
                 continue
             seen.add(one.question)
-            total += len(asked) + len(said) + 2
-            found.append((kind, asked, said))
+            total += len(row)
+            found.append(row)
         return found
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ SHOWN = 128, 32  # visual tokens in the first language phase: so many, and for e
 MOST = 6  # shapes in a scene
 LEARNED = 0.75  # accuracy on colours and shapes at which scenes get one shape more
 MEMORY = 0.97  # of the running accuracies, for each step
+NAMED, DENSE = 1.0, 0.3  # weights of losses beside the answers': places of names, the tower's own
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ PHASES = (
     Phase("full", 0.11, 0.0, 2e-3, (0.4, 0.5), 0.0, 2),
     Phase("joint", 0.09, 3e-4, 1e-3, (0.5, 0.5), 0.0, 2),
 )
+FURTHER = (  # with weights that have been through PHASES
+    Phase("windows", 0.15, 1.5e-3, 0.0, (0.4, 0.6), 0.85, 4),
+    Phase("whole", 0.05, 1e-3, 0.0, (0.5, 0.6), 0.5, 3),
+    Phase("full", 0.35, 0.0, 2e-3, (0.4, 0.5), 0.0, 2),
+    Phase("joint", 0.45, 1e-3, 1.5e-3, (0.5, 0.6), 0.1, 2),
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,6 @@ class Settings:
     workers: int = 1  # that draw scenes, for each process
     seed: int = 1
     weights: Path | None = None  # a checkpoint to begin with, where the folder has no state
-    begin: str = "windows"  # the phase to begin with, then
 
 
 class Run:
@@ -73,6 +80,7 @@ class Run:
 
     def __init__(self, settings: Settings, rank: int):
         self.settings, self.rank = settings, rank
+        self.phases = FURTHER if settings.weights else PHASES
         self.device = torch.device(settings.device)
         self.gpu = self.device.type == "cuda"
         self.rng = random.Random(1000 * settings.seed + rank)
@@ -81,7 +89,8 @@ class Run:
         self.vision: Any = build.tower_of(self.model)
         width = build.SIZES[settings.size].width
         self.readout = forward.Readout(width, sum(HEADS.values()))
-        self.packer = losses.Packer(self.tokens, 320 if self.gpu else 220)
+        self.pointer = forward.Readout(width, 2)  # where a name's last token thinks the thing is
+        self.packer = losses.Packer(self.tokens, 320)
         self.most, self.skill = 1, {"color": 0.0, "shape": 0.0}
         self.prefix = torch.tensor(self.packer.prefix, device=self.device)
         self.tower = torch.compile(forward.tower, dynamic=False)
@@ -99,8 +108,9 @@ class Run:
             state = {"phase": 0, "elapsed": 0.0, "optimizer": None}
         self.model.to(self.device, torch.bfloat16).train()
         self.readout.to(self.device, torch.bfloat16)
+        self.pointer.to(self.device, torch.bfloat16)
         self.alike()
-        for number in range(state["phase"], len(PHASES)):
+        for number in range(state["phase"], len(self.phases)):
             self.phase(number, state["elapsed"], state["optimizer"])
             state = {"elapsed": 0.0, "optimizer": None}
         self.stream.close()
@@ -108,17 +118,21 @@ class Run:
     def alike(self) -> None:
         """Give every process the weights of process 0."""
         if torch.distributed.is_initialized():
-            for weight in (*self.model.parameters(), *self.readout.parameters()):
+            for weight in self.weights():
                 torch.distributed.broadcast(weight.data, 0)
+
+    def weights(self) -> Iterator[Tensor]:
+        for part in (self.model, self.readout, self.pointer):
+            yield from part.parameters()
 
     def phase(self, number: int, elapsed: float, optimizer_state: Any) -> None:
         """Train one phase for the rest of its time."""
-        phase = PHASES[number]
+        phase = self.phases[number]
         budget = phase.share * self.settings.minutes * 60
         tower = [*self.vision.named_parameters(), *self.readout.named_parameters()]
         rest = [
             (name, weight)
-            for name, weight in self.model.named_parameters()
+            for name, weight in (*self.model.named_parameters(), *self.pointer.named_parameters())
             if "vision_tower" not in name
         ]
         for _, weight in tower:
@@ -240,9 +254,12 @@ class Run:
         """Answers to up to 16 questions about each of a few pictures."""
         count = 64 if self.gpu else 4
         drawn = ring.sample(count, self.rng)
+        beside = torch.zeros((), device=self.device)
         if phase.tower:
             pixels = torch.from_numpy(np.stack([one.pixels for one in drawn])).to(self.device)
-            features = forward.tower(self.vision, scaled(pixels))
+            known = torch.from_numpy(np.stack([one.labels for one in drawn])).to(self.device).long()
+            features = self.tower(self.vision, scaled(pixels))
+            beside = DENSE * losses.dense(self.readout(features), known, known[..., 9] > 0)[0]
             things = [one.things for one in drawn]
             where = torch.arange(GRID * GRID, device=self.device).expand(count, -1)
         else:
@@ -252,9 +269,12 @@ class Run:
             features = features.gather(1, where[..., None].expand(-1, -1, features.shape[-1]))
         packed, kinds = self.packer.pack(things, self.rng)
         packed = {name: value.to(self.device) for name, value in packed.items()}
-        logits = forward.answers(self.model, features, where, packed, self.prefix)
+        logits, names = forward.answers(self.model, features, where, packed, self.prefix)
         loss, right = losses.answered(logits, packed)
-        return loss, by_kind(kinds, right)
+        if len(names):
+            off = losses.off_place(self.pointer(names).float(), packed["centers"])
+            beside = beside + NAMED * off.mean()
+        return loss + beside, by_kind(kinds, right) | {"answers": float(loss.detach())}
 
     @torch.no_grad()
     def validate_tower(self, scenes: int = 16) -> dict[str, float]:
@@ -276,7 +296,8 @@ class Run:
     @torch.no_grad()
     def validate(self, scenes: int = 32) -> dict[str, float]:
         """Exact match by kind on held-out scenes, half of them hard, all 576 tokens."""
-        rng, found = random.Random(0), []
+        rng = random.Random(0)
+        found: list[dict[str, float]] = []
         for start in range(0, scenes, 8):
             drawn = [draw(VALIDATION_SEED + start + i, 0.5) for i in range(8)]
             examples = [Example(patches(s.image), labels(s), s.things) for s in drawn]
@@ -284,7 +305,7 @@ class Run:
             where = torch.arange(GRID * GRID, device=self.device).expand(8, -1)
             packed, kinds = self.packer.pack([s.things for s in drawn], rng)
             packed = {name: value.to(self.device) for name, value in packed.items()}
-            logits = forward.answers(self.model, features, where, packed, self.prefix)
+            logits, _ = forward.answers(self.model, features, where, packed, self.prefix)
             found.append(by_kind(kinds, losses.answered(logits, packed)[1]))
         return mean(found)
 
@@ -316,6 +337,7 @@ class Run:
             "skill": self.skill,
             "model": self.model.state_dict(),
             "readout": self.readout.state_dict(),
+            "pointer": self.pointer.state_dict(),
         }
         path = self.settings.folder / "state.pt"
         torch.save(state, path.with_suffix(".part"))
@@ -328,6 +350,7 @@ class Run:
         state: dict[str, Any] = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.readout.load_state_dict(state["readout"])
+        self.pointer.load_state_dict(state["pointer"])
         self.most, self.skill = state["most"], state["skill"]
         return state
 
@@ -338,8 +361,7 @@ class Run:
         made = type(self.model).from_pretrained(self.settings.weights, dtype=torch.float32)
         self.model.load_state_dict(made.state_dict())
         self.most = MOST
-        names = [phase.name for phase in PHASES]
-        return {"phase": names.index(self.settings.begin), "elapsed": 0.0, "optimizer": None}
+        return {"phase": 0, "elapsed": 0.0, "optimizer": None}
 
 
 def scaled(pixels: Tensor) -> Tensor:
