@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -66,6 +67,20 @@ def test_datasets_reads_the_lines(answers: Path, tmp_path: Path):
     assert found[0]["tokens"]["semantics"] == 64
     assert found["image"][:2] == ["0.png", None]
     assert found["images"][:2] == [None, ["1.png", "b.png"]]
+
+
+def test_datasets_reads_an_error_after_ten_megabytes_without_one(answers: Path, tmp_path: Path):
+    datasets = pytest.importorskip("datasets")
+    lines = (answers / "answers.jsonl").read_bytes().splitlines(keepends=True)
+    (fault,) = (line for line in lines if json.loads(line)["error"] is not None)
+    long = tmp_path / "long.jsonl"
+    count = 11_000_000 // len(lines[0])
+    long.write_bytes(lines[0] * count + fault)
+    found = datasets.load_dataset(
+        "json", data_files=str(long), split="train", cache_dir=str(tmp_path), chunksize=1 << 30
+    )
+    assert found.num_rows == count + 1
+    assert found[0]["error"] is None and found[count]["error"]["kind"] == "row_invalid"
 
 
 def test_several_images_are_known_again_as_they_were_written(answers: Path):
