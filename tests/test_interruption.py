@@ -111,8 +111,9 @@ def test_a_closed_pipe_ends_quietly(place: Path):
 )
 def test_what_nobody_reads_ends_quietly_too(asked: str, place: Path):
     """As of `sts ask 0.png | head -1`, where head has read its line and gone."""
+    ordinary = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
-        [*COMMAND, *asked.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*COMMAND, *asked.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ordinary
     ) as run:
         assert run.stdout is not None and run.stderr is not None
         run.stdout.close()

@@ -21,8 +21,10 @@ CLOSED_PIPE = 141  # exit code, as of a program that SIGPIPE ended
 def while_read() -> Iterator[None]:
     """Leave quietly once nobody reads standard output any more: `sts models | head -1`."""
     try:
-        yield
-        sys.stdout.flush()
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # also where the command ends by an Exit
     except BrokenPipeError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         raise typer.Exit(CLOSED_PIPE) from error

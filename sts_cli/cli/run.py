@@ -55,7 +55,6 @@ class Outcome:
 
     whole: bool = False  # every row was read and answered
     failure: OutputError | None = None
-    closed: BrokenPipeError | None = None  # nobody reads standard output any more
     before: int = 0  # rows that an earlier run had answered
     skipped: dict[str, int] = field(default_factory=dict)
 
@@ -98,9 +97,6 @@ def run_job(job: Job, engine: Engine, writer: Journal | Stdout, report: Report) 
             outcome.whole = not stop.asked
     except KeyboardInterrupt:
         pass
-    except BrokenPipeError as error:
-        outcome.closed = error
-        return outcome
     except OutputError as error:
         outcome.failure = error
     return finish(job, writer, outcome)
