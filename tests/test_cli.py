@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 from running import no_waiting_for_the_disk, process, read_rows, sts, without_times
+from safetensors.torch import load_file, save_file
 
 __all__ = ["no_waiting_for_the_disk"]
 
@@ -198,7 +200,9 @@ def test_shards_join_to_the_whole(model: Path, folder: Path, tmp_path: Path):
     for i, part in enumerate(parts, 1):
         assert sts("batch", rows, "--shard", f"{i}/4", "--out", part, *SHORT).code == 0
     out = tmp_path / "all.jsonl"
-    assert sts("merge", out, *parts[::-1]).code == 0
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(parts[0])
+    assert sts("merge", out, *parts[:0:-1], link).code == 0
     whole = sts("batch", rows, *SHORT).rows
     assert without_times(read_rows(out)) == without_times(whole)
     missing = sts("merge", tmp_path / "x.jsonl", *parts[:3])
@@ -227,6 +231,18 @@ def test_a_gate_counts_the_answers_of_earlier_runs_too(model: Path, folder: Path
         missed = sts(*asked, "--fail-under", "agreement=0.6")
         assert missed.code == 3 and "3 of 6 answers agree, less than 0.6" in missed.err
         assert sts(*asked, "--fail-under", "agreement=0.5").code == 0
+
+
+def test_a_gate_is_passed_by_exactly_as_much(model: Path, folder: Path, tmp_path: Path):
+    """0.55 * 100 is more than 55 in floating point, 0.28 * 25 more than 7."""
+    rows = [{"image": "0.png", "question": f"what is {n}?"} for n in range(25)]
+    write(folder / "many.jsonl", rows)
+    out = tmp_path / "a.jsonl"
+    asked = ("batch", folder / "many.jsonl", "-p", "off", "-c", "-o", out, *SHORT)
+    assert sts(*asked).code == 0
+    out.write_text(out.read_text().replace('"agree": true', '"agree": false', 18))
+    assert sts(*asked, "--fail-under", "agreement=0.28").code == 0
+    assert sts(*asked, "--fail-under", "agreement=0.29").code == 3
 
 
 def test_a_run_that_is_complete_needs_no_model_any_more(
@@ -281,8 +297,15 @@ def test_a_dry_run_tells_the_time_by_the_answers_that_are_there(
     told = "about 8 s for the 4 rows left, at the 2 s a row of the 2 answers in"
     assert told in sts(*asked, "--dry-run").out
     assert read_rows(path) == rows
-    other = sts(*asked, "--dry-run", "-p", "off")
-    assert other.code == 0 and "time: not known" in other.out
+    with path.open("a") as file:
+        file.write('{"id": "3", "im')  # as a kill leaves it
+    assert told in sts(*asked, "--dry-run").out
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(path)
+    assert told in sts(*asked[:3], link, *SHORT, "--dry-run").out
+    for other in (("-p", "off"), ("--fresh",)):
+        done = sts(*asked, "--dry-run", *other)
+        assert done.code == 0 and "time: not known" in done.out
 
 
 def test_file_names_of_any_kind(model: Path, folder: Path, tmp_path: Path):
@@ -344,12 +367,24 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
 ):
     monkeypatch.chdir(folder)
     monkeypatch.setattr("sts_cli.cli.engine.settle_cpu", lambda: pytest.fail("a model was loaded"))
-    before = sorted(path for path in folder.rglob("*") if path.suffix != ".run")
+    before = sorted(folder.rglob("*"))
     done = sts(*arguments)
     assert (done.code, done.out) == (2, "")
     assert message in done.err and done.err.startswith("sts: ")
     assert len(done.err.strip().splitlines()) == 1 and "Traceback" not in done.err
-    assert sorted(path for path in folder.rglob("*") if path.suffix != ".run") == before
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_files(model: Path, folder: Path, tmp_path: Path):
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    weights = load_file(broken / "model.safetensors")
+    del weights[min(weights)]
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    out = tmp_path / "answers" / "a.jsonl"
+    done = sts("batch", folder / "questions.jsonl", "-m", broken, "-o", out)
+    assert done.code == 2 and "lacks 1 weights" in done.err
+    assert list(out.parent.iterdir()) == []
 
 
 def test_a_mistake_is_told_before_torch_is_imported(folder: Path, tmp_path: Path):

@@ -195,6 +195,28 @@ def test_without_its_settings_a_file_still_names_its_model(tmp_path: Path):
     assert run(form, tmp_path, ROWS) == ["2", "3", "4"]
 
 
+def test_without_its_settings_a_whole_file_is_not_taken_for_this_runs(tmp_path: Path):
+    form = format_named("jsonl")
+    run(form, tmp_path, ROWS)
+    (tmp_path / "out.jsonl.run").unlink()
+    journal = Journal(place(form, tmp_path), form, RUN)
+    assert not journal.covers(ROWS, "auto")
+    journal.confirm("float32, none")
+    journal.close(True, ROWS)
+    assert Journal(place(form, tmp_path), form, RUN).covers(ROWS, "auto")
+
+
+def test_a_run_that_cannot_begin_leaves_the_folder_as_it_was(tmp_path: Path):
+    form = format_named("jsonl")
+    Journal(place(form, tmp_path), form, RUN).discard()
+    assert list(tmp_path.iterdir()) == []
+    run(form, tmp_path, ROWS, stop=2)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    Journal(place(form, tmp_path), form, RUN).discard()
+    Journal(place(form, tmp_path), form, RUN, fresh=True).discard()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 FOREIGN = [
     b'{"image": "a.png", "question": "?"}\n',
     b'{"image": "a.png", "question": "?"}',

@@ -12,6 +12,7 @@ import typer
 from sts_cli.cli.dry_run import dry_run, measured
 from sts_cli.cli.engine import load_engine
 from sts_cli.cli.options import (
+    BatchSize,
     Compare,
     Device,
     Dtype,
@@ -58,9 +59,7 @@ def batch(
     dtype: Dtype = "auto",
     quantize: Quantization = None,
     max_new_tokens: MaxNewTokens = None,
-    batch_size: Annotated[
-        str, typer.Option(help="Questions at once: auto, or a number; halved when memory is short.")
-    ] = "auto",
+    batch_size: BatchSize = "auto",
     on_oom: Annotated[
         str,
         typer.Option(help="If one question does not fit into memory: fail, or shrink its profile."),
@@ -129,8 +128,8 @@ def batch(
         "format": form.name,
     }
     if check:
-        pace = measured(out, form, run)
-        raise typer.Exit(dry_run(rows, plan, limit, part, source, out, pace))
+        pace = measured(None if fresh else out, form, run)
+        raise typer.Exit(dry_run(rows, plan, limit, part, source, pace))
     if out is not None:
         writer: Journal | Stdout = Journal(out, form, run, fresh=fresh, retry=retry_errors)
     else:
@@ -157,11 +156,13 @@ def batch(
     if rows.kind != "stdin" and writer.covers(job.items(), dtype):
         outcome = finish(job, writer, Outcome(whole=True, before=writer.before))
     else:
-        engine, precision = load_engine(source, plan, device, dtype, console, quiet, weaker)
+        try:
+            engine, precision = load_engine(source, plan, device, dtype, console, quiet, weaker)
+        except BaseException:
+            writer.discard()
+            raise
         writer.confirm(precision)
         outcome = run_job(job, engine, writer, report)
-    if outcome.closed is not None:
-        raise outcome.closed
     report.summary(outcome.notes)
     if outcome.failure is not None:
         console.print(f"sts: {outcome.failure}", style="red", markup=False)
@@ -170,7 +171,7 @@ def batch(
     if not outcome.whole:
         raise typer.Exit(INTERRUPTED)
     agreed, compared = report.agreed + writer.agreed[0], len(report.total) + writer.agreed[1]
-    if gate is not None and agreed < gate * max(1, compared):
+    if gate is not None and agreed / max(1, compared) < gate:
         text = f"sts: {agreed} of {compared} answers agree, less than {gate:g}"
         console.print(text, style="red", markup=False)
         raise typer.Exit(GATE_MISSED)

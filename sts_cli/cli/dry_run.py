@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from sts_cli.cli.engine import load_outline
-from sts_cli.cli.parsing import LAYERS, VISUAL
+from sts_cli.errors import OutputError
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.formats import Format
+from sts_cli.outputs.journal import run_file
 from sts_cli.outputs.jsonl import Rows
-from sts_cli.profile import Profile
+from sts_cli.outputs.scan import read
+from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.records import Problem
 from sts_cli.sources import Source
 
@@ -25,13 +27,14 @@ SHOWN = 50  # bad rows of which each is printed
 class Pace:
     """How fast an earlier run of the same settings was."""
 
+    out: Path
     rows: int
     seconds: float  # of the model, for each row
 
-    def told(self, out: Path, left: int) -> str:
+    def told(self, left: int) -> str:
         return (
             f"time: about {duration(left * self.seconds)} for the {left} rows left, at the "
-            f"{self.seconds:.3g} s a row of the {self.rows} answers in {out}"
+            f"{self.seconds:.3g} s a row of the {self.rows} answers in {self.out}"
         )
 
 
@@ -41,7 +44,6 @@ def dry_run(
     limit: int | None,
     part: tuple[int, int],
     source: Source,
-    out: Path | None,
     pace: Pace | None,
 ) -> int:
     """Read every row and decode every image; print what a run would meet. The exit code."""
@@ -93,8 +95,8 @@ def dry_run(
     if tokens:
         print(budget(tokens, profile, layers))
     print(f"decoding: {seconds:.1f} s, in threads beside the model")
-    if pace is not None and out is not None:
-        print(pace.told(out, max(0, questions - pace.rows)))
+    if pace is not None:
+        print(pace.told(max(0, questions - pace.rows)))
     else:
         print(
             "time: not known before some rows are answered: run with --out FILE.jsonl --limit 20, "
@@ -121,17 +123,18 @@ def measured(out: Path | None, form: Format, run: Mapping[str, Any]) -> Pace | N
         return None
     rows, seconds = 0, 0.0
     try:
-        settings = json.loads(out.with_name(out.name + ".run").read_text("utf-8"))
+        settings = json.loads(run_file(out).read_bytes())
         if any(settings.get(name) != value for name, value in run.items()):
             return None
         with out.open("rb") as file:
-            for line in file:
-                row = form.source(json.loads(line))
+            for place in read(out, form):
+                file.seek(place.start)
+                row = form.source(json.loads(file.read(place.end - place.start)))
                 if row["seconds"] is not None:
                     rows, seconds = rows + 1, seconds + model_seconds(row)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, OutputError, ValueError, KeyError, TypeError, AttributeError):
         return None  # no file, or none that a run could go on with: the run itself says why
-    return Pace(rows, seconds / rows) if rows else None
+    return Pace(out, rows, seconds / rows) if rows else None
 
 
 def model_seconds(row: Mapping[str, Any]) -> float:

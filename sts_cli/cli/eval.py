@@ -13,6 +13,7 @@ from rich.table import Table
 
 from sts_cli.cli.engine import load_engine
 from sts_cli.cli.options import (
+    BatchSize,
     Device,
     Dtype,
     MaxNewTokens,
@@ -54,9 +55,7 @@ def evaluate(
     dtype: Dtype = "auto",
     quantize: Quantization = None,
     max_new_tokens: MaxNewTokens = None,
-    batch_size: Annotated[
-        str, typer.Option(help="Questions at once: auto, or a number; halved when memory is short.")
-    ] = "auto",
+    batch_size: BatchSize = "auto",
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:

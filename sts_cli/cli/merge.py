@@ -15,6 +15,7 @@ import typer
 from sts_cli.errors import InputError
 from sts_cli.outputs.disk import explained
 from sts_cli.outputs.formats import Format, format_named
+from sts_cli.outputs.journal import run_file
 from sts_cli.outputs.scan import read
 
 
@@ -66,7 +67,7 @@ def checked(shards: list[Path]) -> tuple[list[Path], Format]:
 def settings(path: Path) -> dict[str, Any]:
     """What stands beside the output of a shard."""
     try:
-        run = json.loads(path.with_name(path.name + ".run").read_bytes())
+        run = json.loads(run_file(path).read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not the output of sts batch --shard.") from error
     return dict(run)

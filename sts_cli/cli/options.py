@@ -38,6 +38,9 @@ Quantization = Annotated[
 MaxNewTokens = Annotated[
     int | None, typer.Option(min=1, help="Longest answer, in tokens. [default: the model's]")
 ]
+BatchSize = Annotated[
+    str, typer.Option(help="Questions at once: auto, or a number; halved when memory is short.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only answers and errors.")]
 
 DEVICES = ("auto", "cpu", "cuda")

@@ -1,4 +1,4 @@
-"""Options of `sts batch` whose text means something: --shard 2/4, --fail-under agreement=0.95."""
+"""Options whose text means something: --batch-size auto, --shard 2/4, --fail-under agreement=1."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 
 from sts_cli.cli.options import OptionError
 from sts_cli.inputs.items import Input
-from sts_cli.profile import Profile, load_profile
+from sts_cli.profile import LAYERS, VISUAL, Profile, load_profile
 
 STRONGER = ("gentle", "balanced", "aggressive", "extreme")  # in this order
-VISUAL, LAYERS = 576, 32  # an image and a model to compare profiles by
 
 
 def rows_at_once(text: str) -> int | None:

@@ -9,11 +9,10 @@ import typer
 from rich.table import Table
 
 from sts_cli import pruning
-from sts_cli.profile import Profile, load_profile, shipped
+from sts_cli.profile import LAYERS, VISUAL, Profile, load_profile, shipped
 from sts_cli.report.console import stdout
 
 app = typer.Typer(invoke_without_command=True, help="List and explain profiles.")
-VISUAL, LAYERS = 576, 32  # LLaVA-1.5's, for examples in tokens
 
 
 @app.callback()

@@ -41,7 +41,7 @@ class Journal:
         fresh: bool = False,
         retry: bool = False,
     ):
-        path = path.resolve() if path.is_symlink() else path  # so that replacing keeps the link
+        path = file_meant(path)
         self.path = path
         self.form = form
         self.run = dict(run)
@@ -51,7 +51,7 @@ class Journal:
             raise OutputError(f"--out {path} is a folder; give a file.")
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = Lock(path.with_name(path.name + ".run"), path)
+        self._lock = Lock(run_file(path), path)
         with contextlib.ExitStack() as opened:
             opened.enter_context(self._lock)
             self._settings = self._read_settings()
@@ -78,8 +78,10 @@ class Journal:
 
     def covers(self, items: Iterable[Item], dtype: str) -> bool:
         """Whether earlier runs answered every item, and in this precision."""
-        precision = str(self._earlier().get("precision"))
-        if not self.before or (dtype != "auto" and not precision.startswith(dtype)):
+        precision = self._earlier().get("precision")  # None where the settings are lost
+        if precision is None or not self.before:
+            return False
+        if dtype != "auto" and not precision.startswith(dtype):
             return False
         covered = all(self.take(item) for item in items)
         self.answered.give_back()
@@ -105,8 +107,16 @@ class Journal:
                 run = self._settings[FRESH] if self.fresh else self._settings
                 self._note({**run, "complete": True})
 
+    def discard(self) -> None:
+        """The run cannot begin: leave no file that it began."""
+        with self._opened:
+            self._file.close()
+            if self._begun:
+                self.target.unlink(missing_ok=True)
+
     def _continued(self, retry: bool) -> Found:
         """What the file holds already, if it is of this run."""
+        self._begun = not self.target.exists()
         found = scan(self.target, self.form)
         if not found.keys:
             return found
@@ -153,6 +163,17 @@ class Journal:
     def _note(self, settings: dict[str, Any]) -> None:
         self._settings = settings
         self._lock.write(json.dumps(settings, indent=1).encode() + b"\n")
+
+
+def file_meant(path: Path) -> Path:
+    """The file behind a link, so that replacing it keeps the link."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def run_file(path: Path) -> Path:
+    """Where it stands what the answers in the file `path` depend on."""
+    meant = file_meant(path)
+    return meant.with_name(meant.name + ".run")
 
 
 def written_by(found: Found) -> dict[str, Any]:

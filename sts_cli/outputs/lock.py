@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from types import TracebackType
@@ -19,14 +20,19 @@ class Lock:
         self._file = -1
 
     def __enter__(self) -> Lock:
-        with explained(self.subject):
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            take(self._file)
-        except OSError as error:
+        while True:
+            with explained(self.subject):
+                self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                take(self._file)
+                if os.path.samestat(os.fstat(self._file), os.stat(self.path)):
+                    return self
+            except FileNotFoundError:
+                pass  # whoever held it has taken the file away: open another
+            except OSError as error:
+                os.close(self._file)
+                raise OutputError(f"Another run is writing {self.subject} right now.") from error
             os.close(self._file)
-            raise OutputError(f"Another run is writing {self.subject} right now.") from error
-        return self
 
     def __exit__(
         self,
@@ -35,7 +41,8 @@ class Lock:
         trace: TracebackType | None,
     ) -> None:
         if os.fstat(self._file).st_size == 0:  # a run that was refused leaves nothing behind
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Windows keeps open files
+                self.path.unlink()
         os.close(self._file)
 
     def read(self) -> bytes:

@@ -22,6 +22,9 @@ class Stdout:
     def confirm(self, precision: str) -> None:
         """Any precision will do."""
 
+    def discard(self) -> None:
+        """There is nothing to leave behind."""
+
     def take(self, item: Item) -> bool:
         return False
 
