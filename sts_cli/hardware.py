@@ -78,6 +78,15 @@ def free_memory(device: torch.device) -> int | None:
     return None if found is None else found[0]
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine, had no memory left."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
 def threads_and_cores() -> tuple[int, int]:
     """Cores this process may use, and cores of the machine."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None

@@ -17,7 +17,7 @@ from sts_cli.engine.attention import NAME as ATTENTION
 from sts_cli.errors import ModelError
 from sts_cli.families import adapter, refuse, skeleton
 from sts_cli.families.default import Family
-from sts_cli.hardware import choose_device, choose_dtype, free_memory
+from sts_cli.hardware import choose_device, choose_dtype, free_memory, out_of_memory
 from sts_cli.processor import load_processor
 from sts_cli.profile import Quantize
 from sts_cli.quantization.choice import choose, memory_needed
@@ -194,6 +194,6 @@ def explain(name: str, error: Exception) -> str:
             return f"'{name}' needs {package}; run 'pip install {package}'."
     if isinstance(error, torch.OutOfMemoryError):
         return f"Not enough GPU memory for '{name}'; try --quantize int8 or --quantize nf4."
-    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+    if out_of_memory(error):
         return f"Not enough memory for '{name}'; try --quantize int8 or --quantize int4."
     return f"Cannot load '{name}': {text[:300]}"

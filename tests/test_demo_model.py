@@ -36,10 +36,8 @@ def network() -> nn.Module:
     torch.manual_seed(0)
     made = nn.Module()
     made.layers = nn.ModuleList([nn.Linear(8, 8)])
-    inner = nn.Module()
-    inner.layers = made.layers
     outer = nn.Module()
-    outer.inner, outer.out = inner, nn.Linear(8, 3)
+    outer.inner, outer.out = made, nn.Linear(8, 3)
     return outer.bfloat16()
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from sts_cli.engine.engine import Engine, Generation
 from sts_cli.engine.images import Images, Picture
 from sts_cli.engine.selection import Choices
 from sts_cli.engine.stream import TextStream, decode
 from sts_cli.evaluation.metrics import same, token_f1
 from sts_cli.families.default import Prompt
+from sts_cli.hardware import out_of_memory
 from sts_cli.inputs.images import Prepared
 from sts_cli.profile import Profile
 from sts_cli.records import Answer, Comparison, Item, Problem, Seconds, TokenCounts
@@ -225,13 +224,6 @@ def compared(pruned: Answer, full: Answer) -> Answer:
             speedup_prefill=full.seconds.prefill / (pruned.seconds.prefill + pruned.seconds.select),
             speedup_total=full.seconds.total / pruned.seconds.total,
         ),
-    )
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the machine, had no memory left."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
 
 

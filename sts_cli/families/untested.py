@@ -12,6 +12,7 @@ from sts_cli.engine.attention import Observer
 from sts_cli.engine.tokens import Tokens, text
 from sts_cli.errors import ModelError
 from sts_cli.families.default import Family, Prompt
+from sts_cli.hardware import out_of_memory
 
 QUESTION = "what is in the image?"
 EXACT, ROUNDED = 1e-3, 0.1  # how far logits may differ, of their norm: in float32, in fewer bits
@@ -19,6 +20,7 @@ FOREIGN = (  # what a model raises that does not follow the conventions
     AttributeError,
     IndexError,
     KeyError,
+    MemoryError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -36,6 +38,8 @@ def prove(family: Family) -> None:
     try:
         flaw = find_flaw(family)
     except FOREIGN as error:
+        if out_of_memory(error):
+            raise ModelError(f"{kind} needs more memory than there is to be checked.") from error
         first = (str(error).splitlines() or [""])[0]
         raise ModelError(
             f"{kind} does not follow the conventions that sts relies on: "

@@ -40,4 +40,5 @@ def relevance(
     repel = potentials(unit @ unit.mT, grid, "riesz", spatial, exponent)
     relative = scores.float() / scores.float().mean().clamp(min=1e-12)
     first = sure if len(sure) else scores.argmax()[None]
-    return greedy(repel, first[:count], count, relative.clamp(min=1e-3).pow(weight))
+    ease = relative.clamp(min=1e-3).pow(weight)
+    return greedy(repel / ease, first[:count], count)

@@ -62,18 +62,17 @@ def potentials(
     return (distance + 1e-3).pow(-exponent / 2)
 
 
-def greedy(repel: Tensor, first: Tensor, count: int, ease: Tensor | None = None) -> Tensor:
+def greedy(repel: Tensor, first: Tensor, count: int) -> Tensor:
     """Sorted indices [count]: from `first` [F], always add the index that the chosen repel least.
 
-    `repel` [N, N] is the potential of each pair; `ease` [N] divides what a token feels of it.
+    `repel` [N, N]: how much each chosen token (row) repels each other one (column).
     """
-    ease = repel.new_ones(len(repel)) if ease is None else ease
     chosen = torch.empty(count, dtype=torch.long, device=repel.device)
     chosen[: len(first)] = first
     energy = repel[first].sum(0)  # [N]
     energy[first] = torch.inf  # nothing is chosen twice
     for step in range(len(first), count):
-        index = (energy / ease).argmin()
+        index = energy.argmin()
         chosen[step] = index
         energy += repel[index]
         energy[index] = torch.inf
