@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,21 +21,20 @@ settle_cpu()
 import numpy as np  # noqa: E402  (after the CPU's settings)
 import torch  # noqa: E402
 
-from benchmarks.exam import Condition, Mark, marks  # noqa: E402
+from benchmarks.exam import Condition, Mark, grouped, marks  # noqa: E402
 from demo_model import evaluate  # noqa: E402
+from sts_cli.engine.batches import OFF  # noqa: E402
 from sts_cli.engine.engine import Engine  # noqa: E402
 from sts_cli.evaluation.questions import KINDS  # noqa: E402
 from sts_cli.evaluation.suite import suite  # noqa: E402
-from sts_cli.evaluation.table import wilson  # noqa: E402
+from sts_cli.evaluation.table import mean, wilson  # noqa: E402
 from sts_cli.loading import load  # noqa: E402
-from sts_cli.profile import Profile, Structure, load_profile  # noqa: E402
+from sts_cli.profile import Structure, load_profile  # noqa: E402
 from sts_cli.sources import find  # noqa: E402
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "accuracy.md"
 MARKS = "<!-- figures -->", "<!-- end of figures -->"
 BUDGETS = {"gentle": 192, "balanced": 128, "aggressive": 64, "extreme": 32}
-VISUAL = 576
-OFF = Profile("off")
 DRAWS = 2000  # of the bootstrap
 
 
@@ -109,8 +107,8 @@ def pruned(found: list[Mark]) -> str:
         right = np.array([one.right for one in rows])
         low, high = wilson(int(right.sum()), len(right))
         worst, best = ratio_interval(right, off)
-        tokens = sum(one.tokens for one in rows) / len(rows)
-        agree = sum(one.text == text for one, text in zip(rows, texts, strict=True)) / len(rows)
+        tokens = mean([one.tokens for one in rows])
+        agree = mean([one.text == text for one, text in zip(rows, texts, strict=True)])
         lines.append(
             f"| {name} | {tokens:.0f} | {100 * right.mean():.1f} "
             f"| {100 * low:.1f}-{100 * high:.1f} | {100 * right.sum() / max(1, off.sum()):.1f} "
@@ -132,11 +130,9 @@ def by_kind(found: list[Mark]) -> str:
     ]
     for name, rows in by.items():
         cells = grouped(rows, lambda one: one.kind)
-        said = cells.get("caption", [])
-        f1 = sum(one.f1 for one in said) / max(1, len(said))
+        f1 = mean([one.f1 for one in cells.get("caption", [])])
         shares = " | ".join(
-            f"{100 * sum(one.right for one in cells[kind]) / len(cells[kind]):.0f}"
-            for kind in kinds
+            f"{100 * mean([one.right for one in cells[kind]]):.0f}" for kind in kinds
         )
         lines.append(f"| {name} | {shares} | {f1:.2f} |")
     return "\n".join(lines)
@@ -149,13 +145,6 @@ def ratio_interval(right: np.ndarray, off: np.ndarray) -> tuple[float, float]:
     ratios = 100 * right[picks].sum(1) / np.maximum(1, off[picks].sum(1))
     low, high = np.percentile(ratios, (2.5, 97.5))
     return float(low), float(high)
-
-
-def grouped(found: list[Mark], key: Callable[[Mark], str]) -> dict[str, list[Mark]]:
-    groups: dict[str, list[Mark]] = {}
-    for one in found:
-        groups.setdefault(key(one), []).append(one)
-    return groups
 
 
 if __name__ == "__main__":

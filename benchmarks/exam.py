@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import Any, Literal, TypeVar
@@ -47,7 +47,6 @@ class Mark:
     """One question under one condition."""
 
     condition: str
-    scene: str
     kind: str
     right: bool
     f1: float
@@ -93,7 +92,6 @@ def answered(
         text = decode(engine.family.tokenizer, given.ids)
         yield Mark(
             condition=condition.name,
-            scene=one.digests[0],
             kind=str(one.item.extra["kind"]),
             right=exact_match(text, one.item.answers),
             f1=max(token_f1(text, answer) for answer in one.item.answers),
@@ -147,6 +145,14 @@ def alike(asked: Sequence[Prepared]) -> Iterator[tuple[Prepared, ...]]:
     short = [one for kind, rows in kinds.items() if kind not in ("text", "caption") for one in rows]
     for rows in (short, kinds["text"], kinds["caption"]):
         yield from batched(rows, ROWS)
+
+
+def grouped(found: Iterable[Mark], key: Callable[[Mark], str]) -> dict[str, list[Mark]]:
+    """The marks by what `key` says of them, in the order of their first."""
+    groups: dict[str, list[Mark]] = {}
+    for one in found:
+        groups.setdefault(key(one), []).append(one)
+    return groups
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:

@@ -18,13 +18,14 @@ settle_cpu()
 
 import yaml  # noqa: E402  (after the CPU's settings)
 
-from benchmarks.exam import Condition, Mark, marks  # noqa: E402
+from benchmarks.exam import Condition, Mark, grouped, marks  # noqa: E402
+from sts_cli.engine.batches import OFF  # noqa: E402
 from sts_cli.engine.engine import Engine  # noqa: E402
 from sts_cli.evaluation.questions import KINDS  # noqa: E402
 from sts_cli.evaluation.suite import DEVELOPMENT, suite  # noqa: E402
 from sts_cli.evaluation.table import mean  # noqa: E402
 from sts_cli.loading import load  # noqa: E402
-from sts_cli.profile import Profile, parse  # noqa: E402
+from sts_cli.profile import parse  # noqa: E402
 from sts_cli.sources import find  # noqa: E402
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     wish = parser.parse_args()
     engine = Engine(load(find(wish.model), device="cpu"))
     variants = yaml.safe_load(wish.variants.read_text("utf-8"))
-    conditions = [Condition("off", Profile("off"))]
+    conditions = [Condition("off", OFF)]
     for name, stages in variants.items():
         conditions.append(Condition(name, parse(yaml.safe_dump(stages), name, str(wish.variants))))
     for condition in conditions:
@@ -50,12 +51,9 @@ def main() -> None:
 
 def table(found: list[Mark]) -> str:
     """Markdown, in per cent."""
-    by: dict[str, dict[str, list[Mark]]] = {}
-    for mark in found:
-        by.setdefault(mark.condition, {}).setdefault(mark.kind, []).append(mark)
-        by[mark.condition].setdefault("all", []).append(mark)
+    by = grouped(found, lambda one: one.condition)
     kinds = [*KINDS, "all"]
-    known = [one.right for one in by["off"]["all"]]
+    known = [one.right for one in by["off"]]
     lines = [
         "| variant | tokens | " + " | ".join(kinds) + " | kept |",
         "|---" * (len(kinds) + 3) + "|",
@@ -67,10 +65,10 @@ def table(found: list[Mark]) -> str:
     def share(rows: list[Mark]) -> float:
         return mean([one.right for one in rows])
 
-    for name, rows in sorted(by.items(), key=lambda row: -share(row[1]["all"])):
-        tokens = sum(one.tokens for one in rows["all"]) / len(rows["all"])
-        cells = " | ".join(f"{100 * share(rows.get(kind, [])):.0f}" for kind in kinds[:-1])
-        every, held = 100 * share(rows["all"]), 100 * kept(rows["all"])
+    for name, rows in sorted(by.items(), key=lambda row: -share(row[1])):
+        tokens, of = mean([one.tokens for one in rows]), grouped(rows, lambda one: one.kind)
+        cells = " | ".join(f"{100 * share(of.get(kind, [])):.0f}" for kind in KINDS)
+        every, held = 100 * share(rows), 100 * kept(rows)
         lines.append(f"| {name} | {tokens:.0f} | {cells} | {every:.1f} | {held:.1f} |")
     return "\n".join(lines)
 

@@ -226,9 +226,7 @@ def position_code() -> Tensor:
 
 def whiten(tower: nn.Module, pixels: Tensor) -> None:
     """Start the patch embedding at the principal components of patches [n, 588], whitened."""
-    centred = pixels - pixels.mean(0)
-    covariance = centred.mT @ centred / len(pixels)
-    values, vectors = torch.linalg.eigh(covariance.double())
+    _, values, vectors = components(pixels)
     free = tower.embeddings.patch_embedding.weight.shape[0] - PLACE
     best = (vectors[:, -free:] / (values[-free:] + 1e-3).sqrt()).mT.flip(0).float()
     with torch.no_grad():
@@ -237,15 +235,21 @@ def whiten(tower: nn.Module, pixels: Tensor) -> None:
         weight.view(len(weight), -1)[PLACE:] = 0.4 * best
 
 
+def components(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Principal components of rows [n, D]: centre [D], variances [D] rising, directions [D, D]."""
+    centre = rows.mean(0)
+    covariance = (rows - centre).mT @ (rows - centre) / len(rows)
+    values, vectors = torch.linalg.eigh(covariance.double())
+    return centre, values, vectors
+
+
 def whiten_projector(projector: nn.Module, features: Tensor) -> None:
     """Start the projector at whitened features [n, D], so that colours count as much as letters.
 
     The tower's features vary far more along some directions than along others, and far more than
     text embeddings; a language model that starts from them as they are hardly finds the small ones.
     """
-    centre = features.mean(0)
-    covariance = (features - centre).mT @ (features - centre) / len(features)
-    values, vectors = torch.linalg.eigh(covariance.double())
+    centre, values, vectors = components(features)
     scale = (values + 0.01 * values.mean()).rsqrt()
     turn = torch.linalg.qr(torch.randn(len(values), len(values), dtype=torch.double)).Q
     weight = (turn @ (vectors * scale).mT).float()

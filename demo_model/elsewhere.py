@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from sts_cli.evaluation.canvas import Canvas, Thing
+from sts_cli.evaluation.colors import Color, apart
 from sts_cli.evaluation.scenes import EASY_FONTS, Scene, add_shape, add_sign
 from sts_cli.evaluation.words import COLORS
 
@@ -59,7 +60,7 @@ def room(seed: int) -> Scene:
     picture, tones = wall_and_floor(rng, noise)
     canvas = Canvas(picture, [])
     palette = [
-        name for name, paint in COLORS.items() if all(math.dist(paint, tone) > 80 for tone in tones)
+        name for name, paint in COLORS.items() if all(apart(paint, tone) > 80 for tone in tones)
     ]
     for _ in range(rng.choice((1, 1, 2))):
         add_sign(rng, canvas, palette, EASY_FONTS, hard=False, dense=False)
@@ -71,7 +72,7 @@ def room(seed: int) -> Scene:
 
 def wall_and_floor(
     rng: random.Random, noise: np.random.Generator
-) -> tuple[Image.Image, list[tuple[int, int, int]]]:
+) -> tuple[Image.Image, list[Color]]:
     """A plastered wall above a floor of boards that run to a vanishing point, 448 x 336."""
     width, height = 448, 336
     wall = tuple(int(rng.uniform(150, 215) + rng.uniform(-15, 15)) for _ in range(3))

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo_model.labels import HEADS
+from demo_model.labels import GRID, HEADS
 from sts_cli.evaluation.canvas import Thing
-from sts_cli.evaluation.questions import KINDS, ask, spoken
+from sts_cli.evaluation.questions import ask, spoken
 from sts_cli.evaluation.scenes import Scene
 from sts_cli.evaluation.words import COLORS, SHAPES
 
@@ -129,7 +129,6 @@ class Packer:
         self.most_questions = most_questions
         self.answer = tokens.convert_tokens_to_ids("<|assistant|>")
         self.prefix = [tokens.bos_token_id, tokens.convert_tokens_to_ids("<|user|>")]
-        self.often = OFTEN
         self._known: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
@@ -138,17 +137,18 @@ class Packer:
         return self._known.get(text) or self.tokens.encode(text, add_special_tokens=False)
 
     def pack(
-        self, rows: list[tuple[Thing, ...]], rng: random.Random, visual: int = 576
+        self, rows: list[tuple[Thing, ...]], rng: random.Random, often: dict[str, float]
     ) -> tuple[dict[str, Tensor], list[str]]:
-        """Random questions about the things of each picture, laid out for `forward.answers`."""
-        return self.lay([self._row(things, rng) for things in rows], visual)
+        """Random questions about the things of each picture, laid out for `forward.answers`.
 
-    def lay(
-        self, packs: list[list[Asked]], visual: int = 576
-    ) -> tuple[dict[str, Tensor], list[str]]:
+        `often` weighs the kinds.
+        """
+        return self.lay([self._row(things, rng, often) for things in rows])
+
+    def lay(self, packs: list[list[Asked]]) -> tuple[dict[str, Tensor], list[str]]:
         """Tensors for `forward.answers`, and the kind of each question.
 
-        Each question starts at the position that follows `visual` tokens, so that a packed
+        Each question starts at the position that follows all visual tokens, so that a packed
         question equals the same question alone.
         """
         longest = max(sum(map(len, pack)) for pack in packs)
@@ -167,7 +167,7 @@ class Packer:
                 here = slice(at, at + len(every))
                 ids[row, here] = torch.tensor(every)
                 segment[row, here] = number
-                start = len(self.prefix) + visual
+                start = len(self.prefix) + GRID * GRID
                 positions[row, here] = torch.arange(start, start + len(every))
                 predicts[row, at + len(one.question) : at + len(every) - 1] = True
                 targets += every[len(one.question) + 1 :]
@@ -202,13 +202,13 @@ class Packer:
                 named.append((token, meant[0].center))
         return Asked(kind, self.encode(question), self.encode(answer), tuple(named))
 
-    def _row(self, things: tuple[Thing, ...], rng: random.Random) -> list[Asked]:
+    def _row(
+        self, things: tuple[Thing, ...], rng: random.Random, often: dict[str, float]
+    ) -> list[Asked]:
         scene = Scene(None, things, None, None)  # type: ignore[arg-type]
         found: list[Asked] = []
         seen, total = set(), 0
-        for kind in rng.choices(
-            list(KINDS), [self.often[k] for k in KINDS], k=3 * self.most_questions
-        ):
+        for kind in rng.choices(list(often), list(often.values()), k=3 * self.most_questions):
             one = ask(kind, scene, rng)
             if one is None or one.question in seen or len(found) == self.most_questions:
                 continue

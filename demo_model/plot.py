@@ -6,7 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-META = {"minute", "phase", "step", "seconds", "drawn", "loss", "norm", "validation", "shapes"}
+META = {  # what a row says beside accuracies
+    "minute",
+    "phase",
+    "step",
+    "seconds",
+    "drawn",
+    "loss",
+    "answers_loss",
+    "norm",
+    "validation",
+    "shapes",
+}
+TOWER = ("windows", "whole")  # phases
 COLORS = {
     "text": "tab:red",
     "sign_color": "tab:orange",
@@ -22,23 +34,28 @@ COLORS = {
 
 
 def plot(run: Path, target: Path) -> None:
-    """Draw three panels: dense accuracies of the tower, answers in training, answers held out."""
+    """Draw four panels: patches that the tower names, and answers; in training, and held out."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     rows = read(run / "log.jsonl")
-    tower = [row for row in rows if row["phase"] in ("windows", "whole") and "loss" in row]
-    asked = [row for row in rows if row["phase"] not in ("windows", "whole") and "loss" in row]
-    checked = [row["validation"] | {"minute": row["minute"]} for row in rows if "validation" in row]
-    figure, panels = pyplot.subplots(1, 3, figsize=(16, 4.5), constrained_layout=True)
-    titles = (
-        "vision tower: patches right (training)",
-        "answers exactly right (training)",
-        "answers exactly right (held out, 32 scenes)",
+    trained = [row for row in rows if "loss" in row]
+    checked = [
+        row["validation"] | {"minute": row["minute"], "phase": row["phase"]}
+        for row in rows
+        if "validation" in row
+    ]
+    figure, panels = pyplot.subplots(2, 2, figsize=(12, 9), constrained_layout=True)
+    drawn = (
+        ("vision tower: patches right (training)", trained, True),
+        ("vision tower: patches right (held out, 16 scenes)", checked, True),
+        ("answers exactly right (training)", trained, False),
+        ("answers exactly right (held out, 32 scenes)", checked, False),
     )
-    for panel, title, found in zip(panels, titles, (tower, asked, checked), strict=True):
+    for panel, (title, every, tower) in zip(panels.flat, drawn, strict=True):
+        found = [row for row in every if (row["phase"] in TOWER) == tower]
         for name in dict.fromkeys(key for row in found for key in row if key not in META):
             curve = smooth([(row["minute"], row[name]) for row in found if name in row])
             panel.plot(*zip(*curve, strict=True), label=name, color=COLORS.get(name), linewidth=1.3)

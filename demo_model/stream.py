@@ -89,15 +89,14 @@ class Ring(Generic[T]):
     def sample(self, count: int, rng: random.Random) -> list[T]:
         """`count` different scenes; waits for fresh ones where the old were used enough."""
         fresh: list[Example] = []
-        while True:
+
+        def wanting() -> bool:
             short = len(self.items) + len(fresh) < min(self.size, 4 * count)
             worn = self.used + count > self.reuse * (self.drawn + len(fresh))
-            if not (short or worn):
-                break
-            example = self.stream.take()
-            fresh.append(example)
-            if len(fresh) >= 16:
-                break
+            return short or worn
+
+        while len(fresh) < 16 and wanting():
+            fresh.append(self.stream.take())
         if fresh:
             self.items = (self.items + self.prepare(fresh))[-self.size :]
             self.drawn += len(fresh)

@@ -80,7 +80,7 @@ class Run:
 
     def __init__(self, settings: Settings, rank: int):
         self.settings, self.rank = settings, rank
-        self.phases = FURTHER if settings.weights else PHASES
+        self.further = settings.weights is not None
         self.device = torch.device(settings.device)
         self.gpu = self.device.type == "cuda"
         self.rng = random.Random(1000 * settings.seed + rank)
@@ -110,7 +110,7 @@ class Run:
         self.readout.to(self.device, torch.bfloat16)
         self.pointer.to(self.device, torch.bfloat16)
         self.alike()
-        for number in range(state["phase"], len(self.phases)):
+        for number in range(state["phase"], len(FURTHER if self.further else PHASES)):
             self.phase(number, state["elapsed"], state["optimizer"])
             state = {"elapsed": 0.0, "optimizer": None}
         self.stream.close()
@@ -127,7 +127,7 @@ class Run:
 
     def phase(self, number: int, elapsed: float, optimizer_state: Any) -> None:
         """Train one phase for the rest of its time."""
-        phase = self.phases[number]
+        phase = (FURTHER if self.further else PHASES)[number]
         budget = phase.share * self.settings.minutes * 60
         tower = [*self.vision.named_parameters(), *self.readout.named_parameters()]
         rest = [
@@ -141,9 +141,6 @@ class Run:
             weight.requires_grad_(phase.language > 0)
         groups = [(phase.tower, tower)] if phase.tower else []
         groups += [(phase.language, rest)] if phase.language else []
-        optimizer = Optimizer(groups)
-        if optimizer_state is not None:
-            optimizer.load(optimizer_state)
         frozen = phase.name in ("words", "full")
         ring: Ring[Any] = Ring(
             self.stream, self.encoded if frozen else list, 512 if frozen else 384, phase.reuse
@@ -153,7 +150,9 @@ class Run:
             seen = torch.cat([one for few in drawn for one, _, _ in few]).float().cpu()
             build.whiten_projector(self.model.model.multi_modal_projector, seen)
             self.alike()
-            optimizer = Optimizer(groups)
+        optimizer = Optimizer(groups)
+        if optimizer_state is not None:
+            optimizer.load(optimizer_state)
         begun, saved, validated, step = time.monotonic() - elapsed, 0.0, 0.0, 0
         recent: list[dict[str, float]] = []
         while True:
@@ -204,7 +203,6 @@ class Run:
         if self.most < MOST and min(self.skill.values()) > LEARNED:
             self.most += 1
             self.skill = dict.fromkeys(self.skill, LEARNED - 0.2)
-        self.packer.often = losses.FIRST if self.most == 1 else losses.OFTEN
 
     def tower_loss(self, ring: Ring[Example], whole: bool) -> tuple[Tensor, dict[str, float]]:
         """Dense supervision, on windows of patches or on whole pictures."""
@@ -267,14 +265,15 @@ class Run:
             where = torch.stack([some(one[1], visual) for one in drawn]).to(self.device)
             features = torch.stack([one[0] for one in drawn])
             features = features.gather(1, where[..., None].expand(-1, -1, features.shape[-1]))
-        packed, kinds = self.packer.pack(things, self.rng)
+        often = losses.FIRST if phase.name == "words" and self.most == 1 else losses.OFTEN
+        packed, kinds = self.packer.pack(things, self.rng, often)
         packed = {name: value.to(self.device) for name, value in packed.items()}
         logits, names = forward.answers(self.model, features, where, packed, self.prefix)
         loss, right = losses.answered(logits, packed)
         if len(names):
             off = losses.off_place(self.pointer(names).float(), packed["centers"])
             beside = beside + NAMED * off.mean()
-        return loss + beside, by_kind(kinds, right) | {"answers": float(loss.detach())}
+        return loss + beside, by_kind(kinds, right) | {"answers_loss": float(loss.detach())}
 
     @torch.no_grad()
     def validate_tower(self, scenes: int = 16) -> dict[str, float]:
@@ -303,7 +302,7 @@ class Run:
             examples = [Example(patches(s.image), labels(s), s.things) for s in drawn]
             features = torch.stack([one for one, _, _ in self.encoded(examples)])
             where = torch.arange(GRID * GRID, device=self.device).expand(8, -1)
-            packed, kinds = self.packer.pack([s.things for s in drawn], rng)
+            packed, kinds = self.packer.pack([s.things for s in drawn], rng, losses.OFTEN)
             packed = {name: value.to(self.device) for name, value in packed.items()}
             logits, _ = forward.answers(self.model, features, where, packed, self.prefix)
             found.append(by_kind(kinds, losses.answered(logits, packed)[1]))
@@ -333,6 +332,7 @@ class Run:
             "phase": phase,
             "elapsed": elapsed,
             "optimizer": optimizer.state() if optimizer else None,
+            "further": self.further,
             "most": self.most,
             "skill": self.skill,
             "model": self.model.state_dict(),
@@ -351,6 +351,7 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.readout.load_state_dict(state["readout"])
         self.pointer.load_state_dict(state["pointer"])
+        self.further = state["further"]
         self.most, self.skill = state["most"], state["skill"]
         return state
 
@@ -360,7 +361,6 @@ class Run:
             return None
         made = type(self.model).from_pretrained(self.settings.weights, dtype=torch.float32)
         self.model.load_state_dict(made.state_dict())
-        self.most = MOST
         return {"phase": 0, "elapsed": 0.0, "optimizer": None}
 
 
