@@ -30,6 +30,9 @@ COLORS = {
     "relation": "tab:purple",
     "place": "tab:pink",
     "caption": "tab:brown",
+    "kind": "tab:blue",
+    "letter": "tab:red",
+    "index": "tab:purple",
 }
 
 
