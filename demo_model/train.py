@@ -99,6 +99,10 @@ class Run:
             100_000_000 * settings.seed + 10_000_000 * rank, settings.workers, Difficulty()
         )
 
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        return FURTHER if self.further else PHASES
+
     def train(self) -> None:
         """All phases, from where the folder's last state left off."""
         state = self.load()
@@ -110,7 +114,7 @@ class Run:
         self.readout.to(self.device, torch.bfloat16)
         self.pointer.to(self.device, torch.bfloat16)
         self.alike()
-        for number in range(state["phase"], len(FURTHER if self.further else PHASES)):
+        for number in range(state["phase"], len(self.phases)):
             self.phase(number, state["elapsed"], state["optimizer"])
             state = {"elapsed": 0.0, "optimizer": None}
         self.stream.close()
@@ -127,7 +131,7 @@ class Run:
 
     def phase(self, number: int, elapsed: float, optimizer_state: Any) -> None:
         """Train one phase for the rest of its time."""
-        phase = (FURTHER if self.further else PHASES)[number]
+        phase = self.phases[number]
         budget = phase.share * self.settings.minutes * 60
         tower = [*self.vision.named_parameters(), *self.readout.named_parameters()]
         rest = [

@@ -16,8 +16,8 @@ from sts_cli.pruning import SEMANTICS, STRUCTURE, Choice, Method, Number
 
 Keep = float | int  # a share of the image's visual tokens (0 < x <= 1), or a number of them (>= 2)
 Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
-VISUAL, LAYERS = 576, 32  # LLaVA-1.5-7B's, to compare profiles by
 QUANTIZE: tuple[Quantize, ...] = ("auto", "none", "int8", "int4", "nf4")
+VISUAL, LAYERS = 576, 32  # LLaVA-1.5-7B's, to compare profiles by
 
 
 @dataclass(frozen=True, slots=True)
