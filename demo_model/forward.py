@@ -90,7 +90,7 @@ def answers(
     model: Any, features: Tensor, where: Tensor, packed: dict[str, Tensor], prefix: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Logits [n, V] for the answers' tokens, in the order of `packed["targets"]`, and what half of
-    the layers make of the names' last tokens [named, D], in the order of `packed["named"]`.
+    the layers make of all the packed tokens [B, T, D].
 
     `features` [B, N, D] are the tower's, of patches `where` [B, N]; `prefix` [2] are the ids before
     the image.
@@ -112,8 +112,7 @@ def answers(
     bias = block_bias(packed["segment"], first + count, hidden.dtype)
     out, middle = language(model.model.language_model, hidden, positions, bias)
     logits = F.linear(out[:, first + count :][packed["predicts"]], model.lm_head.weight)
-    row, token = packed["named"].unbind(1)
-    return logits, middle[row, first + count + token]
+    return logits, middle[:, first + count :]
 
 
 def block_bias(segment: Tensor, shared: int, dtype: torch.dtype) -> Tensor:

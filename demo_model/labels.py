@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sts_cli.evaluation.canvas import Thing
 from sts_cli.evaluation.scenes import Scene
 from sts_cli.evaluation.words import CHARACTERS, COLORS, SHAPES
 
@@ -53,17 +54,32 @@ def labels(scene: Scene) -> NDArray[np.uint8]:
         if thing.text:
             found[here, 4] = COLOR_NUMBER[thing.text_color]
             found[here, 5] = len(thing.text)
-            most = np.full((GRID, GRID), 0.12 * PATCH * PATCH)
+            most = np.zeros((GRID, GRID))
             for index, letter in enumerate(thing.text, 1):
                 area = per_patch(mine & (glyph == index))
-                shows = here & (area > most)
-                most = np.where(shows, area, most)
+                part = area / max(1, area.sum())  # or a wide letter takes a thin one's patches
+                shows = here & (area > 0.12 * PATCH * PATCH) & (part > most)
+                most = np.where(shows, part, most)
                 found[shows, 2] = 1 + CHARACTERS.index(letter)
                 found[shows, 3] = index
         found[here, 6], found[here, 7] = int(x * 255), int(y * 255)
         found[here, 9] = number
         found[min(GRID - 1, int(y * GRID)), min(GRID - 1, int(x * GRID)), 8] = 1
     return found.reshape(GRID * GRID, len(COLUMNS))
+
+
+def letters(scene: Scene) -> dict[Thing, tuple[tuple[float, float], ...]]:
+    """The things of a scene, each with the centers of its letters as shares of the picture."""
+    height, width = scene.owner.shape
+    found = {}
+    for number, thing in enumerate(scene.things, 1):
+        glyph = np.where(scene.owner == number, scene.glyph, 0)
+        where = [np.nonzero(glyph == index) for index in range(1, 1 + len(thing.text))]
+        found[thing] = tuple(
+            (float(x.mean() / width), float(y.mean() / height)) if len(x) else thing.center
+            for y, x in where
+        )
+    return found
 
 
 def squashed(map_: NDArray[np.uint8]) -> NDArray[np.uint8]:

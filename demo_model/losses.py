@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo_model.labels import GRID, HEADS
-from sts_cli.evaluation.canvas import Thing
+from demo_model.pointing import SIDE, Hints, Point, Things, hints
 from sts_cli.evaluation.questions import ask, spoken
 from sts_cli.evaluation.scenes import Scene
-from sts_cli.evaluation.words import COLORS, SHAPES
 
 DENSE = {
     "kind": 1.0,
@@ -39,19 +37,18 @@ FIRST = {  # how often each kind is asked while scenes hold one shape: first fin
     "place": 1.0,
     "caption": 0.2,
 }
-OFTEN = {  # and later: colours are known early, reading and relations are not
-    "text": 3.5,
-    "sign_color": 0.8,
-    "text_color": 0.8,
-    "color": 1.2,
-    "shape": 1.5,
-    "exist": 2.5,
-    "count": 2.5,
-    "relation": 6.0,
-    "place": 1.5,
-    "caption": 2.0,
+OFTEN = {  # and later: colours are known early, reading and counting are not
+    "text": 5.0,
+    "sign_color": 2.0,
+    "text_color": 0.6,
+    "color": 0.8,
+    "shape": 1.2,
+    "exist": 2.0,
+    "count": 4.0,
+    "relation": 2.5,
+    "place": 1.0,
+    "caption": 3.0,
 }
-NAME = re.compile(rf"\b(?:({'|'.join(COLORS)}) )?({'|'.join((*SHAPES, 'sign'))})\b")
 
 
 def dense(out: Tensor, labels: Tensor, whole: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -107,14 +104,31 @@ def off_place(found: Tensor, centers: Tensor) -> Tensor:
     return F.smooth_l1_loss(found, centers * 4 - 2, beta=0.1, reduction="none").mean(1)
 
 
+def pointed(points: Tensor, cells: Tensor, hints: dict[str, Tensor]) -> Tensor:
+    """How wrong readouts of tokens are about places.
+
+    `points` [B, T, 2] and `cells` [B, T, 64] are the readouts, `hints` what `Packer.lay` made.
+    """
+    row, token = hints["pointing"].unbind(1)
+    lost = off_place(points[row, token].float(), hints["points"]).sum() / max(1, len(row))
+    row, token = hints["naming"].unbind(1)
+    found = F.binary_cross_entropy_with_logits(
+        cells[row, token].float(),
+        hints["cells"],
+        pos_weight=torch.tensor(8.0, device=cells.device),
+        reduction="sum",
+    )
+    return lost + found / max(1, hints["cells"].numel())
+
+
 @dataclass(frozen=True)
 class Asked:
-    """A question with its answer as ids, and the tokens that end a thing's name."""
+    """A question with its answer as ids, and what its tokens should know of places."""
 
     kind: str
     question: list[int]
     answer: list[int]
-    named: tuple[tuple[int, tuple[float, float]], ...] = ()  # token, the thing's center
+    hints: Hints
 
     def __len__(self) -> int:
         return len(self.question) + len(self.answer) + 2
@@ -137,7 +151,7 @@ class Packer:
         return self._known.get(text) or self.tokens.encode(text, add_special_tokens=False)
 
     def pack(
-        self, rows: list[tuple[Thing, ...]], rng: random.Random, often: dict[str, float]
+        self, rows: list[Things], rng: random.Random, often: dict[str, float]
     ) -> tuple[dict[str, Tensor], list[str]]:
         """Random questions about the things of each picture, laid out for `forward.answers`.
 
@@ -158,8 +172,10 @@ class Packer:
         predicts = torch.zeros(shape, dtype=torch.bool)
         targets, weights, question = [], [], []
         kinds: list[str] = []
-        named: list[tuple[int, int]] = []
-        centers: list[tuple[float, float]] = []
+        pointing: list[tuple[int, int]] = []
+        points: list[Point] = []
+        naming: list[tuple[int, int]] = []
+        cells: list[Tensor] = []
         for row, pack in enumerate(packs):
             at = 0
             for number, one in enumerate(pack):
@@ -176,8 +192,10 @@ class Packer:
                 weights += [length**-0.7] * length + [0.3 * length**-0.7]
                 question += [len(kinds)] * (length + 1)
                 kinds.append(one.kind)
-                named += [(row, at + token) for token, _ in one.named]
-                centers += [center for _, center in one.named]
+                pointing += [(row, at + token) for token, _ in one.hints.points]
+                points += [point for _, point in one.hints.points]
+                naming += [(row, at + token) for token, _ in one.hints.cells]
+                cells += [marked(found) for _, found in one.hints.cells]
                 at += len(every)
         return {
             "ids": ids,
@@ -187,25 +205,19 @@ class Packer:
             "targets": torch.tensor(targets),
             "weights": torch.tensor(weights),
             "question": torch.tensor(question),
-            "named": torch.tensor(named, dtype=torch.long).view(-1, 2),
-            "centers": torch.tensor(centers).view(-1, 2),
+            "pointing": torch.tensor(pointing, dtype=torch.long).view(-1, 2),
+            "points": torch.tensor(points).view(-1, 2),
+            "naming": torch.tensor(naming, dtype=torch.long).view(-1, 2),
+            "cells": torch.stack(cells) if cells else torch.zeros(0, SIDE * SIDE),
         }, kinds
 
-    def asked(self, kind: str, question: str, answer: str, things: tuple[Thing, ...] = ()) -> Asked:
-        """Ids, and where the question names one of `things` and no other: the name's last token."""
-        named = []
-        for match in NAME.finditer(question):
-            color, shape = match.groups()
-            meant = [one for one in things if one.shape == shape and color in (None, one.color)]
-            if len(meant) == 1:
-                token = len(self.encode(question[: match.end()])) - 1
-                named.append((token, meant[0].center))
-        return Asked(kind, self.encode(question), self.encode(answer), tuple(named))
+    def asked(self, kind: str, question: str, answer: str, things: Things) -> Asked:
+        """A question and its answer about `things` as ids, with the hints for their tokens."""
+        found = hints(kind, question, answer, things, self.encode)
+        return Asked(kind, self.encode(question), self.encode(answer), found)
 
-    def _row(
-        self, things: tuple[Thing, ...], rng: random.Random, often: dict[str, float]
-    ) -> list[Asked]:
-        scene = Scene(None, things, None, None)  # type: ignore[arg-type]
+    def _row(self, things: Things, rng: random.Random, often: dict[str, float]) -> list[Asked]:
+        scene = Scene(None, tuple(things), None, None)  # type: ignore[arg-type]
         found: list[Asked] = []
         seen, total = set(), 0
         for kind in rng.choices(list(often), list(often.values()), k=3 * self.most_questions):
@@ -219,6 +231,11 @@ class Packer:
             total += len(row)
             found.append(row)
         return found
+
+
+def marked(cells: frozenset[int]) -> Tensor:
+    """[64]: 1 in these cells."""
+    return torch.zeros(SIDE * SIDE).index_fill_(0, torch.tensor(sorted(cells), dtype=torch.long), 1)
 
 
 def answered(logits: Tensor, packed: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -12,11 +12,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from demo_model.labels import labels, patches
-from sts_cli.evaluation.canvas import Thing
-from sts_cli.evaluation.scenes import draw
+from demo_model.labels import labels, letters, patches
+from demo_model.pointing import Things
+from sts_cli.evaluation.scenes import Scene, draw
 
 T = TypeVar("T")
+LARGE, LARGEST = 0.15, 2.2  # share of scenes with larger shapes, and up to how many times as large
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Example:
 
     pixels: NDArray[np.uint8]  # [576, 588]
     labels: NDArray[np.uint8]  # [576, 10]
-    things: tuple[Thing, ...]
+    things: Things
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,14 @@ def _work(seed: int, out: Any, shared: Any) -> None:
     while True:
         seed += 1
         level, most, dense = shared[:]
-        scene = draw(seed, level, most=int(most), dense=random.Random(seed).random() < dense)
-        out.put(Example(patches(scene.image), labels(scene), scene.things))
+        rng = random.Random(seed)
+        many = rng.random() < dense
+        scale = rng.uniform(1, LARGEST) if rng.random() < LARGE else 1.0
+        out.put(example(draw(seed, level, most=int(most), dense=many, scale=scale)))
+
+
+def example(scene: Scene) -> Example:
+    return Example(patches(scene.image), labels(scene), letters(scene))
 
 
 class Ring(Generic[T]):

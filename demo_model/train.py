@@ -19,8 +19,8 @@ from torch import Tensor
 from demo_model import build, forward, losses
 from demo_model.labels import GRID, HEADS, labels, patches
 from demo_model.optimizer import Optimizer, schedule
-from demo_model.stream import Difficulty, Example, Ring, Stream
-from sts_cli.evaluation.canvas import Thing
+from demo_model.pointing import SIDE, Things
+from demo_model.stream import Difficulty, Example, Ring, Stream, example
 from sts_cli.evaluation.scenes import draw
 
 VALIDATION_SEED = 900_000_000  # far from every training seed
@@ -29,7 +29,7 @@ SHOWN = 128, 32  # visual tokens in the first language phase: so many, and for e
 MOST = 6  # shapes in a scene
 LEARNED = 0.75  # accuracy on colours and shapes at which scenes get one shape more
 MEMORY = 0.97  # of the running accuracies, for each step
-NAMED, DENSE = 1.0, 0.3  # weights of losses beside the answers': places of names, the tower's own
+HINTS, DENSE = 1.0, 0.3  # weights of losses beside the answers': places, the tower's own
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Run:
         self.vision: Any = build.tower_of(self.model)
         width = build.SIZES[settings.size].width
         self.readout = forward.Readout(width, sum(HEADS.values()))
-        self.pointer = forward.Readout(width, 2)  # where a name's last token thinks the thing is
+        self.pointer = forward.Readout(width, 2 + SIDE * SIDE)  # what a token knows of places
         self.packer = losses.Packer(self.tokens, 320)
         self.most, self.skill = 1, {"color": 0.0, "shape": 0.0}
         self.prefix = torch.tensor(self.packer.prefix, device=self.device)
@@ -239,7 +239,7 @@ class Run:
         row = torch.arange(top, top + rows)[:, None] * GRID
         return (row + torch.arange(left, left + columns)).flatten()
 
-    def encoded(self, examples: list[Example]) -> list[tuple[Tensor, Tensor, tuple[Thing, ...]]]:
+    def encoded(self, examples: list[Example]) -> list[tuple[Tensor, Tensor, Things]]:
         """Features of whole pictures, which patches show things, and the things."""
         pixels = torch.from_numpy(np.stack([one.pixels for one in examples])).to(self.device)
         with torch.no_grad():
@@ -272,12 +272,13 @@ class Run:
         often = losses.FIRST if phase.name == "words" and self.most == 1 else losses.OFTEN
         packed, kinds = self.packer.pack(things, self.rng, often)
         packed = {name: value.to(self.device) for name, value in packed.items()}
-        logits, names = forward.answers(self.model, features, where, packed, self.prefix)
+        logits, middle = forward.answers(self.model, features, where, packed, self.prefix)
         loss, right = losses.answered(logits, packed)
-        if len(names):
-            off = losses.off_place(self.pointer(names).float(), packed["centers"])
-            beside = beside + NAMED * off.mean()
-        return loss + beside, by_kind(kinds, right) | {"answers_loss": float(loss.detach())}
+        point, cells = self.pointer(middle).split([2, SIDE * SIDE], dim=-1)
+        hint = losses.pointed(point, cells, packed)
+        beside = beside + HINTS * hint
+        found = {"answers_loss": float(loss.detach()), "hints_loss": float(hint.detach())}
+        return loss + beside, by_kind(kinds, right) | found
 
     @torch.no_grad()
     def validate_tower(self, scenes: int = 16) -> dict[str, float]:
@@ -303,10 +304,10 @@ class Run:
         found: list[dict[str, float]] = []
         for start in range(0, scenes, 8):
             drawn = [draw(VALIDATION_SEED + start + i, 0.5) for i in range(8)]
-            examples = [Example(patches(s.image), labels(s), s.things) for s in drawn]
+            examples = [example(scene) for scene in drawn]
             features = torch.stack([one for one, _, _ in self.encoded(examples)])
             where = torch.arange(GRID * GRID, device=self.device).expand(8, -1)
-            packed, kinds = self.packer.pack([s.things for s in drawn], rng, losses.OFTEN)
+            packed, kinds = self.packer.pack([one.things for one in examples], rng, losses.OFTEN)
             packed = {name: value.to(self.device) for name, value in packed.items()}
             logits, _ = forward.answers(self.model, features, where, packed, self.prefix)
             found.append(by_kind(kinds, losses.answered(logits, packed)[1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from sts_cli.evaluation import phrasings
@@ -56,6 +56,17 @@ def signs(things: tuple[Thing, ...]) -> list[Thing]:
 
 def article(word: str) -> str:
     return f"an {word}" if word[0] in "aeio" else f"a {word}"
+
+
+def described(thing: Thing) -> str:
+    """A thing as captions call it."""
+    says = f" that says {thing.text}" if thing.text else ""
+    return f"{article(thing.color)} {thing.shape}{says}"
+
+
+def from_left(things: Iterable[Thing]) -> list[Thing]:
+    """In the order in which captions name them."""
+    return sorted(things, key=lambda one: one.center[0])
 
 
 def name(thing: Thing, things: tuple[Thing, ...], rng: random.Random) -> str | None:
@@ -193,12 +204,7 @@ def place(things: tuple[Thing, ...], rng: random.Random) -> Pair:
 
 def caption(things: tuple[Thing, ...], rng: random.Random) -> Pair:
     question = rng.choice(phrasings.DESCRIBE)
-    parts = [
-        f"{article(one.color)} sign that says {one.text}"
-        if one.shape == "sign"
-        else f"{article(one.color)} {one.shape}"
-        for one in sorted(things, key=lambda one: one.center[0])
-    ]
+    parts = [described(one) for one in from_left(things)]
     if not parts:
         return question, "nothing"
     return question, " and ".join([", ".join(parts[:-1]), parts[-1]] if parts[1:] else parts)

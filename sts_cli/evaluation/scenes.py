@@ -50,9 +50,11 @@ def draw(
     *,
     most: int = 6,
     dense: bool = False,
+    scale: float = 1.0,
     fonts: tuple[str, ...] | None = None,
 ) -> Scene:
-    """The scene of `seed`. `most` bounds the shapes; `dense` draws many signs, for pre-training."""
+    """The scene of `seed`. For training: `most` bounds the shapes, `dense` draws many signs,
+    `scale` enlarges shapes."""
     rng = random.Random(seed)
     noise = np.random.default_rng(seed)
     hard = rng.random() < level  # a harder level still has easy scenes
@@ -67,16 +69,18 @@ def draw(
     for _ in range(signs):
         add_sign(rng, canvas, palette, fonts, hard, dense)
     for _ in range(shapes):
-        add_shape(rng, canvas, palette, hard)
+        add_shape(rng, canvas, palette, hard, scale)
     image = worn(rng, noise, canvas.image) if hard else canvas.image
     things = tuple(canvas.things)
     return Scene(image, things, canvas.owner, canvas.glyph)
 
 
-def add_shape(rng: random.Random, canvas: Canvas, palette: list[str], hard: bool) -> None:
+def add_shape(
+    rng: random.Random, canvas: Canvas, palette: list[str], hard: bool, scale: float = 1.0
+) -> None:
     """One shape of random kind, colour, size and rotation, if there is room."""
     shape, color = rng.choice(list(SHAPES)), rng.choice(palette)
-    radius = rng.uniform(15, 52) if hard else rng.uniform(24, 50)
+    radius = scale * (rng.uniform(15, 52) if hard else rng.uniform(24, 50))
     turn = rng.uniform(-0.35, 0.35) if hard else 0.0
     mask = outline(shape, radius, turn)
     spot = canvas.spot(rng, *mask.size)

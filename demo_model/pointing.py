@@ -1,0 +1,80 @@
+"""Which tokens should know which places, half-way through the language model.
+
+A token of a question that ends a name knows where the things are that it names; a token of an
+answer knows where the thing or the letter is that comes next. Each is a dense hint at what an
+answer alone says too rarely: which patches to look at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from sts_cli.evaluation.canvas import Thing
+from sts_cli.evaluation.questions import described, from_left
+from sts_cli.evaluation.words import COLORS, SHAPES
+
+Point = tuple[float, float]  # shares of the picture
+Things = Mapping[Thing, tuple[Point, ...]]  # things, each with the centers of its letters
+Encode = Callable[[str], list[int]]
+
+SIDE = 8  # the picture in 8 x 8 cells
+SINGULAR = {many: one for one, many in SHAPES.items()} | {one: one for one in (*SHAPES, "sign")}
+NAME = re.compile(rf"\b(?:({'|'.join(COLORS)}) )?({'|'.join(SINGULAR)}|shapes)\b")
+
+
+@dataclass(frozen=True)
+class Hints:
+    """Places by token, of [*question, <|assistant|>, *answer, <eos>]."""
+
+    points: tuple[tuple[int, Point], ...] = ()  # the one thing or letter
+    cells: tuple[tuple[int, frozenset[int]], ...] = ()  # all things: cells of their centers
+
+
+def hints(kind: str, question: str, answer: str, things: Things, encode: Encode) -> Hints:
+    """What the tokens of a question and of its answer should know about `things`."""
+    points: list[tuple[int, Point]] = []
+    cells: list[tuple[int, frozenset[int]]] = []
+    for match in NAME.finditer(question):
+        meant = [one for one in things if means(match, one)]
+        token = len(encode(question[: match.end()])) - 1
+        cells.append((token, frozenset(cell(one.center) for one in meant)))
+        if len(meant) == 1:
+            points.append((token, meant[0].center))
+    for one in things:
+        found = re.search(rf"says {one.text}\b", question) if one.text else None
+        if found and kind == "sign_color":
+            points.append((len(encode(question[: found.end()])) - 1, one.center))
+    first = len(encode(question))  # the token before the answer
+    points += [(first + len(encode(said)), at) for said, at in coming(kind, answer, things)]
+    return Hints(tuple(points), tuple(cells))
+
+
+def means(match: re.Match[str], one: Thing) -> bool:
+    color, called = match.groups()
+    shape = one.shape != "sign" if called == "shapes" else one.shape == SINGULAR[called]
+    return shape and color in (None, one.color)
+
+
+def coming(kind: str, answer: str, things: Things) -> Iterator[tuple[str, Point]]:
+    """Beginnings of an answer, and the place of what comes next."""
+    if kind == "text":
+        for one, letters in things.items():
+            if one.text == answer:
+                yield from ((answer[:i], at) for i, at in enumerate(letters))
+    elif kind == "caption":
+        start = 0
+        for one in from_left(things):
+            words = described(one)
+            start = answer.index(words, start)
+            yield answer[:start].rstrip(), one.center
+            yield answer[: start + words.index(" ")], one.center
+            start += len(words)
+            text = start - len(one.text)
+            yield from ((answer[: text + i], at) for i, at in enumerate(things[one]))
+
+
+def cell(at: Point) -> int:
+    x, y = (min(SIDE - 1, int(part * SIDE)) for part in at)
+    return y * SIDE + x
