@@ -80,7 +80,8 @@ def conditions() -> list[Condition]:
     every = [Condition("off", OFF), Condition("another picture", OFF, "another")]
     for name, count in BUDGETS.items():
         random, grid = (
-            replace(OFF, structure=Structure(method, count)) for method in ("random", "grid")
+            replace(OFF, attention="proportional", structure=Structure(method, count))
+            for method in ("random", "grid")
         )
         every += [
             Condition(f"STS {count}", load_profile(name)),

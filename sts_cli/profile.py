@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +15,8 @@ from sts_cli.errors import ProfileError, did_you_mean
 from sts_cli.pruning import SEMANTICS, STRUCTURE, Choice, Method, Number
 
 Keep = float | int  # a share of the image's visual tokens (0 < x <= 1), or a number of them (>= 2)
+Attention = Literal["plain", "proportional"]  # to what is left: as it is, or by what it stands for
+ATTENTION: tuple[Attention, ...] = ("plain", "proportional")
 Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
 QUANTIZE: tuple[Quantize, ...] = ("auto", "none", "int8", "int4", "nf4")
 VISUAL, LAYERS = 576, 32  # LLaVA-1.5-7B's, to compare profiles by
@@ -47,6 +49,7 @@ class Profile:
     about: str = ""
     structure: Structure | None = None
     semantics: Semantics | None = None
+    attention: Attention = "plain"
     quantize: Quantize | None = None
     batch_size: int | None = None
     max_new_tokens: int | None = None
@@ -120,7 +123,15 @@ def parse(text: str, name: str, where: str) -> Profile:
     data = {} if data is None else data
     _known_keys(
         data,
-        ("about", "structure", "semantics", "quantize", "batch_size", "max_new_tokens"),
+        (
+            "about",
+            "structure",
+            "semantics",
+            "attention",
+            "quantize",
+            "batch_size",
+            "max_new_tokens",
+        ),
         where,
     )
     structure = semantics = None
@@ -136,11 +147,14 @@ def parse(text: str, name: str, where: str) -> Profile:
             f"{where}: semantics keeps {semantics.keep}, more than the {structure.keep} that "
             "structure leaves. Lower semantics.keep or raise structure.keep."
         )
-    quantize = data.get("quantize")
-    if quantize is not None and quantize not in QUANTIZE:
+    quantize, attention = data.get("quantize"), data.get("attention", "plain")
+    if quantize is not None:
+        _word(quantize, QUANTIZE, f"{where}: quantize")
+    _word(attention, ATTENTION, f"{where}: attention")
+    if attention != "plain" and structure is semantics is None:
         raise ProfileError(
-            f"{where}: quantize is '{quantize}'. Known: {', '.join(QUANTIZE)}."
-            f"{did_you_mean(str(quantize), QUANTIZE)}"
+            f"{where}: attention is '{attention}', but nothing is pruned: every token stands for "
+            "itself. Add structure or semantics, or leave attention out."
         )
     about = data.get("about") or ""
     if not isinstance(about, str):
@@ -150,6 +164,7 @@ def parse(text: str, name: str, where: str) -> Profile:
         about=about,
         structure=structure,
         semantics=semantics,
+        attention=cast("Attention", attention),
         quantize=cast("Quantize | None", quantize),
         batch_size=_whole(data.get("batch_size"), f"{where}: batch_size"),
         max_new_tokens=_whole(data.get("max_new_tokens"), f"{where}: max_new_tokens"),
@@ -207,10 +222,13 @@ def _keep(value: Any, where: str) -> Keep:
 def _option(value: Any, kind: Choice | Number, where: str) -> float | str:
     if isinstance(kind, Number):
         return _number(value, kind.low, kind.high, where)
-    if value not in kind.words:
+    return _word(value, kind.words, where)
+
+
+def _word(value: Any, words: Sequence[str], where: str) -> str:
+    if value not in words:
         raise ProfileError(
-            f"{where} is '{value}'. Known: {', '.join(kind.words)}."
-            f"{did_you_mean(str(value), kind.words)}"
+            f"{where} is '{value}'. Known: {', '.join(words)}.{did_you_mean(str(value), words)}"
         )
     return str(value)
 

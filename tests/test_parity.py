@@ -12,7 +12,13 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from sts_cli.engine.attention import NAME, Observer
 from sts_cli.engine.engine import Engine
-from sts_cli.engine.selection import Choices, semantics_mask, structure_mask, visual_counts
+from sts_cli.engine.selection import (
+    Choices,
+    semantics_mask,
+    sized,
+    structure_mask,
+    visual_counts,
+)
 from sts_cli.engine.tokens import Tokens, text
 from sts_cli.families import FAMILIES
 from sts_cli.families.default import Pixels, Prompt
@@ -22,6 +28,7 @@ OFF = Profile("off")
 BOTH = Profile(
     "both", structure=Structure("repulsion", 0.5), semantics=Semantics("relevance", 0.5, 0.25)
 )
+SIZED = replace(BOTH, name="proportional", attention="proportional")
 NEW = 6
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 EVERYWHERE = [(family, device) for family in tiny.FAMILIES for device in DEVICES]
@@ -114,7 +121,7 @@ def test_off_equals_generate(subject: Subject):
     assert subject.answers(rows, OFF) == [tuple(ids) for ids in expected]
 
 
-@pytest.mark.parametrize("profile", [OFF, BOTH], ids=lambda profile: profile.name)
+@pytest.mark.parametrize("profile", [OFF, BOTH, SIZED], ids=lambda profile: profile.name)
 def test_a_batch_equals_its_rows_alone(subject: Subject, profile: Profile):
     rows = (0, 1, 2, 3)
     assert subject.answers(rows, profile) == [subject.answers((r,), profile)[0] for r in rows]
@@ -128,49 +135,58 @@ def test_keeping_everything_equals_off_at_any_depth(subject: Subject):
             "all",
             structure=Structure("repulsion", 1.0),
             semantics=Semantics("relevance", depth, 1.0),
+            attention="proportional",
         )
         assert subject.answers(rows, everything) == expected
 
 
-def test_pruning_equals_masking_the_same_tokens(subject: Subject):
+@pytest.mark.parametrize("profile", [BOTH, SIZED], ids=lambda profile: profile.name)
+def test_pruning_equals_masking_the_same_tokens(subject: Subject, profile: Profile):
     """Dropping tokens gives what the whole model gives when nobody may attend to them."""
-    found, expected = dropped_and_hidden(subject)
+    found, expected = dropped_and_hidden(subject, profile)
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
-def dropped_and_hidden(subject: Subject) -> tuple[torch.Tensor, torch.Tensor]:
+def dropped_and_hidden(subject: Subject, profile: Profile) -> tuple[torch.Tensor, torch.Tensor]:
     """[B, V] each: logits after dropping tokens, and after only hiding the same ones.
 
     The oracle keeps all tokens and masks: below the cut those that stage 1 dropped, above it
     those that stage 2 dropped too. And the cache holds only what the budgets say.
     """
+    assert profile.structure is not None and profile.semantics is not None
     engine, decoder = subject.engine, subject.engine.decoder
     prompts = subject.prompts((0, 1))
     counts = [[len(image.features) for image in prompt.images] for prompt in prompts]
-    cut = BOTH.cut(engine.layers)
+    cut = profile.cut(engine.layers)
     with torch.inference_mode():
         full = engine.family.embed(prompts)
-        first = structure_mask(full, prompts, BOTH.structure, Choices())
-        pruned, cache = full.keep(first), decoder.cache()
+        first = structure_mask(full, prompts, profile.structure, Choices())
+        whole = sized(full, first, profile)
+        pruned, cache = whole.keep(first), decoder.cache()
         observer = Observer(pruned.instruction)
         pruned = decoder.run(pruned, range(cut), cache, observer=observer)
-        second = semantics_mask(pruned, observer.scores, counts, BOTH.semantics)
+        second = semantics_mask(pruned, observer.scores, counts, profile.semantics)
         kept_positions = [pruned.positions[:, row, second[row]] for row in range(2)]
-        pruned = pruned.keep(second)
+        left = sized(pruned, second, profile)
+        pruned = left.keep(second)
         pruned = decoder.run(pruned, range(cut, engine.layers), cache)
 
-        masked, oracle_cache = replace(full, mask=first), decoder.cache()
+        masked, oracle_cache = replace(whole, mask=first), decoder.cache()
         masked = decoder.run(masked, range(cut), oracle_cache)
         both = torch.zeros_like(first)
+        size = None if left.log_size is None else torch.zeros(both.shape, device=both.device)
         for row in range(2):  # stage 2 chose among the packed tokens: find them again
             where = first[row].nonzero()[:, 0]
             both[row, where[second[row][-len(where) :]]] = True
             assert torch.equal(full.positions[:, row, both[row]], kept_positions[row])
-        masked = decoder.run(replace(masked, mask=both), range(cut, engine.layers), oracle_cache)
+            if size is not None:
+                size[row, where] = left.log_size[row, -len(where) :]
+        masked = replace(masked, mask=both, log_size=size)
+        masked = decoder.run(masked, range(cut, engine.layers), oracle_cache)
         expected = engine.family.logits(masked.hidden)
         found = engine.family.logits(pruned.hidden)
     words = [int((full.mask & ~full.visual)[row].sum()) for row in range(2)]
-    budgets = [BOTH.budget(sum(row)) for row in counts]
+    budgets = [profile.budget(sum(row)) for row in counts]
     lower, upper = (
         max(t + b[stage] for t, b in zip(words, budgets, strict=True)) for stage in (0, 1)
     )
@@ -268,7 +284,7 @@ def test_other_language_models_of_a_family_hold_the_oracles(family: str, languag
     other = Subject(family, language=language)
     assert other.model.get_decoder().config.model_type == language
     test_off_equals_generate(other)
-    test_pruning_equals_masking_the_same_tokens(other)
+    test_pruning_equals_masking_the_same_tokens(other, SIZED)
 
 
 def test_the_usual_language_model_of_a_family_comes_first(subject: Subject):
@@ -314,8 +330,9 @@ def test_bfloat16_keeping_everything_equals_off(half: Subject):
     assert torch.equal(half.dictated((0, 1), everything, ids), off)
 
 
-def test_bfloat16_pruning_equals_masking_the_same_tokens(half: Subject):
-    assert apart(*dropped_and_hidden(half)) <= ROUNDING
+@pytest.mark.parametrize("profile", [BOTH, SIZED], ids=lambda profile: profile.name)
+def test_bfloat16_pruning_equals_masking_the_same_tokens(half: Subject, profile: Profile):
+    assert apart(*dropped_and_hidden(half, profile)) <= ROUNDING
 
 
 def test_a_finished_row_leaves_and_the_others_go_on(subject: Subject):

@@ -65,6 +65,8 @@ MISTAKES = [
     ("semantics: {method: instruction, depth: 2, keep: 0.2}", "depth is 2"),
     (STAGE + "}\n" + DEEP.replace("0.2", "0.6") + "}", "semantics keeps 0.6, more than the 0.5"),
     ("quantize: int5", "quantize is 'int5'. Known: auto, none, int8, int4, nf4."),
+    (STAGE + "}\nattention: sized", "attention is 'sized'. Known: plain, proportional."),
+    ("attention: proportional", "nothing is pruned: every token stands for itself"),
     ("batch_size: 0", "batch_size is 0"),
     ("max_new_tokens: many", "max_new_tokens is 'many'"),
     ("about: [a, list]", "about must be text"),

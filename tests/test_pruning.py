@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from sts_cli import pruning
+from sts_cli.engine.attention import Observer, observed_sdpa
+from sts_cli.engine.decoder import proportional
 from sts_cli.families.places import raster
 from sts_cli.pruning.grid import grid
 from sts_cli.pruning.instruction import instruction
+from sts_cli.pruning.proportional import log_sizes
 from sts_cli.pruning.random import random
 from sts_cli.pruning.relevance import relevance
 from sts_cli.pruning.repulsion import greedy, potentials, repulsion
@@ -140,3 +143,56 @@ def test_grid_of_sixteen_is_every_second_row_and_column():
 def test_every_method_of_the_tables_exists():
     for name in (*pruning.STRUCTURE, *pruning.SEMANTICS):
         assert callable(pruning.function(name))
+
+
+def placed(image: int, grid: torch.Tensor) -> torch.Tensor:
+    return torch.cat([torch.full((len(grid), 1), float(image)), grid], dim=1)
+
+
+def test_every_dropped_token_counts_for_one_that_is_left():
+    keep = torch.arange(64) % 5 == 0
+    places, itself = placed(0, SQUARE), torch.zeros(64)
+    sizes = log_sizes(features(), places, itself, keep).exp()
+    assert sizes.sum() == pytest.approx(64) and (sizes >= 1).all()
+    again = torch.arange(13) % 2 == 0  # a second cut: sizes add up
+    left = log_sizes(features()[keep], places[keep], sizes.log(), again).exp()
+    assert left.sum() == pytest.approx(64) and (left >= sizes[again] - 1e-3).all()
+
+
+def test_a_token_stands_for_its_twins_in_its_own_image_only():
+    content = torch.eye(2).repeat_interleave(32, 0)  # 32 alike on the left, 32 on the right
+    places = torch.cat([placed(0, SQUARE), placed(1, SQUARE)])
+    keep = torch.zeros(128, dtype=torch.bool)
+    keep[[3, 60, 64 + 10, 64 + 20, 64 + 40]] = True
+    sizes = log_sizes(content.repeat(2, 1), places, torch.zeros(128), keep).exp()
+    assert sizes[:2].tolist() == pytest.approx([32, 32])
+    assert sizes[4].item() == pytest.approx(32) and sizes[2:4].sum().item() == pytest.approx(32)
+
+
+def test_a_token_of_size_n_is_attended_to_as_n_equal_tokens():
+    """The keys and values written out n times are the oracle, for answers and for scores."""
+    made = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 6, 8, generator=made) for _ in range(3))
+    times = torch.tensor([1, 3, 1, 5, 1, 1])
+    hidden, module = torch.zeros(1, 6, 8), torch.nn.Module()
+    module.is_causal = True
+    mask = proportional(None, times.float().log()[None], hidden)
+    observer = Observer(torch.ones(1, 6, dtype=torch.bool))
+    found, _ = observed_sdpa(module, query, key, value, mask, observer=observer)
+    wide = torch.arange(6).repeat_interleave(times)  # [12]
+    seen = wide <= torch.arange(6)[:, None]
+    many = (t.repeat_interleave(times, dim=2) for t in (key, value))
+    expected = torch.nn.functional.scaled_dot_product_attention(query, *many, attn_mask=seen)
+    torch.testing.assert_close(found, expected.transpose(1, 2))
+    logits = query @ key.repeat_interleave(times, dim=2).mT / 8**0.5
+    weights = logits.masked_fill(~seen, -torch.inf).softmax(-1).mean((0, 1, 2))
+    scores = torch.zeros(6).index_add(0, wide, weights)
+    torch.testing.assert_close(observer.found()[0], scores)
+
+
+def test_sizes_reach_keys_behind_padding_and_in_a_window():
+    mask = torch.tensor([[[[False, True, False, False], [False, True, True, False]]]])
+    size = torch.tensor([[9.0, 0.0, 1.0, 2.0, 3.0]])  # the window holds the last four
+    found = proportional(mask, size, torch.zeros(1, 2, 8))
+    least = torch.finfo(torch.float32).min
+    assert found.tolist() == [[[[least, 1.0, least, least], [least, 1.0, 2.0, least]]]]

@@ -55,6 +55,8 @@ def explained(profile: Profile) -> str:
         about = pruning.SEMANTICS[profile.semantics.method].about
         cut = profile.cut(LAYERS)
         lines.append(f"stage 2, after layer {cut} of {LAYERS}, keeps {semantics}: {about}.")
+    if profile.attention == "proportional":
+        lines.append("Each token that is left is attended to as many as it stands for.")
     average = profile.average(VISUAL, LAYERS)
     lines.append(f"On average over layers {average:.1f} tokens, {average / VISUAL:.1%}.")
     return "\n".join(lines)

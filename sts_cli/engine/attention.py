@@ -43,7 +43,10 @@ class Observer:
         return self.scores
 
     def see(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> None:
-        """`query` [B, H, L, d], `key` [B, G, L, d], `mask` [B, 1, L, L] bool or None if causal."""
+        """`query` [B, H, L, d], `key` [B, G, L, d], `mask` [B, 1, L, L] or None if causal.
+
+        A bool mask says what may be seen; any other is added to the logits.
+        """
         started = self.clock()
         batch, heads, length, dim = query.shape
         count = self.rows.sum(1)  # [B]
@@ -60,6 +63,9 @@ class Observer:
             allowed = mask.expand(batch, 1, length, length).gather(
                 2, index[:, None, :, None].expand(-1, 1, -1, length)
             )
+            if allowed.dtype != torch.bool:
+                logits = logits + allowed
+                allowed = allowed > torch.finfo(allowed.dtype).min
         weights = logits.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num()
         weights = weights.mean(1) if self.heads == "mean" else weights.amax(1)  # [B, R, L]
         self.scores = (weights * chosen[..., None]).sum(1) / count.clamp(min=1)[:, None]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
 from sts_cli.engine.attention import Observer
-from sts_cli.engine.tokens import Tokens
+from sts_cli.engine.tokens import Keys, Tokens
 
 MASKS = {
     "full_attention": create_causal_mask,
@@ -37,23 +38,26 @@ class Decoder:
         tokens: Tokens,
         span: range,
         cache: Cache,
-        mask: Tensor | None = None,
+        keys: Keys | None = None,
         observer: Observer | None = None,
     ) -> Tokens:
         """`tokens` after the layers `span`.
 
-        `mask` [B, cached + L] covers the tokens that `cache` holds for these layers too; `observer`
-        watches the last layer of the span.
+        `keys` are all that these layers attend to: what `cache` holds for them, and `tokens`;
+        `observer` watches the last layer of the span.
         """
         if not span:
             return tokens
-        mask = tokens.mask if mask is None else mask
+        keys = tokens.keys if keys is None else keys
         hidden = tokens.hidden
         first: dict[str, int] = {}
         for layer in span:
             first.setdefault(self.kinds[layer], layer)
         masks = {
-            kind: self.causal(kind, tokens, mask, cache, layer) for kind, layer in first.items()
+            kind: proportional(
+                self.causal(kind, tokens, keys.mask, cache, layer), keys.log_size, hidden
+            )
+            for kind, layer in first.items()
         }
         rotations = {kind: self.rotation(kind, hidden, tokens.positions) for kind in first}
         for layer in span:
@@ -79,6 +83,21 @@ class Decoder:
     def rotation(self, kind: str, hidden: Tensor, positions: Tensor) -> Any:
         """RoPE's cosines and sines at `positions` [P, B, L]."""
         return self.text.rotary_emb(hidden, positions[0] if len(positions) == 1 else positions)
+
+
+def proportional(mask: Tensor | None, log_size: Tensor | None, hidden: Tensor) -> Tensor | None:
+    """The mask with each key's log size added to its logits; unchanged where all are themselves.
+
+    `mask` [B, 1, L, K] bool, or None where attention is causal; `log_size` [B, >= K], of which a
+    sliding window holds the last; `hidden` [B, L, D].
+    """
+    if log_size is None:
+        return mask
+    rows, total = hidden.shape[1], log_size.shape[1]
+    if mask is None:
+        mask = torch.ones((rows, total), dtype=torch.bool, device=hidden.device).tril(total - rows)
+    bias = log_size[:, None, None, -mask.shape[-1] :].to(hidden.dtype)
+    return torch.where(mask, bias, torch.finfo(hidden.dtype).min)
 
 
 def layer_kinds(config: Any) -> list[str]:

@@ -16,11 +16,12 @@ from sts_cli.engine.penalties import penalties
 from sts_cli.engine.selection import (
     Choices,
     semantics_mask,
+    sized,
     structure_mask,
     visual_counts,
     visual_places,
 )
-from sts_cli.engine.tokens import Tokens, text
+from sts_cli.engine.tokens import Keys, Tokens, text
 from sts_cli.errors import ProfileError
 from sts_cli.families import family_of
 from sts_cli.families.default import Encoded, Pixels, Prompt
@@ -42,7 +43,7 @@ class Prefill:
     logits: Tensor  # [B, V]; of each prompt's first new token
     cache: Cache
     spans: tuple[range, range]  # layers below and above the cut
-    masks: tuple[Tensor, Tensor]  # [B, L] each; the tokens that either span's cache holds
+    keys: tuple[Keys, Keys]  # what either span's cache holds
     positions: Tensor  # [P, B]; of each prompt's first new token
     visual: list[int]
     places: tuple[list[Tensor], list[Tensor]]  # [N, 3] for each row; see `visual_places`
@@ -144,9 +145,10 @@ class Engine:
 
         selecting = self.clock()
         if profile.structure is not None:
-            tokens = tokens.keep(structure_mask(tokens, prompts, profile.structure, choices))
+            keep = structure_mask(tokens, prompts, profile.structure, choices)
+            tokens = sized(tokens, keep, profile).keep(keep)
         select = self.clock() - selecting
-        structure, lower_mask = visual_places(tokens), tokens.mask
+        structure, lower_keys = visual_places(tokens), tokens.keys
 
         cache = self.decoder.cache()
         if profile.semantics is None:
@@ -157,15 +159,15 @@ class Engine:
             selecting = self.clock()
             counts = [[len(image.features) for image in prompt.images] for prompt in prompts]
             keep = semantics_mask(tokens, observer.found(), counts, profile.semantics)
-            tokens = tokens.keep(keep)
+            tokens = sized(tokens, keep, profile).keep(keep)
             select += observer.seconds + self.clock() - selecting
-        semantics, upper_mask = visual_places(tokens), tokens.mask
+        semantics, upper_keys = visual_places(tokens), tokens.keys
         tokens = self.decoder.run(tokens, upper, cache)
         return Prefill(
             logits=self.family.logits(tokens.hidden),
             cache=cache,
             spans=(lower, upper),
-            masks=(lower_mask, upper_mask),
+            keys=(lower_keys, upper_keys),
             positions=positions.expand(len(tokens.positions), -1),
             visual=visual,
             places=(structure, semantics),
@@ -195,7 +197,7 @@ class Engine:
         answers: list[list[int]] = [[] for _ in prompts]
         finish: list[Finish] = ["length" for _ in prompts]
         rows = list(range(len(prompts)))
-        logits, positions, masks = state.logits, state.positions, list(state.masks)
+        logits, positions, keys = state.logits, state.positions, list(state.keys)
         while True:
             if self.penalties:
                 logits = self._penalise(logits, [[*prompts[r].ids, *answers[r]] for r in rows])
@@ -215,13 +217,13 @@ class Engine:
             if len(stay) < len(rows):
                 kept = torch.tensor(stay, device=best.device)
                 state.cache.batch_select_indices(kept)
-                masks = [mask[kept] for mask in masks]
+                keys = [held.rows(kept) for held in keys]
                 best, positions = best[kept], positions[:, kept]
                 rows = [rows[i] for i in stay]
             tokens = text(self.family.embedding(best[:, None]), positions)
             for number, span in enumerate(state.spans):
-                masks[number] = torch.cat([masks[number], tokens.mask], dim=1)
-                tokens = self.decoder.run(tokens, span, state.cache, masks[number])
+                keys[number] = keys[number].followed(tokens.mask)
+                tokens = self.decoder.run(tokens, span, state.cache, keys[number])
             logits = self.family.logits(tokens.hidden)
             positions = positions + 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from sts_cli import pruning
 from sts_cli.engine.tokens import Tokens
 from sts_cli.families.default import Encoded, Prompt
-from sts_cli.profile import Semantics, Structure, kept
+from sts_cli.profile import Profile, Semantics, Structure, kept
+from sts_cli.pruning.proportional import log_sizes
 
 FLOOR = 0.25  # of an image's proportional share in stage 2, so that none loses every token
 
@@ -85,6 +87,26 @@ def floors(scores: Tensor, image: Tensor, budgets: Sequence[int]) -> Tensor:
         order = scores[own].argsort(descending=True, stable=True)
         best.append(own[order[: math.ceil(FLOOR * budget)]])
     return torch.cat(best)
+
+
+def sized(tokens: Tokens, keep: Tensor, profile: Profile) -> Tokens:
+    """`tokens`, those that `keep` [B, L] leaves counting as many as they stand for from now on.
+
+    Unchanged where the profile's attention is plain, or nothing is dropped.
+    """
+    if profile.attention == "plain" or bool((keep | ~tokens.mask).all()):
+        return tokens
+    before = tokens.log_size
+    size = torch.zeros_like(tokens.grid[..., 0]) if before is None else before.clone()
+    places = torch.cat([tokens.image[..., None].float(), tokens.grid], dim=-1)
+    for row in range(len(size)):
+        where = tokens.visual[row].nonzero()[:, 0]
+        kept = keep[row, where]
+        if not kept.all():
+            size[row, where[kept]] = log_sizes(
+                tokens.hidden[row, where], places[row, where], size[row, where], kept
+            )
+    return replace(tokens, log_size=size)
 
 
 def visual_counts(tokens: Tokens) -> list[int]:

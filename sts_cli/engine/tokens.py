@@ -9,6 +9,26 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Keys:
+    """The tokens that a span of layers holds in its cache, as attention sees them."""
+
+    mask: Tensor  # [B, L] bool; False is left padding
+    log_size: Tensor | None = None  # [B, L]; see Tokens
+
+    def rows(self, index: Tensor) -> Keys:
+        """Only the prompts `index`."""
+        size = self.log_size
+        return Keys(self.mask[index], None if size is None else size[index])
+
+    def followed(self, new: Tensor) -> Keys:
+        """With new tokens of mask `new` [B, n] after them, each of which stands for itself."""
+        size = self.log_size
+        if size is not None:
+            size = torch.cat([size, torch.zeros_like(new, dtype=size.dtype)], dim=1)
+        return Keys(torch.cat([self.mask, new], dim=1), size)
+
+
+@dataclass(frozen=True)
 class Tokens:
     """B prompts of at most L tokens each, padded on the left.
 
@@ -21,12 +41,17 @@ class Tokens:
     image: Tensor  # [B, L]; which image of its prompt a token shows, -1 for text
     run: Tensor  # [B, L]; which unbroken run of visual tokens a token is in, -1 for text
     grid: Tensor  # [B, L, 2]; row and column in the image, each in 0..1; 0 for text
+    log_size: Tensor | None = None  # [B, L]; log of how many tokens each stands for; None: itself
     residuals: tuple[Tensor, ...] = ()  # [B, L, D] each, added after layers 0, 1, ... (DeepStack)
 
     @property
     def visual(self) -> Tensor:
         """[B, L] bool: tokens that show an image."""
         return self.image >= 0
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.mask, self.log_size)
 
     @property
     def instruction(self) -> Tensor:
@@ -50,6 +75,7 @@ class Tokens:
             image=take(self.image, index).masked_fill(~mask, -1),
             run=take(self.run, index).masked_fill(~mask, -1),
             grid=take(self.grid, index),
+            log_size=None if self.log_size is None else take(self.log_size, index),
             residuals=tuple(take(residual, index) for residual in self.residuals),
         )
 

@@ -74,8 +74,8 @@ def find_flaw(family: Family) -> str | None:
 
     positions = (tokens.positions.amax((0, 2)) + 1).expand(len(tokens.positions), -1)
     step = text(family.embedding(chosen), positions)
-    mask = torch.cat([tokens.mask, step.mask], dim=1)
-    if distance(family.logits(decoder.run(step, every, cache, mask).hidden), second) > limit:
+    after = decoder.run(step, every, cache, tokens.keys.followed(step.mask))
+    if distance(family.logits(after.hidden), second) > limit:
         return "its second token differs from that of transformers' generate"
 
     # A sliding window counts the tokens that are left, so there the two differ in any family.
