@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo_model.labels import GRID, HEADS
-from demo_model.pointing import SIDE, Hints, Point, Things, hints
+from demo_model.pointing import CELLS, Hints, Point, Things, hints
 from sts_cli.evaluation.questions import ask, spoken
 from sts_cli.evaluation.scenes import Scene
 
@@ -104,21 +104,22 @@ def off_place(found: Tensor, centers: Tensor) -> Tensor:
     return F.smooth_l1_loss(found, centers * 4 - 2, beta=0.1, reduction="none").mean(1)
 
 
-def pointed(points: Tensor, cells: Tensor, hints: dict[str, Tensor]) -> Tensor:
+def pointed(points: Tensor, cells: Tensor, packed: dict[str, Tensor]) -> Tensor:
     """How wrong readouts of tokens are about places.
 
-    `points` [B, T, 2] and `cells` [B, T, 64] are the readouts, `hints` what `Packer.lay` made.
+    `points` [B, T, 2] and `cells` [B, T, CELLS * CELLS] are the readouts, `packed` is what
+    `Packer.lay` made.
     """
-    row, token = hints["pointing"].unbind(1)
-    lost = off_place(points[row, token].float(), hints["points"]).sum() / max(1, len(row))
-    row, token = hints["naming"].unbind(1)
+    row, token = packed["pointing"].unbind(1)
+    lost = off_place(points[row, token].float(), packed["points"]).sum() / max(1, len(row))
+    row, token = packed["naming"].unbind(1)
     found = F.binary_cross_entropy_with_logits(
         cells[row, token].float(),
-        hints["cells"],
+        packed["cells"],
         pos_weight=torch.tensor(8.0, device=cells.device),
         reduction="sum",
     )
-    return lost + found / max(1, hints["cells"].numel())
+    return lost + found / max(1, packed["cells"].numel())
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,12 @@ class Packer:
 
     def encode(self, text: str) -> list[int]:
         if text not in self._known and len(self._known) < 300_000:
-            self._known[text] = self.tokens.encode(text, add_special_tokens=False)
-        return self._known.get(text) or self.tokens.encode(text, add_special_tokens=False)
+            self._known[text] = self._encode(text)
+        return self._known.get(text) or self._encode(text)
+
+    def _encode(self, text: str) -> list[int]:
+        found: list[int] = self.tokens.encode(text, add_special_tokens=False)
+        return found
 
     def pack(
         self, rows: list[Things], rng: random.Random, often: dict[str, float]
@@ -208,12 +213,12 @@ class Packer:
             "pointing": torch.tensor(pointing, dtype=torch.long).view(-1, 2),
             "points": torch.tensor(points).view(-1, 2),
             "naming": torch.tensor(naming, dtype=torch.long).view(-1, 2),
-            "cells": torch.stack(cells) if cells else torch.zeros(0, SIDE * SIDE),
+            "cells": torch.stack(cells) if cells else torch.zeros(0, CELLS * CELLS),
         }, kinds
 
     def asked(self, kind: str, question: str, answer: str, things: Things) -> Asked:
         """A question and its answer about `things` as ids, with the hints for their tokens."""
-        found = hints(kind, question, answer, things, self.encode)
+        found = hints(kind, question, answer, things, self._encode)
         return Asked(kind, self.encode(question), self.encode(answer), found)
 
     def _row(self, things: Things, rng: random.Random, often: dict[str, float]) -> list[Asked]:
@@ -234,8 +239,10 @@ class Packer:
 
 
 def marked(cells: frozenset[int]) -> Tensor:
-    """[64]: 1 in these cells."""
-    return torch.zeros(SIDE * SIDE).index_fill_(0, torch.tensor(sorted(cells), dtype=torch.long), 1)
+    """[CELLS * CELLS]: 1 in these cells."""
+    return torch.zeros(CELLS * CELLS).index_fill_(
+        0, torch.tensor(sorted(cells), dtype=torch.long), 1
+    )
 
 
 def answered(logits: Tensor, packed: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ META = {  # what a row says beside accuracies
     "drawn",
     "loss",
     "answers_loss",
+    "hints_loss",
     "norm",
     "validation",
     "shapes",

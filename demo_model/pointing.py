@@ -19,7 +19,7 @@ Point = tuple[float, float]  # shares of the picture
 Things = Mapping[Thing, tuple[Point, ...]]  # things, each with the centers of its letters
 Encode = Callable[[str], list[int]]
 
-SIDE = 8  # the picture in 8 x 8 cells
+CELLS = 8  # the picture in 8 x 8 of them
 SINGULAR = {many: one for one, many in SHAPES.items()} | {one: one for one in (*SHAPES, "sign")}
 NAME = re.compile(rf"\b(?:({'|'.join(COLORS)}) )?({'|'.join(SINGULAR)}|shapes)\b")
 
@@ -36,7 +36,7 @@ def hints(kind: str, question: str, answer: str, things: Things, encode: Encode)
     """What the tokens of a question and of its answer should know about `things`."""
     points: list[tuple[int, Point]] = []
     cells: list[tuple[int, frozenset[int]]] = []
-    for match in NAME.finditer(question):
+    for match in NAME.finditer(question[0].lower() + question[1:]):
         meant = [one for one in things if means(match, one)]
         token = len(encode(question[: match.end()])) - 1
         cells.append((token, frozenset(cell(one.center) for one in meant)))
@@ -76,5 +76,5 @@ def coming(kind: str, answer: str, things: Things) -> Iterator[tuple[str, Point]
 
 
 def cell(at: Point) -> int:
-    x, y = (min(SIDE - 1, int(part * SIDE)) for part in at)
-    return y * SIDE + x
+    x, y = (min(CELLS - 1, int(part * CELLS)) for part in at)
+    return y * CELLS + x

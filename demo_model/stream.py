@@ -73,10 +73,18 @@ def _work(seed: int, out: Any, shared: Any) -> None:
     while True:
         seed += 1
         level, most, dense = shared[:]
-        rng = random.Random(seed)
-        many = rng.random() < dense
-        scale = rng.uniform(1, LARGEST) if rng.random() < LARGE else 1.0
+        many, scale = chosen(seed, dense)
         out.put(example(draw(seed, level, most=int(most), dense=many, scale=scale)))
+
+
+def chosen(seed: int, dense: float) -> tuple[bool, float]:
+    """Whether a scene gets many signs, and how many times as large its shapes are.
+
+    Not by the numbers that draw the scene from its seed: large shapes would all be on pictures of
+    one size.
+    """
+    rng = random.Random(f"{seed}: difficulty")
+    return rng.random() < dense, rng.uniform(1, LARGEST) if rng.random() < LARGE else 1.0
 
 
 def example(scene: Scene) -> Example:

@@ -19,7 +19,7 @@ from torch import Tensor
 from demo_model import build, forward, losses
 from demo_model.labels import GRID, HEADS, labels, patches
 from demo_model.optimizer import Optimizer, schedule
-from demo_model.pointing import SIDE, Things
+from demo_model.pointing import CELLS, Things
 from demo_model.stream import Difficulty, Example, Ring, Stream, example
 from sts_cli.evaluation.scenes import draw
 
@@ -89,7 +89,7 @@ class Run:
         self.vision: Any = build.tower_of(self.model)
         width = build.SIZES[settings.size].width
         self.readout = forward.Readout(width, sum(HEADS.values()))
-        self.pointer = forward.Readout(width, 2 + SIDE * SIDE)  # what a token knows of places
+        self.pointer = forward.Readout(width, 2 + CELLS * CELLS)  # what a token knows of places
         self.packer = losses.Packer(self.tokens, 320)
         self.most, self.skill = 1, {"color": 0.0, "shape": 0.0}
         self.prefix = torch.tensor(self.packer.prefix, device=self.device)
@@ -274,7 +274,7 @@ class Run:
         packed = {name: value.to(self.device) for name, value in packed.items()}
         logits, middle = forward.answers(self.model, features, where, packed, self.prefix)
         loss, right = losses.answered(logits, packed)
-        point, cells = self.pointer(middle).split([2, SIDE * SIDE], dim=-1)
+        point, cells = self.pointer(middle).split([2, CELLS * CELLS], dim=-1)
         hint = losses.pointed(point, cells, packed)
         beside = beside + HINTS * hint
         found = {"answers_loss": float(loss.detach()), "hints_loss": float(hint.detach())}

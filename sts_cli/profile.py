@@ -147,7 +147,7 @@ def parse(text: str, name: str, where: str) -> Profile:
             f"{where}: semantics keeps {semantics.keep}, more than the {structure.keep} that "
             "structure leaves. Lower semantics.keep or raise structure.keep."
         )
-    quantize, attention = data.get("quantize"), data.get("attention", "plain")
+    quantize, attention = data.get("quantize"), data.get("attention") or "plain"
     if quantize is not None:
         _word(quantize, QUANTIZE, f"{where}: quantize")
     _word(attention, ATTENTION, f"{where}: attention")

@@ -11,12 +11,17 @@ from demo_model.build import tokenizer
 from demo_model.check import check
 from demo_model.elsewhere import FLAT_SIDE, flat, room
 from demo_model.labels import labels, letters
+from demo_model.losses import Packer
 from demo_model.optimizer import Optimizer
-from demo_model.pointing import cell, hints
+from demo_model.pointing import Things, cell, hints
+from demo_model.stream import chosen
 from demo_model.train import complete, some
 from sts_cli.evaluation.canvas import Thing
 from sts_cli.evaluation.questions import questions
 from sts_cli.evaluation.scenes import draw
+from sts_cli.evaluation.words import COLORS, SHAPES
+
+TOKENS = tokenizer()
 
 
 def test_training_runs_the_model_that_transformers_runs() -> None:
@@ -93,35 +98,88 @@ def test_every_letter_of_an_easy_sign_has_a_patch_of_its_own() -> None:
             assert set(range(1, 1 + len(thing.text))) <= indexes
 
 
-def test_hints_say_where_the_thing_or_letter_is_that_comes_next() -> None:
-    tokens = tokenizer()
+def encode(text: str) -> list[int]:
+    found: list[int] = TOKENS.encode(text, add_special_tokens=False)
+    return found
 
-    def encode(text: str) -> list[int]:
-        found: list[int] = tokens.encode(text, add_special_tokens=False)
-        return found
 
+def meant(said: str, things: Things) -> set[Thing]:
+    """The things that the name means which ends `said`, word by word."""
+    *before, word = said.lower().split()
+    colors = [before[-1]] if before and before[-1] in COLORS else list(COLORS)
+    shapes = [one for one, many in SHAPES.items() if word in (one, many, "shapes")] or [word]
+    return {one for one in things if one.shape in shapes and one.color in colors}
+
+
+def test_a_name_in_a_question_hints_at_all_that_it_means() -> None:
     seen = 0
     for seed in range(40):
-        scene = draw(seed, 0.0)
-        things = letters(scene)
-        for asked in questions(scene, random.Random(seed)):
-            question, answer = encode(asked.question), encode(asked.answer)
+        things = letters(draw(seed, 0.0))
+        for asked in questions(draw(seed, 0.0), random.Random(seed)):
+            spelled = asked.question[0].upper() + asked.question[1:]
+            for question in (asked.question, spelled):
+                ids = encode(question)
+                found = hints(asked.kind, question, asked.answer, things, encode)
+                for token, cells in found.cells:
+                    named = meant(TOKENS.decode(ids[: token + 1]), things)
+                    assert cells == {cell(one.center) for one in named}
+                for token, at in found.points:
+                    if token < len(ids):
+                        said = TOKENS.decode(ids[: token + 1])
+                        texts = {one for one in things if one.text and said.endswith(one.text)}
+                        (one,) = texts if "says" in said else meant(said, things)
+                        assert at == one.center
+                        seen += 1
+    assert seen > 200
+
+
+def test_an_answer_hints_at_the_thing_or_letter_that_comes_next() -> None:
+    seen = 0
+    for seed in range(40):
+        things = letters(draw(seed, 0.0))
+        for asked in questions(draw(seed, 0.0), random.Random(seed)):
+            first, answer = len(encode(asked.question)), encode(asked.answer)
             found = hints(asked.kind, asked.question, asked.answer, things, encode)
             for token, at in found.points:
+                if token < first:
+                    continue
                 (thing,) = (one for one in things if at in (one.center, *things[one]))
-                said = tokens.decode(answer[: max(0, token - len(question))])
+                said = TOKENS.decode(answer[: token - first])
                 coming = asked.answer[len(said) :].removeprefix(",").removeprefix(" and").lstrip()
-                if token < len(question):
-                    assert asked.question.count(thing.shape) or thing.text in asked.question
-                elif at == thing.center:
+                if at == thing.center:
                     named = coming.removeprefix("an ").removeprefix("a ")
                     assert named.startswith(f"{thing.color} {thing.shape}")
                 else:
                     assert coming.startswith(thing.text[things[thing].index(at)])
                 seen += 1
-            for token, cells in found.cells:
-                assert token < len(question) and cells <= {cell(one.center) for one in things}
-    assert seen > 500
+    assert seen > 300
+
+
+def test_packed_questions_keep_their_hints() -> None:
+    things = letters(draw(11, 0.0))
+    packer = Packer(TOKENS, 400)
+    asked = [
+        packer.asked(one.kind, one.question, one.answer, things)
+        for one in questions(draw(11, 0.0), random.Random(1))
+    ]
+    packed, _ = packer.lay([asked[:2], asked])
+    ids, segment = packed["ids"], packed["segment"]
+    assert len(packed["naming"]) == sum(len(one.hints.cells) for one in asked[:2] + asked)
+    for (row, token), cells in zip(packed["naming"].tolist(), packed["cells"], strict=True):
+        own = segment[row, : token + 1] == segment[row, token]
+        said = TOKENS.decode(ids[row, : token + 1][own])
+        named = {cell(one.center) for one in meant(said, things)}
+        assert set(cells.nonzero()[:, 0].tolist()) == named
+    assert len(packed["points"]) == sum(len(one.hints.points) for one in asked[:2] + asked)
+
+
+def test_which_scenes_have_large_shapes_says_nothing_else_about_them() -> None:
+    square: dict[bool, list[bool]] = {True: [], False: []}
+    for seed in range(3000):
+        _, scale = chosen(seed, 0.5)
+        square[scale > 1].append(random.Random(seed).random() < 0.5)  # as `draw` begins
+    shares = [sum(found) / len(found) for found in square.values()]
+    assert len(square[True]) > 300 and abs(shares[0] - shares[1]) < 0.1
 
 
 def test_a_sign_is_told_from_another_by_its_whole_text() -> None:
@@ -131,14 +189,7 @@ def test_a_sign_is_told_from_another_by_its_whole_text() -> None:
         Thing("sign", "blue", right, "NORTH", "white"): ((0.7, 0.15),) * 5,
         Thing("star", "red", (0.5, 0.5, 0.6, 0.6)): (),
     }
-    tokens = tokenizer()
     for sign in list(things)[:2]:
         question = f"what color is the sign that says {sign.text}?"
-        found = hints(
-            "sign_color",
-            question,
-            sign.color,
-            things,
-            lambda text: list(tokens.encode(text, add_special_tokens=False)),
-        )
+        found = hints("sign_color", question, sign.color, things, encode)
         assert [at for _, at in found.points] == [sign.center]

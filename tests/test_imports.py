@@ -58,11 +58,14 @@ def site_hooks() -> set[str]:
     return {name.partition(".")[0] for name in done.stdout.split()}
 
 
-@pytest.mark.parametrize("method", ("repulsion", "relevance", "instruction", "random", "grid"))
+@pytest.mark.parametrize(
+    "method", ("repulsion", "relevance", "instruction", "random", "grid", "proportional")
+)
 def test_pruning_knows_tensors_only(method: str):
     code = f"import sys, sts_cli.pruning.{method}; print('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     ours = {name for name in done.stdout.split() if name.startswith("sts_cli")}
-    base = {"sts_cli.pruning.repulsion"} if method == "relevance" else set()
+    built = method in ("relevance", "proportional")
+    base = {"sts_cli.pruning.repulsion"} if built else set()
     assert ours <= {"sts_cli", "sts_cli.pruning", f"sts_cli.pruning.{method}", *base}
     assert "transformers" not in done.stdout.split()

@@ -15,8 +15,9 @@ from sts_cli.engine.engine import Engine
 from sts_cli.engine.selection import (
     Choices,
     semantics_mask,
-    sized,
+    semantics_sizes,
     structure_mask,
+    structure_sizes,
     visual_counts,
 )
 from sts_cli.engine.tokens import Tokens, text
@@ -148,51 +149,77 @@ def test_pruning_equals_masking_the_same_tokens(subject: Subject, profile: Profi
 
 
 def dropped_and_hidden(subject: Subject, profile: Profile) -> tuple[torch.Tensor, torch.Tensor]:
-    """[B, V] each: logits after dropping tokens, and after only hiding the same ones.
+    """[B, 2, V] each: logits of two new tokens, of the engine, and after only hiding tokens.
 
     The oracle keeps all tokens and masks: below the cut those that stage 1 dropped, above it
     those that stage 2 dropped too. And the cache holds only what the budgets say.
     """
     assert profile.structure is not None and profile.semantics is not None
     engine, decoder = subject.engine, subject.engine.decoder
-    prompts = subject.prompts((0, 1))
+    prompts, choices = subject.prompts((0, 1)), Choices()
     counts = [[len(image.features) for image in prompt.images] for prompt in prompts]
     cut = profile.cut(engine.layers)
+    lower, upper = range(cut), range(cut, engine.layers)
+    ids = written(subject, (0, 1))[0][:, :2]
     with torch.inference_mode():
-        full = engine.family.embed(prompts)
-        first = structure_mask(full, prompts, profile.structure, Choices())
-        whole = sized(full, first, profile)
+        whole = engine.family.embed(prompts)
+        first = structure_mask(whole, prompts, profile.structure, choices)
+        if profile.attention == "proportional":
+            whole = structure_sizes(whole, prompts, profile.structure, choices)
         pruned, cache = whole.keep(first), decoder.cache()
         observer = Observer(pruned.instruction)
-        pruned = decoder.run(pruned, range(cut), cache, observer=observer)
+        pruned = decoder.run(pruned, lower, cache, observer=observer)
         second = semantics_mask(pruned, observer.scores, counts, profile.semantics)
         kept_positions = [pruned.positions[:, row, second[row]] for row in range(2)]
-        left = sized(pruned, second, profile)
-        pruned = left.keep(second)
-        pruned = decoder.run(pruned, range(cut, engine.layers), cache)
+        if profile.attention == "proportional":
+            pruned = semantics_sizes(pruned, second)
+        decoder.run(pruned.keep(second), upper, cache)
 
         masked, oracle_cache = replace(whole, mask=first), decoder.cache()
-        masked = decoder.run(masked, range(cut), oracle_cache)
+        below = masked.keys
+        masked = decoder.run(masked, lower, oracle_cache)
         both = torch.zeros_like(first)
-        size = None if left.log_size is None else torch.zeros(both.shape, device=both.device)
+        size = None if pruned.log_size is None else torch.zeros(both.shape, device=both.device)
         for row in range(2):  # stage 2 chose among the packed tokens: find them again
             where = first[row].nonzero()[:, 0]
             both[row, where[second[row][-len(where) :]]] = True
-            assert torch.equal(full.positions[:, row, both[row]], kept_positions[row])
+            assert torch.equal(whole.positions[:, row, both[row]], kept_positions[row])
             if size is not None:
-                size[row, where] = left.log_size[row, -len(where) :]
+                size[row, where] = pruned.log_size[row, -len(where) :]
         masked = replace(masked, mask=both, log_size=size)
-        masked = decoder.run(masked, range(cut, engine.layers), oracle_cache)
-        expected = engine.family.logits(masked.hidden)
-        found = engine.family.logits(pruned.hidden)
-    words = [int((full.mask & ~full.visual)[row].sum()) for row in range(2)]
+        above = masked.keys
+        expected = [engine.family.logits(decoder.run(masked, upper, oracle_cache).hidden)]
+        positions = (whole.positions.amax((0, 2)) + 1).expand(len(whole.positions), -1)
+        step = text(engine.family.embedding(ids[:, :1]), positions)
+        for span, keys in ((lower, below), (upper, above)):
+            step = decoder.run(step, span, oracle_cache, keys.followed(step.mask))
+        expected.append(engine.family.logits(step.hidden))
+    words = [int((whole.mask & ~whole.visual)[row].sum()) for row in range(2)]
     budgets = [profile.budget(sum(row)) for row in counts]
-    lower, upper = (
-        max(t + b[stage] for t, b in zip(words, budgets, strict=True)) for stage in (0, 1)
-    )
+    most = [max(t + b[stage] for t, b in zip(words, budgets, strict=True)) for stage in (0, 1)]
     lengths = [layer.keys.shape[-2] for layer in cache.layers]
-    assert lengths == [lower] * cut + [upper] * (engine.layers - cut)
-    return found, expected
+    assert lengths == [most[0]] * cut + [most[1]] * (engine.layers - cut)
+    return subject.dictated((0, 1), profile, ids), torch.stack(expected, dim=1)
+
+
+def test_sizes_change_what_is_answered_from_the_first_token_on(subject: Subject):
+    ids = written(subject, (0, 1))[0]
+    sized, plain = (subject.dictated((0, 1), profile, ids) for profile in (SIZED, BOTH))
+    assert all(apart(sized[:, step], plain[:, step]) > 1e-3 for step in range(NEW))
+
+
+def test_an_image_that_keeps_nothing_counts_for_no_other(subject: Subject):
+    """A second stage without floors may leave the first or the last image nothing."""
+    prompts = subject.prompts((0,), images=2)
+    with torch.inference_mode():
+        tokens = subject.engine.family.embed(prompts)
+        for gone in (0, 1):
+            seen = tokens.image == 1 - gone
+            left = semantics_sizes(tokens, tokens.mask & ~tokens.visual | seen)
+            assert left.log_size is None  # each of the other image's stands for itself
+            some = seen & (seen.cumsum(1) % 2 == 0)
+            size = semantics_sizes(tokens, tokens.mask & ~tokens.visual | some).log_size
+            assert size[some].exp().sum().item() == pytest.approx(int(seen.sum()), rel=1e-3)
 
 
 def test_observed_scores_equal_eager_attention(subject: Subject):
@@ -335,12 +362,13 @@ def test_bfloat16_pruning_equals_masking_the_same_tokens(half: Subject, profile:
     assert apart(*dropped_and_hidden(half, profile)) <= ROUNDING
 
 
-def test_a_finished_row_leaves_and_the_others_go_on(subject: Subject):
-    alone = [subject.answers((row,), OFF)[0] for row in (0, 1, 2)]
+@pytest.mark.parametrize("profile", [OFF, SIZED], ids=lambda profile: profile.name)
+def test_a_finished_row_leaves_and_the_others_go_on(subject: Subject, profile: Profile):
+    alone = [subject.answers((row,), profile)[0] for row in (0, 1, 2)]
     end = alone[0][2]  # the token that ends row 0 after two tokens
     engine = Engine(subject.loaded)
     engine.ends = frozenset([end])
-    found = engine.generate(subject.prompts((0, 1, 2)), OFF, max_new_tokens=NEW)
+    found = engine.generate(subject.prompts((0, 1, 2)), profile, max_new_tokens=NEW)
     for one, ids in zip(found, alone, strict=True):
         cut = ids.index(end) if end in ids else None
         assert one.ids == ids[:cut]

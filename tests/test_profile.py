@@ -38,6 +38,7 @@ def test_a_profile_of_ones_own_is_a_path(tmp_path: Path):
 def test_an_empty_profile_prunes_nothing():
     profile = parse("", "empty", "empty.yaml")
     assert profile == Profile("empty")
+    assert parse("structure:\nattention:\nquantize:", "empty", "empty.yaml") == profile
     assert profile.budget(576) == (576, 576) and profile.cut(32) == 32
 
 

@@ -145,28 +145,22 @@ def test_every_method_of_the_tables_exists():
         assert callable(pruning.function(name))
 
 
-def placed(image: int, grid: torch.Tensor) -> torch.Tensor:
-    return torch.cat([torch.full((len(grid), 1), float(image)), grid], dim=1)
-
-
 def test_every_dropped_token_counts_for_one_that_is_left():
     keep = torch.arange(64) % 5 == 0
-    places, itself = placed(0, SQUARE), torch.zeros(64)
-    sizes = log_sizes(features(), places, itself, keep).exp()
+    sizes = log_sizes(features(), SQUARE, torch.zeros(64), keep).exp()
     assert sizes.sum() == pytest.approx(64) and (sizes >= 1).all()
     again = torch.arange(13) % 2 == 0  # a second cut: sizes add up
-    left = log_sizes(features()[keep], places[keep], sizes.log(), again).exp()
+    left = log_sizes(features()[keep], SQUARE[keep], sizes.log(), again).exp()
     assert left.sum() == pytest.approx(64) and (left >= sizes[again] - 1e-3).all()
 
 
-def test_a_token_stands_for_its_twins_in_its_own_image_only():
-    content = torch.eye(2).repeat_interleave(32, 0)  # 32 alike on the left, 32 on the right
-    places = torch.cat([placed(0, SQUARE), placed(1, SQUARE)])
-    keep = torch.zeros(128, dtype=torch.bool)
-    keep[[3, 60, 64 + 10, 64 + 20, 64 + 40]] = True
-    sizes = log_sizes(content.repeat(2, 1), places, torch.zeros(128), keep).exp()
-    assert sizes[:2].tolist() == pytest.approx([32, 32])
-    assert sizes[4].item() == pytest.approx(32) and sizes[2:4].sum().item() == pytest.approx(32)
+def test_a_token_stands_for_what_is_like_it_and_near():
+    content = torch.eye(2).repeat_interleave(32, 0)  # 32 alike above, 32 below
+    keep = torch.zeros(64, dtype=torch.bool)
+    keep[[3, 32, 63]] = True  # above, and the two corners below
+    sizes = log_sizes(content, SQUARE, torch.zeros(64), keep).exp()
+    assert sizes.sum() == pytest.approx(64) and sizes[0] == pytest.approx(32)
+    assert sizes.min() >= 14  # the corners share what is below
 
 
 def test_a_token_of_size_n_is_attended_to_as_n_equal_tokens():

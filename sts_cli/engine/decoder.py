@@ -86,10 +86,11 @@ class Decoder:
 
 
 def proportional(mask: Tensor | None, log_size: Tensor | None, hidden: Tensor) -> Tensor | None:
-    """The mask with each key's log size added to its logits; unchanged where all are themselves.
+    """The mask as a bias: a key's log size where it may be seen, the least number elsewhere.
 
-    `mask` [B, 1, L, K] bool, or None where attention is causal; `log_size` [B, >= K], of which a
-    sliding window holds the last; `hidden` [B, L, D].
+    Without sizes the mask as it is. `mask` [B, 1, L, K] bool, or None where attention is causal;
+    `log_size` [B, >= K], of which a sliding window holds the last; `hidden` [B, L, D], whose
+    precision SDPA wants of a bias.
     """
     if log_size is None:
         return mask

@@ -16,8 +16,9 @@ from sts_cli.engine.penalties import penalties
 from sts_cli.engine.selection import (
     Choices,
     semantics_mask,
-    sized,
+    semantics_sizes,
     structure_mask,
+    structure_sizes,
     visual_counts,
     visual_places,
 )
@@ -146,7 +147,9 @@ class Engine:
         selecting = self.clock()
         if profile.structure is not None:
             keep = structure_mask(tokens, prompts, profile.structure, choices)
-            tokens = sized(tokens, keep, profile).keep(keep)
+            if profile.attention == "proportional":
+                tokens = structure_sizes(tokens, prompts, profile.structure, choices)
+            tokens = tokens.keep(keep)
         select = self.clock() - selecting
         structure, lower_keys = visual_places(tokens), tokens.keys
 
@@ -159,7 +162,9 @@ class Engine:
             selecting = self.clock()
             counts = [[len(image.features) for image in prompt.images] for prompt in prompts]
             keep = semantics_mask(tokens, observer.found(), counts, profile.semantics)
-            tokens = sized(tokens, keep, profile).keep(keep)
+            if profile.attention == "proportional":
+                tokens = semantics_sizes(tokens, keep)
+            tokens = tokens.keep(keep)
             select += observer.seconds + self.clock() - selecting
         semantics, upper_keys = visual_places(tokens), tokens.keys
         tokens = self.decoder.run(tokens, upper, cache)

@@ -13,14 +13,14 @@ from torch import Tensor
 from sts_cli import pruning
 from sts_cli.engine.tokens import Tokens
 from sts_cli.families.default import Encoded, Prompt
-from sts_cli.profile import Profile, Semantics, Structure, kept
+from sts_cli.profile import Semantics, Structure, kept
 from sts_cli.pruning.proportional import log_sizes
 
 FLOOR = 0.25  # of an image's proportional share in stage 2, so that none loses every token
 
 
 class Choices:
-    """Stage 1's choice for each image, made once: it does not depend on the question."""
+    """What stage 1 makes of each image, once: it does not depend on the question."""
 
     def __init__(self) -> None:
         self._made: WeakKeyDictionary[Encoded, dict[str, Tensor]] = WeakKeyDictionary()
@@ -33,6 +33,17 @@ class Choices:
             count = kept(stage.keep, len(image.features))
             choose = pruning.function(stage.method)
             made[key] = choose(image.features, image.grid, count, **stage.options)
+        return made[key]
+
+    def sizes(self, image: Encoded, stage: Structure) -> Tensor:
+        """Logarithms of how many of the image's tokens each of those kept stands for."""
+        made = self._made.setdefault(image, {})
+        key = f"sizes of {stage}"
+        if key not in made:
+            keep = torch.zeros(len(image.features), dtype=torch.bool, device=image.features.device)
+            keep[self.of(image, stage)] = True
+            alone = torch.zeros(len(keep), device=keep.device)
+            made[key] = log_sizes(image.features, image.grid, alone, keep)
         return made[key]
 
 
@@ -79,7 +90,7 @@ def floors(scores: Tensor, image: Tensor, budgets: Sequence[int]) -> Tensor:
     `scores` and `image` [N]; the latter says which image a token shows. Each keeps at least `FLOOR`
     of its budget.
     """
-    if len(budgets) == 1:
+    if len(budgets) <= 1:
         return torch.empty(0, dtype=torch.long, device=scores.device)
     best = []
     for number, budget in enumerate(budgets):
@@ -89,24 +100,33 @@ def floors(scores: Tensor, image: Tensor, budgets: Sequence[int]) -> Tensor:
     return torch.cat(best)
 
 
-def sized(tokens: Tokens, keep: Tensor, profile: Profile) -> Tokens:
-    """`tokens`, those that `keep` [B, L] leaves counting as many as they stand for from now on.
+def structure_sizes(
+    tokens: Tokens, prompts: Sequence[Prompt], stage: Structure, choices: Choices
+) -> Tokens:
+    """`tokens` before stage 1 drops any, with what the kept ones will stand for."""
+    size = torch.zeros_like(tokens.grid[..., 0])
+    for row, prompt in enumerate(prompts):
+        for number, image in enumerate(prompt.images):
+            where = (tokens.image[row] == number).nonzero()[:, 0]
+            size[row, where[choices.of(image, stage)]] = choices.sizes(image, stage)
+    return replace(tokens, log_size=size) if bool(size.any()) else tokens
 
-    Unchanged where the profile's attention is plain, or nothing is dropped.
+
+def semantics_sizes(tokens: Tokens, keep: Tensor) -> Tokens:
+    """`tokens` before stage 2 leaves those of `keep` [B, L], with what these will stand for.
+
+    A method without floors may leave an image nothing: then its tokens count for none.
     """
-    if profile.attention == "plain" or bool((keep | ~tokens.mask).all()):
-        return tokens
     before = tokens.log_size
     size = torch.zeros_like(tokens.grid[..., 0]) if before is None else before.clone()
-    places = torch.cat([tokens.image[..., None].float(), tokens.grid], dim=-1)
     for row in range(len(size)):
-        where = tokens.visual[row].nonzero()[:, 0]
-        kept = keep[row, where]
-        if not kept.all():
-            size[row, where[kept]] = log_sizes(
-                tokens.hidden[row, where], places[row, where], size[row, where], kept
-            )
-    return replace(tokens, log_size=size)
+        for number in tokens.image[row].unique().tolist():
+            where = (tokens.image[row] == number).nonzero()[:, 0]
+            stays = keep[row, where]
+            if number >= 0 and bool(stays.any()):
+                hidden, grid = tokens.hidden[row, where], tokens.grid[row, where]
+                size[row, where[stays]] = log_sizes(hidden, grid, size[row, where], stays)
+    return replace(tokens, log_size=size) if bool(size.any()) else tokens
 
 
 def visual_counts(tokens: Tokens) -> list[int]:

@@ -51,6 +51,7 @@ class Tokens:
 
     @property
     def keys(self) -> Keys:
+        """These tokens, as attention sees them."""
         return Keys(self.mask, self.log_size)
 
     @property

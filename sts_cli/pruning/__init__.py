@@ -4,6 +4,7 @@ A method is one file with one pure function. A structure method takes one image'
 `(features [N, D], grid [N, 2], count, **options) -> sorted indices [count]`; a semantics method
 takes what the instruction's attention gave, `(scores [N], grid [N, 2], count, **options) ->
 sorted indices [count]`, and if it `looks` also `features` [N, D] and `sure` [S], indices to keep.
+`proportional` is no method: it says how much what any method leaves counts for.
 """
 
 from __future__ import annotations
