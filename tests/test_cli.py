@@ -407,4 +407,4 @@ def test_profiles_are_listed_and_explained():
     assert listed.code == 0 and "balanced" in listed.out and "22.2%" in listed.out
     shown = sts("profiles", "show", "aggressive")
     assert "structure: {method: repulsion, keep: 0.1389}" in shown.out
-    assert "keeps 80" in shown.out and "keeps 48" in shown.out and "64.0 tokens" in shown.out
+    assert "keeps 70" in shown.out and "keeps 58" in shown.out and "64.0 tokens" in shown.out
