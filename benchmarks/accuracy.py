@@ -3,7 +3,7 @@
 First the demo model unpruned, on held-out scenes and on pictures drawn by other means, beside its
 answers to another picture. Then STS at its four budgets beside trivial ways to the same number of
 visual tokens, all on the same held-out questions. Prints Markdown; --write puts it into the
-document, between its two marks. About half an hour on two cores.
+document, between its two marks. 33 to 42 minutes on two cores.
 """
 
 from __future__ import annotations
