@@ -50,7 +50,7 @@ def test_ask_streams_the_answer_and_reports_on_stderr(model: Path, folder: Path)
     done = sts("ask", folder / "0.png", "what is on the sign?", "-p", "aggressive", *SHORT)
     assert done.code == 0
     assert done.out.endswith("\n") and done.out.count("\n") <= done.out.strip().count("\n") + 1
-    assert "64 -> 9 -> 5" in done.err and "prefill" in done.err
+    assert "64 -> 8 -> 6" in done.err and "prefill" in done.err
     quiet = sts("ask", folder / "0.png", "what is on the sign?", "-p", "aggressive", "-q", *SHORT)
     assert (quiet.out, quiet.err) == (done.out, "")
 
@@ -78,7 +78,7 @@ def test_batch_answers_every_row_in_order(model: Path, folder: Path):
     assert [row["id"] for row in done.rows] == ["1", "2", "3", "4", "5", "6"]
     assert [row["question"] for row in done.rows] == [f"what is {n}?" for n in range(6)]
     for row in done.rows:
-        assert row["tokens"]["structure"] == 18 and row["tokens"]["semantics"] == 11
+        assert row["tokens"]["structure"] == 16 and row["tokens"]["semantics"] == 13
         assert row["seconds"]["total"] > 0 and row["finish"] in ("stop", "length")
     assert "6 answered" in done.err and "p95" in done.err and "visual tokens kept" in done.err
 
@@ -406,5 +406,5 @@ def test_profiles_are_listed_and_explained():
     listed = sts("profiles")
     assert listed.code == 0 and "balanced" in listed.out and "22.2%" in listed.out
     shown = sts("profiles", "show", "aggressive")
-    assert "structure: {method: repulsion, keep: 0.1389}" in shown.out
+    assert "structure: {method: repulsion, keep: 0.1215}" in shown.out
     assert "keeps 70" in shown.out and "keeps 58" in shown.out and "64.0 tokens" in shown.out

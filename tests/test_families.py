@@ -69,7 +69,7 @@ def test_every_visual_token_has_its_place(loaded):
 
 def test_pruning_says_what_it_kept(loaded):
     engine = Engine(loaded)
-    profile = load_profile("aggressive")
+    profile = load_profile("gentle")
     (found,) = engine.generate([asked(engine.family, QUESTION, picture(64, 48))], profile)
     assert (found.structure, found.semantics) == profile.budget(found.visual)
     assert found.semantics < found.structure < found.visual

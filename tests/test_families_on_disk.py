@@ -80,8 +80,8 @@ def test_without_pruning_the_answer_is_that_of_generate(
 
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 def test_a_profile_prunes_what_it_says(folder: Path, picture: Path, quantize: str) -> None:
-    tokens = ask(folder, picture, "aggressive", "--quantize", quantize)["tokens"]
-    profile, visual = load_profile("aggressive"), tokens["visual"]
+    tokens = ask(folder, picture, "gentle", "--quantize", quantize)["tokens"]
+    profile, visual = load_profile("gentle"), tokens["visual"]
     assert (tokens["structure"], tokens["semantics"]) == profile.budget(visual)
     assert tokens["semantics"] < tokens["structure"] < visual
     assert tokens["average"] == pytest.approx(profile.average(visual, tiny.LAYERS), abs=0.01)
