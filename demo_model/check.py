@@ -38,7 +38,7 @@ def check() -> dict[str, float]:
     pixels = torch.from_numpy(patches(scene.image)[None]).float() / 127.5 - 1
     features = forward.tower(build.tower_of(model), pixels)
     packer = losses.Packer(tokens, 220)
-    packed, _ = packer.lay([[packer.asked("text", found.question, found.answer, {})]])
+    packed, _ = packer.lay([[packer.asked("text", found.question, found.answer)]])
     where = torch.arange(576)[None]
     logits, _ = forward.answers(model, features, where, packed, torch.tensor(packer.prefix))
     return {

@@ -83,7 +83,7 @@ class Model:
         """Whether each question, picture after picture, is answered exactly."""
         known = self.packer.asked
         packed, _ = self.packer.lay(
-            [[known(one.kind, one.question, one.answer, {}) for one in row] for row in asked]
+            [[known(one.kind, one.question, one.answer) for one in row] for row in asked]
         )
         where = torch.arange(GRID * GRID).expand(len(asked), -1)
         logits, _ = forward.answers(self.whole, features, where, packed, self.prefix)

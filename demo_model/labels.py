@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sts_cli.evaluation.canvas import Thing
+from demo_model.pointing import Things
 from sts_cli.evaluation.scenes import Scene
 from sts_cli.evaluation.words import CHARACTERS, COLORS, SHAPES
 
@@ -68,7 +68,7 @@ def labels(scene: Scene) -> NDArray[np.uint8]:
     return found.reshape(GRID * GRID, len(COLUMNS))
 
 
-def letters(scene: Scene) -> dict[Thing, tuple[tuple[float, float], ...]]:
+def letters(scene: Scene) -> Things:
     """The things of a scene, each with the centers of its letters as shares of the picture."""
     height, width = scene.owner.shape
     found = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -129,7 +129,7 @@ class Asked:
     kind: str
     question: list[int]
     answer: list[int]
-    hints: Hints
+    hints: Hints = Hints()
 
     def __len__(self) -> int:
         return len(self.question) + len(self.answer) + 2
@@ -216,10 +216,12 @@ class Packer:
             "cells": torch.stack(cells) if cells else torch.zeros(0, CELLS * CELLS),
         }, kinds
 
-    def asked(self, kind: str, question: str, answer: str, things: Things) -> Asked:
-        """A question and its answer about `things` as ids, with the hints for their tokens."""
-        found = hints(kind, question, answer, things, self._encode)
-        return Asked(kind, self.encode(question), self.encode(answer), found)
+    def asked(self, kind: str, question: str, answer: str, things: Things | None = None) -> Asked:
+        """A question and its answer as ids, with hints for the tokens if `things` are given."""
+        made = Asked(kind, self.encode(question), self.encode(answer))
+        if things is None:
+            return made
+        return replace(made, hints=hints(kind, question, answer, things, self._encode))
 
     def _row(self, things: Things, rng: random.Random, often: dict[str, float]) -> list[Asked]:
         scene = Scene(None, tuple(things), None, None)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -121,19 +121,7 @@ def parse(text: str, name: str, where: str) -> Profile:
         first_line = str(error).splitlines()[0]
         raise ProfileError(f"{where}: not valid YAML ({first_line}).") from error
     data = {} if data is None else data
-    _known_keys(
-        data,
-        (
-            "about",
-            "structure",
-            "semantics",
-            "attention",
-            "quantize",
-            "batch_size",
-            "max_new_tokens",
-        ),
-        where,
-    )
+    _known_keys(data, [one.name for one in fields(Profile) if one.name != "name"], where)
     structure = semantics = None
     if data.get("structure") is not None:
         structure = Structure(*_stage(data["structure"], STRUCTURE, f"{where}: structure", ()))
@@ -191,7 +179,7 @@ def _stage(
     return method, _keep(stage.get("keep"), f"{where}: keep"), options
 
 
-def _known_keys(data: Any, known: tuple[str, ...], where: str) -> None:
+def _known_keys(data: Any, known: Sequence[str], where: str) -> None:
     if not isinstance(data, dict):
         raise ProfileError(f"{where}: expected keys and values, such as 'about: ...'.")
     for key in data:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
@@ -52,10 +52,8 @@ def structure_mask(
 ) -> Tensor:
     """[B, L] bool: all text, and of every image what stage 1 keeps of it."""
     keep = tokens.mask & ~tokens.visual
-    for row, prompt in enumerate(prompts):
-        for number, image in enumerate(prompt.images):
-            where = (tokens.image[row] == number).nonzero()[:, 0]
-            keep[row, where[choices.of(image, stage)]] = True
+    for row, number, where in images_of(tokens):
+        keep[row, where[choices.of(prompts[row].images[number], stage)]] = True
     return keep
 
 
@@ -105,10 +103,9 @@ def structure_sizes(
 ) -> Tokens:
     """`tokens` before stage 1 drops any, with what the kept ones will stand for."""
     size = torch.zeros_like(tokens.grid[..., 0])
-    for row, prompt in enumerate(prompts):
-        for number, image in enumerate(prompt.images):
-            where = (tokens.image[row] == number).nonzero()[:, 0]
-            size[row, where[choices.of(image, stage)]] = choices.sizes(image, stage)
+    for row, number, where in images_of(tokens):
+        image = prompts[row].images[number]
+        size[row, where[choices.of(image, stage)]] = choices.sizes(image, stage)
     return replace(tokens, log_size=size) if bool(size.any()) else tokens
 
 
@@ -119,14 +116,19 @@ def semantics_sizes(tokens: Tokens, keep: Tensor) -> Tokens:
     """
     before = tokens.log_size
     size = torch.zeros_like(tokens.grid[..., 0]) if before is None else before.clone()
-    for row in range(len(size)):
-        for number in tokens.image[row].unique().tolist():
-            where = (tokens.image[row] == number).nonzero()[:, 0]
-            stays = keep[row, where]
-            if number >= 0 and bool(stays.any()):
-                hidden, grid = tokens.hidden[row, where], tokens.grid[row, where]
-                size[row, where[stays]] = log_sizes(hidden, grid, size[row, where], stays)
+    for row, _, where in images_of(tokens):
+        stays = keep[row, where]
+        if bool(stays.any()):
+            hidden, grid = tokens.hidden[row, where], tokens.grid[row, where]
+            size[row, where[stays]] = log_sizes(hidden, grid, size[row, where], stays)
     return replace(tokens, log_size=size) if bool(size.any()) else tokens
+
+
+def images_of(tokens: Tokens) -> Iterator[tuple[int, int, Tensor]]:
+    """Every image of every row: the row, the image's number, and where its tokens are."""
+    for row, last in enumerate(tokens.image.amax(1).tolist()):
+        for number in range(last + 1):
+            yield row, number, (tokens.image[row] == number).nonzero()[:, 0]
 
 
 def visual_counts(tokens: Tokens) -> list[int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sts_cli.pruning.repulsion import middle
+from sts_cli.pruning.repulsion import distances
 
 
 def log_sizes(features: Tensor, grid: Tensor, log_size: Tensor, keep: Tensor) -> Tensor:
@@ -24,9 +24,7 @@ def log_sizes(features: Tensor, grid: Tensor, log_size: Tensor, keep: Tensor) ->
     """
     if bool(keep.all()):
         return log_size
-    unit, places = torch.nn.functional.normalize(features.float(), dim=-1), grid.float()
-    content = (2 - 2 * unit[~keep] @ unit[keep].mT).clamp(min=0)  # [N - K, K]
-    away = torch.cdist(places[~keep], places[keep]).square() / 2
-    nearest = (content / middle(content) + away / middle(away)).argmin(1)
+    unit = torch.nn.functional.normalize(features.float(), dim=-1)
+    nearest = distances(unit[~keep] @ unit[keep].mT, grid[~keep], grid[keep]).argmin(1)  # [N - K]
     size = log_size.float().exp()
     return size[keep].index_add(0, nearest, size[~keep]).log()

@@ -52,14 +52,23 @@ def potentials(
     """
     if potential == "cos":
         return cosine
-    apart = (2 - 2 * cosine).clamp(min=0)
-    places = grid.float()
-    away = torch.cdist(places, places).square() / 2
-    stride = max(1, len(cosine) // SAMPLE)
-    distance = apart / middle(apart[::stride]) + spatial * (away / middle(away[::stride]))
+    distance = distances(cosine, grid, grid, spatial, stride=max(1, len(cosine) // SAMPLE))
     if potential == "gauss":
         return (distance / -2).exp()
     return (distance + 1e-3).pow(-exponent / 2)
+
+
+def distances(
+    cosine: Tensor, grid: Tensor, other: Tensor, spatial: float = 1.0, stride: int = 1
+) -> Tensor:
+    """[N, M]: the joint squared distances of `repulsion` between N tokens and M others.
+
+    `cosine` [N, M] is that of their features, `grid` [N, 2] and `other` [M, 2] are their places;
+    medians are taken over every `stride`-th row.
+    """
+    apart = (2 - 2 * cosine).clamp(min=0)
+    away = torch.cdist(grid.float(), other.float()).square() / 2
+    return apart / middle(apart[::stride]) + spatial * (away / middle(away[::stride]))
 
 
 def greedy(repel: Tensor, first: Tensor, count: int) -> Tensor:
