@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,13 @@ def cached_ids() -> list[str]:
     return sorted(folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders)
 
 
-def fetch(name: str, say: Callable[[str], None]) -> Path:
+def fetch(
+    name: str, say: Callable[[str], None], check: Callable[[Path, Mapping[str, Any]], None]
+) -> Path:
     """Download `name` into the cache: config first, weights once it is known to be of use.
 
-    Only safetensors, JSON and tokenizer files are fetched. Raises ModelError.
+    `check` is given the folder and its config before there are weights in it, and may refuse. Only
+    safetensors, JSON and tokenizer files are fetched. Raises ModelError.
     """
     from huggingface_hub import snapshot_download
 
@@ -79,7 +82,7 @@ def fetch(name: str, say: Callable[[str], None]) -> Path:
 
     try:
         folder = Path(get(SMALL))
-        examine_config(folder, name)
+        check(folder, examine_config(folder, name))
         wanted = get([*SMALL, "*.safetensors"], dry_run=True)
         if not any(file.filename.endswith(".safetensors") for file in wanted):
             raise ModelError(f"'{name}' has no safetensors weights; sts opens no pickle files.")

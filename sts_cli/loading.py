@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sts_cli.checkpoint import Checkpoint
+from sts_cli.checkpoint import Checkpoint, text_type
 from sts_cli.engine.attention import NAME as ATTENTION
 from sts_cli.errors import ModelError
-from sts_cli.families import adapter, refuse, skeleton
+from sts_cli.families import adapter, refuse, skeleton, tested
 from sts_cli.families.default import Family
 from sts_cli.hardware import choose_device, choose_dtype, free_memory, out_of_memory
 from sts_cli.processor import load_processor
@@ -60,14 +60,18 @@ def load(
     say = progress or (lambda message: None)
     place = choose_device(device)
     precision = choose_dtype(dtype, place)
-    checkpoint = fetched(source, say).checkpoint
+
+    def check(folder: Path, written: Mapping[str, Any]) -> None:
+        with quiet(), explained(source.name):
+            read_config(folder, written)
+
+    checkpoint = fetched(source, say, check).checkpoint
     assert checkpoint is not None
     free = free_memory(place)
     weights = choose(quantize, checkpoint, place.type, precision.itemsize, free)
     with quiet(), explained(source.name):
-        config = read_config(checkpoint)
+        config = read_config(checkpoint.folder, checkpoint.config)
         if not checkpoint.tested:
-            refuse(skeleton(config))  # before gigabytes are read
             say(untested(checkpoint))
         processor = load_processor(checkpoint.folder, config)
         model = read_model(checkpoint, config, place, precision, weights, say)
@@ -86,20 +90,25 @@ def untested(checkpoint: Checkpoint) -> str:
 def outline(name: str, checkpoint: Checkpoint) -> Family:
     """A model's family, processor and shape, with no weights in it. Raises ModelError."""
     with quiet(), explained(name):
-        config = read_config(checkpoint)
+        config = read_config(checkpoint.folder, checkpoint.config)
         processor = load_processor(checkpoint.folder, config)
         return adapter(skeleton(config), processor)
 
 
-def read_config(checkpoint: Checkpoint) -> Any:
-    """transformers' config of a checkpoint that it can run as a vision-language model."""
+def read_config(folder: Path, written: Mapping[str, Any]) -> Any:
+    """transformers' config of a checkpoint whose config.json says `written`.
+
+    Raises ModelError for what is no vision-language model, or of a structure that sts cannot prune:
+    before gigabytes are fetched or read.
+    """
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    kind = written["model_type"]
     if type(config) not in AutoModelForImageTextToText._model_mapping:
-        raise ModelError(
-            f"'{checkpoint.model_type}' is not an image-text-to-text model of transformers."
-        )
+        raise ModelError(f"'{kind}' is not an image-text-to-text model of transformers.")
+    if not tested(kind, text_type(written)):
+        refuse(skeleton(config))
     return config
 
 

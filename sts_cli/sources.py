@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sts_cli import hub
 from sts_cli.checkpoint import Checkpoint, NoVision, examine
@@ -82,11 +82,18 @@ def unknown(name: str) -> ModelError:
     )
 
 
-def fetched(source: Source, say: Callable[[str], None]) -> Source:
-    """`source` with its files on this machine, downloaded if they were not; `say` tells so."""
+def fetched(
+    source: Source,
+    say: Callable[[str], None],
+    check: Callable[[Path, Mapping[str, Any]], None],
+) -> Source:
+    """`source` with its files on this machine, downloaded if they were not; `say` tells so.
+
+    `check` may refuse a folder by its config before weights are downloaded.
+    """
     if source.checkpoint is not None:
         return source
-    return replace(source, checkpoint=examine(hub.fetch(source.name, say), source.name))
+    return replace(source, checkpoint=examine(hub.fetch(source.name, say, check), source.name))
 
 
 def demo_folder() -> Path:

@@ -9,21 +9,24 @@ import sys
 from pathlib import Path
 
 import pytest
+import strangers
 from hub_server import Hub, hub
 
 FETCH = """
 import sys
 from sts_cli.errors import ModelError
-from sts_cli.sources import fetched, find
+from sts_cli.loading import load
+from sts_cli.sources import find
 try:
-    print(fetched(find(sys.argv[1]), lambda message: print(message, file=sys.stderr)).path)
+    load(find(sys.argv[1]), device="cpu", progress=lambda text: print(text, file=sys.stderr))
+    print(find(sys.argv[1]).path)
 except ModelError as error:
     print(error)
 """
 
 
 def fetch(name: str, server: Hub, home: Path) -> str:
-    """What `find` and `fetched` make of `name`: a path or a sentence."""
+    """What `find` and `load` make of `name`: a path or a sentence."""
     environment = {
         "PATH": os.environ.get("PATH", ""),
         "HOME": str(home),
@@ -83,6 +86,22 @@ def test_what_is_of_no_use_is_refused_before_its_weights_are_fetched(
             "org/text is a 'llama' model without a vision encoder (vision_config)"
         )
         assert "model.safetensors" not in server.served
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("mllama", "through cross-attention"),
+        ("instructblip", "(Q-Former)"),
+        ("llava around lfm2", "layers of the kind conv"),
+    ],
+)
+def test_a_family_that_cannot_be_pruned_is_refused_before_its_weights_are_fetched(
+    name: str, reason: str, tmp_path: Path
+) -> None:
+    with hub({"org/other": strangers.write(name, tmp_path / "model")}) as server:
+        assert reason in fetch("org/other", server, tmp_path)
+        assert "config.json" in server.served and "model.safetensors" not in server.served
 
 
 def test_pickle_weights_are_not_fetched(model: Path, tmp_path: Path) -> None:

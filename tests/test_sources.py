@@ -117,7 +117,7 @@ def test_a_hub_that_does_not_answer_is_one_sentence() -> None:
     code = (
         "from sts_cli.sources import find, fetched\n"
         "from sts_cli.errors import ModelError\n"
-        "try: fetched(find('some-org/some-model'), print)\n"
+        "try: fetched(find('some-org/some-model'), print, print)\n"
         "except ModelError as error: print(error)"
     )
     away = {"HF_ENDPOINT": "http://127.0.0.1:9", "PATH": "", "PYTHONPATH": ":".join(sys.path)}
@@ -276,7 +276,7 @@ def test_usable_lists_what_works_and_why_the_rest_does_not(
 
 def test_fetched_leaves_alone_what_is_here(model: Path) -> None:
     source = find(str(model))
-    assert fetched(source, print) is source
+    assert fetched(source, print, print) is source
 
 
 def test_the_demo_is_named_when_it_is_missing() -> None:

@@ -10,6 +10,8 @@ from types import TracebackType
 from sts_cli.errors import OutputError
 from sts_cli.outputs.disk import explained
 
+TRIES = 100  # at a file that whoever held the lock takes away; some network disks never settle
+
 
 class Lock:
     """Held from entry to exit; the system lets go of it when the process ends, however it ends."""
@@ -20,7 +22,7 @@ class Lock:
         self._file = -1
 
     def __enter__(self) -> Lock:
-        while True:
+        for _ in range(TRIES):
             with explained(self.subject):
                 self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
@@ -33,6 +35,7 @@ class Lock:
                 os.close(self._file)
                 raise OutputError(f"Another run is writing {self.subject} right now.") from error
             os.close(self._file)
+        raise OutputError(f"Cannot lock {self.path}: it is another file each time it is opened.")
 
     def __exit__(
         self,
