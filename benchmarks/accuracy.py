@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import replace
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from sts_cli.runtime import settle_cpu
@@ -21,36 +23,38 @@ settle_cpu()
 import numpy as np  # noqa: E402  (after the CPU's settings)
 import torch  # noqa: E402
 
-from benchmarks.exam import Condition, Mark, grouped, marks  # noqa: E402
+from benchmarks.exam import Condition, Exam, Mark, grouped  # noqa: E402
+from benchmarks.processes import CORES, split  # noqa: E402
 from demo_model import evaluate  # noqa: E402
 from sts_cli.engine.batches import OFF  # noqa: E402
-from sts_cli.engine.engine import Engine  # noqa: E402
 from sts_cli.evaluation.questions import KINDS  # noqa: E402
-from sts_cli.evaluation.suite import suite  # noqa: E402
+from sts_cli.evaluation.suite import HELD_OUT  # noqa: E402
 from sts_cli.evaluation.table import mean, wilson  # noqa: E402
-from sts_cli.loading import load  # noqa: E402
 from sts_cli.profile import Structure, load_profile  # noqa: E402
 from sts_cli.sources import find  # noqa: E402
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "accuracy.md"
 MARKS = "<!-- figures -->", "<!-- end of figures -->"
 BUDGETS = {"gentle": 192, "balanced": 128, "aggressive": 64, "extreme": 32}
+CAPTIONS = 48  # generated in each set, unpruned
 DRAWS = 2000  # of the bootstrap
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenes", type=int, default=640, help="in each set, unpruned")
+    parser.add_argument("--scenes", type=int, default=780, help="in each set, unpruned")
     parser.add_argument("--per-kind", type=int, default=250, help="questions, pruned")
     parser.add_argument("--level", type=float, default=0.5, help="share of hard scenes, pruned")
+    parser.add_argument("--processes", type=int, default=CORES)
     parser.add_argument("--write", action="store_true", help=f"into docs/{DOCUMENT.name}")
     wish = parser.parse_args()
     started = time.monotonic()
     source = find("demo")
-    parts = [unpruned(source.checkpoint.folder, wish.scenes)]  # type: ignore[union-attr]
+    folder: Path = source.checkpoint.folder  # type: ignore[union-attr]
+    parts = [unpruned(split(partial(sets, folder, wish.scenes), wish.processes))]
     print(f"unpruned: {time.monotonic() - started:.0f} s", file=sys.stderr)
-    engine = Engine(load(source, device="cpu"))
-    found = list(marks(engine, suite(wish.per_kind, wish.level), conditions()))
+    exam = Exam("demo", wish.per_kind, wish.level, HELD_OUT)
+    found = exam.marks(conditions(), wish.processes)
     parts += [pruned(found), by_kind(found)]
     minutes = (time.monotonic() - started) / 60
     parts.append(f"{len(found):,} answers and the sets above took {minutes:.0f} minutes.")
@@ -62,16 +66,37 @@ def main() -> None:
         DOCUMENT.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
 
 
-def unpruned(folder: Path, scenes: int) -> str:
-    """Exact match by kind on each set, all visual tokens, and generated captions."""
+@dataclass(frozen=True)
+class Sets:
+    """What a process found on its part of each set, unpruned."""
+
+    scores: dict[str, evaluate.Scores]
+    captions: dict[str, list[tuple[float, bool]]]
+
+
+def sets(folder: Path, scenes: int, number: int, of: int) -> Sets:
+    """Every `of`-th batch of each set from `number`, all visual tokens."""
     model = evaluate.Model(folder, torch.bfloat16)
+    part = number, of
+    return Sets(
+        {name: evaluate.scored(model, name, scenes, part) for name in evaluate.SETS},
+        {name: evaluate.captioned(model, name, CAPTIONS, part) for name in evaluate.SETS},
+    )
+
+
+def unpruned(found: list[Sets]) -> str:
+    """Exact match by kind on each set, and how good generated captions are."""
     rows: list[evaluate.Row] = []
     captions = []
     for name in evaluate.SETS:
-        rows += evaluate.evaluate(model, name, scenes)
-        one = evaluate.captions(model, name, 48)
+        scores: evaluate.Scores = defaultdict(list)
+        for part in found:
+            for kind, marks in part.scores[name].items():
+                scores[kind] += marks
+        rows += evaluate.rows(name, scores)
+        one = evaluate.captions(name, [mark for part in found for mark in part.captions[name]])
         captions.append(f"{name} {one.f1:.2f}")
-    said = f"Token F1 of generated captions (48 a set): {', '.join(captions)}."
+    said = f"Token F1 of generated captions ({CAPTIONS} a set): {', '.join(captions)}."
     return f"### Unpruned\n\n{evaluate.table(rows)}\n\n{said}"
 
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby, islice
 from typing import Any, Literal, TypeVar
 
 import torch
 from PIL import Image
 
+from benchmarks.processes import split
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.selection import Choices
 from sts_cli.engine.stream import decode
 from sts_cli.evaluation.metrics import exact_match, token_f1
+from sts_cli.evaluation.suite import suite
 from sts_cli.families.default import Encoded, Prompt
 from sts_cli.inputs.images import Prepared
+from sts_cli.loading import load
 from sts_cli.profile import Profile
 from sts_cli.pruning.grid import grid
+from sts_cli.sources import find
 
 SCENES = 24  # at once: their images are encoded once for all conditions
 ROWS = 24  # questions in a batch
@@ -54,12 +59,44 @@ class Mark:
     tokens: float  # visual tokens, averaged over the layers
 
 
+@dataclass(frozen=True)
+class Exam:
+    """Questions about drawn scenes, as `suite` takes them, to a model."""
+
+    model: str
+    per_kind: int
+    level: float  # share of hard scenes
+    first: int  # seed
+
+    def marks(self, conditions: Sequence[Condition], processes: int) -> list[Mark]:
+        """Every question under every condition, on a CPU, in the same order for each condition."""
+        parts = split(partial(self.part, conditions), processes)
+        return [one for part in parts for one in part]
+
+    def part(self, conditions: Sequence[Condition], number: int, of: int) -> list[Mark]:
+        """The marks of every `of`-th group of scenes from `number`."""
+        engine = Engine(load(find(self.model), device="cpu"))
+        for condition in conditions:
+            engine.check(condition.profile)
+        ready = suite(self.per_kind, self.level, self.first)
+        return list(marks(engine, ready, conditions, number, of))
+
+
 def marks(
-    engine: Engine, ready: Iterable[Prepared], conditions: Sequence[Condition]
+    engine: Engine,
+    ready: Iterable[Prepared],
+    conditions: Sequence[Condition],
+    first: int = 0,
+    step: int = 1,
 ) -> Iterator[Mark]:
-    """Every question under every condition; random controls draw anew for each group of scenes."""
+    """Every question under every condition; random controls draw anew for each group of scenes.
+
+    Only every `step`-th group is asked, from the `first`.
+    """
     scenes = groupby(ready, key=lambda one: one.digests[0])
     for number, some in enumerate(batched((list(rows) for _, rows in scenes), SCENES)):
+        if number % step != first:
+            continue
         asked = [one for rows in some for one in rows]
         pictures = {rows[0].digests[0]: rows[0].images[0] for rows in some}
         seen: dict[Any, dict[str, Encoded]] = {}

@@ -18,15 +18,13 @@ settle_cpu()
 
 import yaml  # noqa: E402  (after the CPU's settings)
 
-from benchmarks.exam import Condition, Mark, grouped, marks  # noqa: E402
+from benchmarks.exam import Condition, Exam, Mark, grouped  # noqa: E402
+from benchmarks.processes import CORES  # noqa: E402
 from sts_cli.engine.batches import OFF  # noqa: E402
-from sts_cli.engine.engine import Engine  # noqa: E402
 from sts_cli.evaluation.questions import KINDS  # noqa: E402
-from sts_cli.evaluation.suite import DEVELOPMENT, suite  # noqa: E402
+from sts_cli.evaluation.suite import DEVELOPMENT  # noqa: E402
 from sts_cli.evaluation.table import mean  # noqa: E402
-from sts_cli.loading import load  # noqa: E402
 from sts_cli.profile import parse  # noqa: E402
-from sts_cli.sources import find  # noqa: E402
 
 
 def main() -> None:
@@ -35,16 +33,15 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--per-kind", type=int, default=100)
     parser.add_argument("--level", type=float, default=0.5)
+    parser.add_argument("--processes", type=int, default=CORES)
     wish = parser.parse_args()
-    engine = Engine(load(find(wish.model), device="cpu"))
     variants = yaml.safe_load(wish.variants.read_text("utf-8"))
     conditions = [Condition("off", OFF)]
     for name, stages in variants.items():
         conditions.append(Condition(name, parse(yaml.safe_dump(stages), name, str(wish.variants))))
-    for condition in conditions:
-        engine.check(condition.profile)
     started = time.monotonic()
-    found = list(marks(engine, suite(wish.per_kind, wish.level, DEVELOPMENT), conditions))
+    exam = Exam(wish.model, wish.per_kind, wish.level, DEVELOPMENT)
+    found = exam.marks(conditions, wish.processes)
     print(table(found))
     print(f"{len(found)} answers in {time.monotonic() - started:.0f} s", file=sys.stderr)
 

@@ -102,7 +102,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     for name in arguments.sets or held_out.SETS:
         rows += held_out.evaluate(model, name, arguments.scenes)
         if arguments.captions:
-            written.append(held_out.captions(model, name, arguments.captions))
+            found = held_out.captioned(model, name, arguments.captions)
+            written.append(held_out.captions(name, found))
     print(held_out.table(rows))
     for one in written:
         print(
@@ -110,8 +111,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
             f"generating and scoring agree on {100 * one.agrees:.0f}%"
         )
     if arguments.json:
-        found = [asdict(one) for one in (*rows, *written)]
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        every = [asdict(one) for one in (*rows, *written)]
+        arguments.json.write_text(json.dumps(every, indent=1) + "\n", encoding="utf-8")
 
 
 def check(arguments: argparse.Namespace) -> None:

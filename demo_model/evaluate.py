@@ -106,11 +106,20 @@ class Model:
         return self.processor.batch_decode(said, skip_special_tokens=True)
 
 
-@torch.inference_mode()
+Scores = dict[str, list[tuple[bool, bool]]]  # by kind: right, and right about another picture
+Part = tuple[int, int]  # (i, n): of all batches every n-th from i, so that processes can share
+
+
 def evaluate(model: Model, name: str, scenes: int) -> list[Row]:
     """The table of one of SETS: a question of each kind that each of `scenes` pictures allows."""
-    marks: dict[str, list[tuple[bool, bool]]] = {}
-    for drawn in batches(name, scenes):
+    return rows(name, scored(model, name, scenes))
+
+
+@torch.inference_mode()
+def scored(model: Model, name: str, scenes: int, part: Part = (0, 1)) -> Scores:
+    """What the table counts, of a part of the set."""
+    found: Scores = {}
+    for drawn in batches(name, scenes, part):
         asked = [list(questions(scene, random.Random(i))) for i, scene in drawn]
         features = model.features([scene for _, scene in drawn])
         seen = model.right(features, asked)
@@ -118,29 +127,42 @@ def evaluate(model: Model, name: str, scenes: int) -> list[Row]:
         flat = [(scene, one) for (_, scene), row in zip(drawn, asked, strict=True) for one in row]
         for (scene, one), *mark in zip(flat, seen, blind, strict=True):
             for kind in groups(scene, one):
-                marks.setdefault(kind, []).append((mark[0], mark[1]))
-    return [row(name, kind, found) for kind, found in marks.items()]
+                found.setdefault(kind, []).append((mark[0], mark[1]))
+    return found
+
+
+def rows(name: str, scores: Scores) -> list[Row]:
+    return [row(name, kind, marks) for kind, marks in scores.items()]
 
 
 @torch.inference_mode()
-def captions(model: Model, name: str, scenes: int) -> Captions:
-    """Token F1 of generated captions, and whether generating confirms the scoring."""
+def captioned(
+    model: Model, name: str, scenes: int, part: Part = (0, 1)
+) -> list[tuple[float, bool]]:
+    """For each picture of a part of the set the token F1 of its generated caption, and whether
+    generating confirms the scoring."""
     found: list[tuple[float, bool]] = []
-    for drawn in batches(name, scenes):
+    for drawn in batches(name, scenes, part):
         pictures = [scene for _, scene in drawn]
         truth = [caption_of(scene) for scene in pictures]
-        scored = model.right(model.features(pictures), [[one] for one in truth])
+        exactly = model.right(model.features(pictures), [[one] for one in truth])
         said = model.generate(pictures, CAPTION)
-        for answer, one, exact in zip(said, truth, scored, strict=True):
+        for answer, one, exact in zip(said, truth, exactly, strict=True):
             found.append((token_f1(answer, one.answer), (answer == one.answer) == exact))
-    n = max(1, len(found))
-    return Captions(name, len(found), sum(f1 for f1, _ in found) / n, sum(a for _, a in found) / n)
+    return found
 
 
-def batches(name: str, scenes: int) -> Iterator[list[tuple[int, Scene]]]:
-    """The held-out scenes of a set with their numbers, a few at a time."""
+def captions(name: str, found: list[tuple[float, bool]]) -> Captions:
+    """The means of what `captioned` found."""
+    f1, agrees = (sum(column) / len(found) for column in zip(*found, strict=True))
+    return Captions(name, len(found), f1, agrees)
+
+
+def batches(name: str, scenes: int, part: Part = (0, 1)) -> Iterator[list[tuple[int, Scene]]]:
+    """The held-out scenes of a part of a set with their numbers, a few at a time."""
     offset = SEED + 1_000_000 * list(SETS).index(name)
-    for start in range(0, scenes, BATCH):
+    first, step = part
+    for start in range(BATCH * first, scenes, BATCH * step):
         numbers = range(start, min(start + BATCH, scenes))
         yield [(i, SETS[name](offset + i)) for i in numbers]
 
