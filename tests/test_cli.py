@@ -143,6 +143,11 @@ def test_questions_may_come_from_stdin(model: Path, folder: Path, monkeypatch: p
     assert without_times(piped.rows) == without_times(sts("batch", "questions.jsonl", *SHORT).rows)
 
 
+def test_a_quiet_answer_is_all_that_a_process_says(folder: Path, model: Path):
+    done = process("ask", folder / "0.png", "what is on the sign?", "-q", *SHORT)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.endswith("\n")
+
+
 def test_out_resumes_and_refuses_what_differs(model: Path, folder: Path, tmp_path: Path):
     out = tmp_path / "new" / "answers.jsonl"
     asked = ("batch", folder / "questions.jsonl", "--out", out, "--dtype", "float32", *SHORT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -120,6 +121,13 @@ def test_off_equals_generate(subject: Subject):
     expected = subject.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
     expected = expected[:, inputs["input_ids"].shape[1] :].tolist()
     assert subject.answers(rows, OFF) == [tuple(ids) for ids in expected]
+
+
+def test_nobody_is_warned_while_answering(subject: Subject):
+    """What a library deprecates is ours to change, not a user's to read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        subject.answers((0, 1), BOTH)
 
 
 @pytest.mark.parametrize("profile", [OFF, BOTH, SIZED], ids=lambda profile: profile.name)

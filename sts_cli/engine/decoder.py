@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class Decoder:
         self.layers = self.text.layers
         self.norm = self.text.norm
         self.kinds = layer_kinds(self.config)
+        self.takes_cache_as = cache_argument(self.layers[0])
 
     def cache(self) -> Cache:
         """An empty KV cache. Its layers may come to hold different numbers of tokens."""
@@ -66,8 +68,8 @@ class Decoder:
                 hidden,
                 attention_mask=masks[kind],
                 position_embeddings=rotations[kind],
-                past_key_values=cache,
                 observer=observer if layer == span[-1] else None,
+                **{self.takes_cache_as: cache},
             )
             if layer < len(tokens.residuals):
                 hidden = hidden + tokens.residuals[layer]
@@ -99,6 +101,11 @@ def proportional(mask: Tensor | None, log_size: Tensor | None, hidden: Tensor) -
         mask = torch.ones((rows, total), dtype=torch.bool, device=hidden.device).tril(total - rows)
     bias = log_size[:, None, None, -mask.shape[-1] :].to(hidden.dtype)
     return torch.where(mask, bias, torch.finfo(hidden.dtype).min)
+
+
+def cache_argument(layer: nn.Module) -> str:
+    """What a layer calls its KV cache: `cache`; before transformers 5.24 `past_key_values`."""
+    return "cache" if "cache" in signature(layer.forward).parameters else "past_key_values"
 
 
 def layer_kinds(config: Any) -> list[str]:
