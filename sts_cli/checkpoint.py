@@ -43,13 +43,8 @@ class Checkpoint:
     @property
     def text_type(self) -> str | None:
         """The language model's model_type; None where the config leaves it to the family."""
-        return text_type(self.config)
-
-
-def text_type(config: Mapping[str, Any]) -> str | None:
-    """The language model's model_type in a config.json; None where it leaves it to the family."""
-    text = config.get("text_config")
-    return text.get("model_type") if isinstance(text, Mapping) else None
+        text = self.config.get("text_config")
+        return text.get("model_type") if isinstance(text, Mapping) else None
 
 
 def examine(folder: Path, called: str = "") -> Checkpoint:

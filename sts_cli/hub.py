@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +60,34 @@ def cached_ids() -> list[str]:
     return sorted(folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders)
 
 
-def fetch(
-    name: str, say: Callable[[str], None], check: Callable[[Path, Mapping[str, Any]], None]
-) -> Path:
+def fetch(name: str, say: Callable[[str], None], check: Callable[[Path], None]) -> Path:
     """Download `name` into the cache: config first, weights once it is known to be of use.
 
-    `check` is given the folder and its config before there are weights in it, and may refuse. Only
-    safetensors, JSON and tokenizer files are fetched. Raises ModelError.
+    `check` is given the folder before there are weights in it, and may refuse. Only safetensors,
+    JSON and tokenizer files are fetched. Raises ModelError.
     """
+    folder = Path(get(name, SMALL))
+    examine_config(folder, name)
+    check(folder)
+    wanted = get(name, [*SMALL, "*.safetensors"], dry_run=True)
+    if not any(file.filename.endswith(".safetensors") for file in wanted):
+        raise ModelError(f"'{name}' has no safetensors weights; sts opens no pickle files.")
+    size = sum(file.file_size for file in wanted if file.will_download)
+    free = shutil.disk_usage(cache_folder()).free
+    if size > free:
+        raise ModelError(
+            f"'{name}' needs {size / 1e9:.1f} GB, but {cache_folder()} has "
+            f"{free / 1e9:.1f} GB left; free some, or set HF_HOME to a larger disk."
+        )
+    say(f"Downloading {name} ({size / 1e9:.1f} GB) to {cache_folder()}")
+    return Path(get(name, [*SMALL, "*.safetensors"]))
+
+
+def get(name: str, patterns: list[str], **options: Any) -> Any:
+    """What huggingface_hub makes of these files of a model. Raises ModelError."""
     from huggingface_hub import snapshot_download
 
-    def get(patterns: list[str], **options: Any) -> Any:
+    try:
         return snapshot_download(
             name,
             cache_dir=cache_folder(),
@@ -79,24 +96,6 @@ def fetch(
             tqdm_class=bar(),
             **options,
         )
-
-    try:
-        folder = Path(get(SMALL))
-        check(folder, examine_config(folder, name))
-        wanted = get([*SMALL, "*.safetensors"], dry_run=True)
-        if not any(file.filename.endswith(".safetensors") for file in wanted):
-            raise ModelError(f"'{name}' has no safetensors weights; sts opens no pickle files.")
-        size = sum(file.file_size for file in wanted if file.will_download)
-        free = shutil.disk_usage(cache_folder()).free
-        if size > free:
-            raise ModelError(
-                f"'{name}' needs {size / 1e9:.1f} GB, but {cache_folder()} has "
-                f"{free / 1e9:.1f} GB left; free some, or set HF_HOME to a larger disk."
-            )
-        say(f"Downloading {name} ({size / 1e9:.1f} GB) to {cache_folder()}")
-        return Path(get([*SMALL, "*.safetensors"]))
-    except ModelError:
-        raise
     except Exception as error:  # the hub's errors have no common base beside this
         raise ModelError(explain(name, error)) from error
 

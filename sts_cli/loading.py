@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
-from sts_cli.checkpoint import Checkpoint, text_type
+from sts_cli.checkpoint import Checkpoint
 from sts_cli.engine.attention import NAME as ATTENTION
 from sts_cli.errors import ModelError
 from sts_cli.families import adapter, refuse, skeleton, tested
@@ -30,6 +31,7 @@ FOREIGN = (  # what transformers, torch and the system raise when a checkpoint i
     MemoryError,
     OSError,
     RuntimeError,
+    StrictDataclassError,
     TypeError,
     ValueError,
 )
@@ -61,16 +63,16 @@ def load(
     place = choose_device(device)
     precision = choose_dtype(dtype, place)
 
-    def check(folder: Path, written: Mapping[str, Any]) -> None:
+    def check(folder: Path) -> None:
         with quiet(), explained(source.name):
-            read_config(folder, written)
+            read_config(folder)
 
     checkpoint = fetched(source, say, check).checkpoint
     assert checkpoint is not None
     free = free_memory(place)
     weights = choose(quantize, checkpoint, place.type, precision.itemsize, free)
     with quiet(), explained(source.name):
-        config = read_config(checkpoint.folder, checkpoint.config)
+        config = read_config(checkpoint.folder)
         if not checkpoint.tested:
             say(untested(checkpoint))
         processor = load_processor(checkpoint.folder, config)
@@ -90,13 +92,13 @@ def untested(checkpoint: Checkpoint) -> str:
 def outline(name: str, checkpoint: Checkpoint) -> Family:
     """A model's family, processor and shape, with no weights in it. Raises ModelError."""
     with quiet(), explained(name):
-        config = read_config(checkpoint.folder, checkpoint.config)
+        config = read_config(checkpoint.folder)
         processor = load_processor(checkpoint.folder, config)
         return adapter(skeleton(config), processor)
 
 
-def read_config(folder: Path, written: Mapping[str, Any]) -> Any:
-    """transformers' config of a checkpoint whose config.json says `written`.
+def read_config(folder: Path) -> Any:
+    """transformers' config of a checkpoint.
 
     Raises ModelError for what is no vision-language model, or of a structure that sts cannot prune:
     before gigabytes are fetched or read.
@@ -104,10 +106,10 @@ def read_config(folder: Path, written: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    kind = written["model_type"]
+    kind = config.model_type
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise ModelError(f"'{kind}' is not an image-text-to-text model of transformers.")
-    if not tested(kind, text_type(written)):
+    if not tested(kind, config.get_text_config().model_type):
         refuse(skeleton(config))
     return config
 

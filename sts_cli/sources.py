@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sts_cli import hub
 from sts_cli.checkpoint import Checkpoint, NoVision, examine
@@ -82,11 +82,7 @@ def unknown(name: str) -> ModelError:
     )
 
 
-def fetched(
-    source: Source,
-    say: Callable[[str], None],
-    check: Callable[[Path, Mapping[str, Any]], None],
-) -> Source:
+def fetched(source: Source, say: Callable[[str], None], check: Callable[[Path], None]) -> Source:
     """`source` with its files on this machine, downloaded if they were not; `say` tells so.
 
     `check` may refuse a folder by its config before weights are downloaded.

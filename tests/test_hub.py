@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -102,6 +103,16 @@ def test_a_family_that_cannot_be_pruned_is_refused_before_its_weights_are_fetche
     with hub({"org/other": strangers.write(name, tmp_path / "model")}) as server:
         assert reason in fetch("org/other", server, tmp_path)
         assert "config.json" in server.served and "model.safetensors" not in server.served
+
+
+def test_a_config_of_wrong_types_is_not_the_network_to_blame(model: Path, tmp_path: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    config["text_config"]["hidden_size"] = "many"
+    (model / "config.json").write_text(json.dumps(config))
+    with hub({"org/odd": model}) as server:
+        told = fetch("org/odd", server, tmp_path)
+        assert told.startswith("Cannot load 'org/odd'") and "hidden_size" in told
+        assert "model.safetensors" not in server.served
 
 
 def test_pickle_weights_are_not_fetched(model: Path, tmp_path: Path) -> None:

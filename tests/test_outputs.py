@@ -278,6 +278,16 @@ def test_two_runs_on_one_file_are_refused_until_the_first_is_killed(
     assert run(form, tmp_path, ROWS, stop=1) == ["0"]
 
 
+def test_a_disk_that_never_shows_the_same_file_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(os.path, "samestat", lambda one, other: False)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OutputError, match=r"Cannot lock .*out\.jsonl"):
+        Journal(tmp_path / "out.jsonl", format_named("jsonl"), RUN)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_full_disk_is_one_message_and_the_file_stays_whole(form: Format, tmp_path: Path):
     """A real file system of 64 kB."""
     disk = tmp_path / "disk"
