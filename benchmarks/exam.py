@@ -51,6 +51,7 @@ class Condition:
 class Mark:
     """One question under one condition."""
 
+    group: int  # of scenes
     condition: str
     kind: str
     right: bool
@@ -66,53 +67,47 @@ class Exam:
     model: str
     per_kind: int
     level: float  # share of hard scenes
-    first: int  # seed
+    seed: int
 
     def marks(self, conditions: Sequence[Condition], processes: int) -> list[Mark]:
-        """Every question under every condition, on a CPU, in the same order for each condition."""
+        """Every question under every condition, on a CPU, whatever the number of processes."""
         parts = split(partial(self.part, conditions), processes)
-        return [one for part in parts for one in part]
+        return sorted((one for part in parts for one in part), key=lambda one: one.group)
 
     def part(self, conditions: Sequence[Condition], number: int, of: int) -> list[Mark]:
         """The marks of every `of`-th group of scenes from `number`."""
         engine = Engine(load(find(self.model), device="cpu"))
         for condition in conditions:
             engine.check(condition.profile)
-        ready = suite(self.per_kind, self.level, self.first)
-        return list(marks(engine, ready, conditions, number, of))
+        ready = suite(self.per_kind, self.level, self.seed)
+        scenes = (list(rows) for _, rows in groupby(ready, key=lambda one: one.digests[0]))
+        groups = islice(enumerate(batched(scenes, SCENES)), number, None, of)
+        return [mark for group in groups for mark in marks_of(engine, *group, conditions)]
 
 
-def marks(
-    engine: Engine,
-    ready: Iterable[Prepared],
-    conditions: Sequence[Condition],
-    first: int = 0,
-    step: int = 1,
+def marks_of(
+    engine: Engine, group: int, some: Sequence[list[Prepared]], conditions: Sequence[Condition]
 ) -> Iterator[Mark]:
-    """Every question under every condition; random controls draw anew for each group of scenes.
+    """Every question about a group of scenes under every condition.
 
-    Only every `step`-th group is asked, from the `first`.
+    Random controls draw anew for each group.
     """
-    scenes = groupby(ready, key=lambda one: one.digests[0])
-    for number, some in enumerate(batched((list(rows) for _, rows in scenes), SCENES)):
-        if number % step != first:
-            continue
-        asked = [one for rows in some for one in rows]
-        pictures = {rows[0].digests[0]: rows[0].images[0] for rows in some}
-        seen: dict[Any, dict[str, Encoded]] = {}
-        for condition in conditions:
-            key = condition.view, condition.tokens
-            if key not in seen:
-                seen[key] = shown(engine, pictures, condition)
-            drawn = redrawn(condition.profile, number)
-            choices = Choices()
-            for batch in alike(asked):
-                now = replace(condition, profile=drawn)
-                yield from answered(engine, batch, seen[key], now, choices)
+    asked = [one for rows in some for one in rows]
+    pictures = {rows[0].digests[0]: rows[0].images[0] for rows in some}
+    seen: dict[Any, dict[str, Encoded]] = {}
+    for condition in conditions:
+        key = condition.view, condition.tokens
+        if key not in seen:
+            seen[key] = shown(engine, pictures, condition)
+        now = replace(condition, profile=redrawn(condition.profile, group))
+        choices = Choices()
+        for batch in alike(asked):
+            yield from answered(engine, group, batch, seen[key], now, choices)
 
 
 def answered(
     engine: Engine,
+    group: int,
     batch: Sequence[Prepared],
     seen: dict[str, Encoded],
     condition: Condition,
@@ -128,6 +123,7 @@ def answered(
     for one, given in zip(batch, found, strict=True):
         text = decode(engine.family.tokenizer, given.ids)
         yield Mark(
+            group=group,
             condition=condition.name,
             kind=str(one.item.extra["kind"]),
             right=exact_match(text, one.item.answers),
