@@ -36,7 +36,7 @@ def main() -> None:
 
     one = commands.add_parser("evaluate", help="exact match by kind on held-out scenes")
     one.add_argument("--model", type=Path, default=DEMO)
-    one.add_argument("--scenes", type=int, default=640, help="in each set")
+    one.add_argument("--scenes", type=int, default=780, help="in each set")
     one.add_argument("--captions", type=int, default=64, help="generated in each set")
     one.add_argument("--sets", nargs="*", help="which sets; all without it")
     one.add_argument("--float32", action="store_true", help="instead of bfloat16")

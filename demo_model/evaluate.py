@@ -107,7 +107,7 @@ class Model:
 
 
 Scores = dict[str, list[tuple[bool, bool]]]  # by kind: right, and right about another picture
-Part = tuple[int, int]  # (i, n): of all batches every n-th from i, so that processes can share
+Part = tuple[int, int]  # (i, n): every n-th batch from i, so that processes can share a set
 
 
 def evaluate(model: Model, name: str, scenes: int) -> list[Row]:
@@ -132,6 +132,7 @@ def scored(model: Model, name: str, scenes: int, part: Part = (0, 1)) -> Scores:
 
 
 def rows(name: str, scores: Scores) -> list[Row]:
+    """One line for each kind."""
     return [row(name, kind, marks) for kind, marks in scores.items()]
 
 
@@ -153,7 +154,7 @@ def captioned(
 
 
 def captions(name: str, found: list[tuple[float, bool]]) -> Captions:
-    """The means of what `captioned` found."""
+    """The means of what `captioned` found of at least one picture."""
     f1, agrees = (sum(column) / len(found) for column in zip(*found, strict=True))
     return Captions(name, len(found), f1, agrees)
 

@@ -6,7 +6,7 @@ pass over an image. `demo_model check` holds it against transformers' own forwar
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -49,8 +49,16 @@ def tower(vision: Any, pixels: Tensor, where: Tensor | None = None) -> Tensor:
     return hidden[:, 1:]
 
 
-def language(text: Any, hidden: Tensor, positions: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, L, D] after all layers and the last norm, and after half of the layers.
+class Half(NamedTuple):
+    """What the lower half of the layers makes of tokens, and what its last layer compares."""
+
+    hidden: Tensor  # [B, L, D]
+    query: Tensor  # [B, H, L, d], rotated
+    key: Tensor  # [B, H, L, d], rotated
+
+
+def language(text: Any, hidden: Tensor, positions: Tensor, bias: Tensor) -> tuple[Tensor, Half]:
+    """[B, L, D] after all layers and the last norm, and what half of the layers make.
 
     `positions` [B, L], `bias` [B, 1, L, L].
     """
@@ -64,13 +72,13 @@ def language(text: Any, hidden: Tensor, positions: Tensor, bias: Tensor) -> tupl
     def rotated(x: Tensor) -> Tensor:
         return x * cos + torch.cat([x[..., half:], x[..., :half]], dim=-1) * sin
 
-    middle = hidden
     for number, layer in enumerate(text.layers, 1):
         own, mlp = layer.self_attn, layer.mlp
         weights = torch.cat([own.q_proj.weight, own.k_proj.weight, own.v_proj.weight])
         mixed = F.linear(normed(hidden, layer.input_layernorm), weights)
         query, key, value = mixed.view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        seen = attend(rotated(query), rotated(key), value, bias)
+        query, key = rotated(query), rotated(key)
+        seen = attend(query, key, value, bias)
         hidden = hidden + own.o_proj(seen.transpose(1, 2).reshape(batch, length, width))
         both = F.linear(
             normed(hidden, layer.post_attention_layernorm),
@@ -78,7 +86,8 @@ def language(text: Any, hidden: Tensor, positions: Tensor, bias: Tensor) -> tupl
         )
         gate, up = both.chunk(2, dim=-1)
         hidden = hidden + mlp.down_proj(F.silu(gate) * up)
-        middle = hidden if number == len(text.layers) // 2 else middle
+        if number == len(text.layers) // 2:
+            middle = Half(hidden, query, key)
     return normed(hidden, text.norm), middle
 
 
@@ -88,9 +97,9 @@ def normed(x: Tensor, norm: Any) -> Tensor:
 
 def answers(
     model: Any, features: Tensor, where: Tensor, packed: dict[str, Tensor], prefix: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Half]:
     """Logits [n, V] for the answers' tokens, in the order of `packed["targets"]`, and what half of
-    the layers make of all the packed tokens [B, T, D].
+    the layers make of all: first of `prefix` and image, then of the packed tokens.
 
     `features` [B, N, D] are the tower's, of patches `where` [B, N]; `prefix` [2] are the ids before
     the image.
@@ -112,7 +121,7 @@ def answers(
     bias = block_bias(packed["segment"], first + count, hidden.dtype)
     out, middle = language(model.model.language_model, hidden, positions, bias)
     logits = F.linear(out[:, first + count :][packed["predicts"]], model.lm_head.weight)
-    return logits, middle[:, first + count :]
+    return logits, middle
 
 
 def block_bias(segment: Tensor, shared: int, dtype: torch.dtype) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from demo_model.forward import Half
 from demo_model.labels import GRID, HEADS
 from demo_model.pointing import CELLS, Hints, Point, Things, hints
 from sts_cli.evaluation.questions import ask, spoken
@@ -37,9 +39,9 @@ FIRST = {  # how often each kind is asked while scenes hold one shape: first fin
     "place": 1.0,
     "caption": 0.2,
 }
-OFTEN = {  # and later: colours are known early, reading and counting are not
-    "text": 5.0,
-    "sign_color": 2.0,
+OFTEN = {  # and later: colors are known early, reading and counting are not
+    "text": 6.0,
+    "sign_color": 0.8,
     "text_color": 0.6,
     "color": 0.8,
     "shape": 1.2,
@@ -49,6 +51,18 @@ OFTEN = {  # and later: colours are known early, reading and counting are not
     "place": 1.0,
     "caption": 3.0,
 }
+AMONG = {"sign_color": 6.0}  # where several signs hang: to find the one that says so takes reading
+
+Often = Callable[[Things], dict[str, float]]  # how often each kind is asked about these things
+
+
+def early(things: Things) -> dict[str, float]:
+    return FIRST
+
+
+def later(things: Things) -> dict[str, float]:
+    several = sum(one.shape == "sign" for one in things) > 1
+    return OFTEN | AMONG if several else OFTEN
 
 
 def dense(out: Tensor, labels: Tensor, whole: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -122,6 +136,23 @@ def pointed(points: Tensor, cells: Tensor, packed: dict[str, Tensor]) -> Tensor:
     return lost + found / max(1, packed["cells"].numel())
 
 
+def looked(half: Half, packed: dict[str, Tensor], where: Tensor) -> Tensor:
+    """How little tokens of questions look at what they name or spell, half-way through the layers.
+
+    For each token the head that looks there most, as the negative logarithm of its share of what
+    goes to the image, `where` [B, N], and to the tokens before it: one head has to find things.
+    """
+    row, token = packed["naming"].unbind(1)
+    shared = half.query.shape[2] - packed["ids"].shape[1]
+    logits = half.query[:, :, shared:] @ half.key[:, :, :shared].mT  # [B, H, T, shared]
+    logits = logits * half.query.shape[-1] ** -0.5
+    shares = logits[row, :, token].float().log_softmax(-1)[..., -where.shape[1] :]  # [n, H, N]
+    column, line = where % GRID * CELLS // GRID, where // GRID * CELLS // GRID
+    there = packed["cells"].gather(1, (line * CELLS + column)[row])  # [n, N]: 1 or 0
+    found = (shares + there.clamp(min=1e-9).log()[:, None]).logsumexp(-1).amax(1)
+    return masked_mean(-found, there.any(1))
+
+
 @dataclass(frozen=True)
 class Asked:
     """A question with its answer as ids, and what its tokens should know of places."""
@@ -156,12 +187,9 @@ class Packer:
         return found
 
     def pack(
-        self, rows: list[Things], rng: random.Random, often: dict[str, float]
+        self, rows: list[Things], rng: random.Random, often: Often
     ) -> tuple[dict[str, Tensor], list[str]]:
-        """Random questions about the things of each picture, laid out for `forward.answers`.
-
-        `often` weighs the kinds.
-        """
+        """Random questions about the things of each picture, laid out for `forward.answers`."""
         return self.lay([self._row(things, rng, often) for things in rows])
 
     def lay(self, packs: list[list[Asked]]) -> tuple[dict[str, Tensor], list[str]]:
@@ -223,11 +251,12 @@ class Packer:
             return made
         return replace(made, hints=hints(kind, question, answer, things, self._encode))
 
-    def _row(self, things: Things, rng: random.Random, often: dict[str, float]) -> list[Asked]:
+    def _row(self, things: Things, rng: random.Random, often: Often) -> list[Asked]:
         scene = Scene(None, tuple(things), None, None)  # type: ignore[arg-type]
         found: list[Asked] = []
         seen, total = set(), 0
-        for kind in rng.choices(list(often), list(often.values()), k=3 * self.most_questions):
+        weights = often(things)
+        for kind in rng.choices(list(weights), list(weights.values()), k=3 * self.most_questions):
             one = ask(kind, scene, rng)
             if one is None or one.question in seen or len(found) == self.most_questions:
                 continue

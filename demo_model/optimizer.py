@@ -65,8 +65,12 @@ class Optimizer:
         return {"inner": [one.state_dict() for one in self.inner], "copies": self.copies}
 
     def load(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`, at this optimizer's own rates."""
         for one, saved in zip(self.inner, state["inner"], strict=True):
+            rates = [group["rate"] for group in one.param_groups]
             one.load_state_dict(saved)
+            for group, rate in zip(one.param_groups, rates, strict=True):
+                group["rate"] = rate
         with torch.no_grad():
             torch._foreach_copy_(self.copies, state["copies"])
 
@@ -88,8 +92,8 @@ def split(
     return inside, outside, stays
 
 
-def schedule(done: float, warm: float = 0.02) -> float:
-    """The learning rate's factor when a share `done` of a phase is over: up, flat, down a third."""
+def schedule(done: float, warm: float = 0.02, flat: float = 0.4) -> float:
+    """The learning rate's factor when a share `done` of a phase is over: up, flat, down."""
     if done < warm:
         return done / warm + 0.01
-    return 1.0 if done < 2 / 3 else max(0.03, (1 - done) * 3)
+    return 1.0 if done < flat else max(0.03, (1 - done) / (1 - flat))

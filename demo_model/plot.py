@@ -15,6 +15,7 @@ META = {  # what a row says beside accuracies
     "loss",
     "answers_loss",
     "hints_loss",
+    "looks_loss",
     "norm",
     "validation",
     "shapes",

@@ -1,8 +1,9 @@
 """Which tokens should know which places, half-way through the language model.
 
-A token of a question that ends a name knows where the things are that it names; a token of an
-answer knows where the thing or the letter is that comes next. Each is a dense hint at what an
-answer alone says too rarely: which patches to look at.
+A token of a question that ends a name knows where the things are that it names; a letter of a
+text in a question knows where that letter is; a token of an answer knows where the thing or the
+letter is that comes next. Each is a dense hint at what an answer alone says too rarely: which
+patches to look at.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ Encode = Callable[[str], list[int]]
 CELLS = 8  # the picture in 8 x 8 of them
 SINGULAR = {many: one for one, many in SHAPES.items()} | {one: one for one in (*SHAPES, "sign")}
 NAME = re.compile(rf"\b(?:({'|'.join(COLORS)}) )?({'|'.join(SINGULAR)}|shapes)\b")
+QUOTED = re.compile(r"\bsays ([A-Z0-9]+)\b")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Hints:
     """Places by token, of [*question, <|assistant|>, *answer, <eos>]."""
 
     points: tuple[tuple[int, Point], ...] = ()  # the one thing or letter
-    cells: tuple[tuple[int, frozenset[int]], ...] = ()  # all things: cells of their centers
+    cells: tuple[tuple[int, frozenset[int]], ...] = ()  # all that it may be: cells of centers
 
 
 def hints(kind: str, question: str, answer: str, things: Things, encode: Encode) -> Hints:
@@ -42,10 +44,13 @@ def hints(kind: str, question: str, answer: str, things: Things, encode: Encode)
         cells.append((token, frozenset(cell(one.center) for one in meant)))
         if len(meant) == 1:
             points.append((token, meant[0].center))
-    for one in things:
-        found = re.search(rf"says {one.text}\b", question) if one.text else None
-        if found and kind == "sign_color":
-            points.append((len(encode(question[: found.end()])) - 1, one.center))
+    for match in QUOTED.finditer(question):
+        for end, spots in spelled(match[1], things):
+            token = len(encode(question[: match.start(1) + end])) - 1
+            cells.append((token, frozenset(cell(at) for at in spots)))
+        meant = [one for one in things if one.text == match[1]]
+        if len(meant) == 1:
+            points.append((len(encode(question[: match.end()])) - 1, meant[0].center))
     first = len(encode(question))  # the token before the answer
     points += [(first + len(encode(said)), at) for said, at in coming(kind, answer, things)]
     return Hints(tuple(points), tuple(cells))
@@ -57,12 +62,23 @@ def means(match: re.Match[str], one: Thing) -> bool:
     return shape and color in (None, one.color)
 
 
+def spelled(text: str, things: Things) -> Iterator[tuple[int, list[Point]]]:
+    """For each beginning of `text`, its length and where its last letter is, on all signs whose
+    texts begin so."""
+    for end in range(1, len(text) + 1):
+        yield end, [at[end - 1] for one, at in things.items() if one.text[:end] == text[:end]]
+
+
 def coming(kind: str, answer: str, things: Things) -> Iterator[tuple[str, Point]]:
     """Beginnings of an answer, and the place of what comes next."""
     if kind == "text":
         for one, letters in things.items():
             if one.text == answer:
                 yield from ((answer[:i], at) for i, at in enumerate(letters))
+    elif kind == "sign_color":
+        yield from (
+            ("", one.center) for one in things if (one.shape, one.color) == ("sign", answer)
+        )
     elif kind == "caption":
         start = 0
         for one in from_left(things):

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from sts_cli.evaluation.scenes import Scene, draw
 
 T = TypeVar("T")
 LARGE, LARGEST = 0.15, 2.2  # share of scenes with larger shapes, and up to how many times as large
+PAIRS = 0.4  # share of the others that get two signs in any case: one is to be told from another
 
 
 @dataclass(frozen=True)
@@ -73,18 +74,28 @@ def _work(seed: int, out: Any, shared: Any) -> None:
     while True:
         seed += 1
         level, most, dense = shared[:]
-        many, scale = chosen(seed, dense)
-        out.put(example(draw(seed, level, most=int(most), dense=many, scale=scale)))
+        out.put(example(draw(seed, level, most=int(most), **asdict(chosen(seed, dense)))))
 
 
-def chosen(seed: int, dense: float) -> tuple[bool, float]:
-    """Whether a scene gets many signs, and how many times as large its shapes are.
+@dataclass(frozen=True)
+class Chosen:
+    """What training asks of one scene, as `draw` takes it."""
+
+    dense: bool
+    signs: int | None
+    scale: float
+
+
+def chosen(seed: int, dense: float) -> Chosen:
+    """Many signs, two, or as it comes; and how many times as large shapes are.
 
     Not by the numbers that draw the scene from its seed: large shapes would all be on pictures of
     one size.
     """
     rng = random.Random(f"{seed}: difficulty")
-    return rng.random() < dense, rng.uniform(1, LARGEST) if rng.random() < LARGE else 1.0
+    many = rng.random() < dense
+    scale = rng.uniform(1, LARGEST) if rng.random() < LARGE else 1.0
+    return Chosen(many, 2 if not many and rng.random() < PAIRS else None, scale)
 
 
 def example(scene: Scene) -> Example:
@@ -110,7 +121,7 @@ class Ring(Generic[T]):
             worn = self.used + count > self.reuse * (self.drawn + len(fresh))
             return short or worn
 
-        while len(fresh) < 16 and wanting():
+        while len(fresh) < max(16, count) and wanting():
             fresh.append(self.stream.take())
         if fresh:
             self.items = (self.items + self.prepare(fresh))[-self.size :]

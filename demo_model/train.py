@@ -29,7 +29,7 @@ SHOWN = 128, 32  # visual tokens in the first language phase: so many, and for e
 MOST = 6  # shapes in a scene
 LEARNED = 0.75  # accuracy on colours and shapes at which scenes get one shape more
 MEMORY = 0.97  # of the running accuracies, for each step
-HINTS, DENSE = 1.0, 0.3  # weights of losses beside the answers': places, the tower's own
+HINTS, LOOKS, DENSE = 1.0, 0.2, 0.3  # losses beside the answers': places, looks, the tower's own
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,8 @@ PHASES = (
     Phase("joint", 0.09, 3e-4, 1e-3, (0.5, 0.5), 0.0, 2),
 )
 FURTHER = (  # with weights that have been through PHASES
-    Phase("windows", 0.15, 1.5e-3, 0.0, (0.4, 0.6), 0.85, 4),
-    Phase("whole", 0.05, 1e-3, 0.0, (0.5, 0.6), 0.5, 3),
-    Phase("full", 0.35, 0.0, 2e-3, (0.4, 0.5), 0.0, 2),
-    Phase("joint", 0.45, 1e-3, 1.5e-3, (0.5, 0.6), 0.1, 2),
+    Phase("full", 0.4, 0.0, 2e-3, (0.3, 0.5), 0.3, 2),
+    Phase("joint", 0.6, 7e-4, 1.2e-3, (0.4, 0.5), 0.1, 2),
 )
 
 
@@ -114,6 +112,8 @@ class Run:
         self.readout.to(self.device, torch.bfloat16)
         self.pointer.to(self.device, torch.bfloat16)
         self.alike()
+        if self.further and (state["phase"], state["elapsed"]) == (0, 0.0):
+            self.acquaint()
         for number in range(state["phase"], len(self.phases)):
             self.phase(number, state["elapsed"], state["optimizer"])
             state = {"elapsed": 0.0, "optimizer": None}
@@ -188,6 +188,23 @@ class Run:
                 validated = spent
         if self.rank == 0:
             self.save(number + 1, 0.0, None)
+
+    def acquaint(self, steps: int = 80) -> None:
+        """Teach new heads what trained weights know: they would pull the weights about."""
+        heads = [*self.readout.named_parameters(), *self.pointer.named_parameters()]
+        optimizer = Optimizer([(5e-3, heads)])
+        ring: Ring[Example] = Ring(self.stream, list, 384, 2)
+        for step in range(steps):
+            drawn = ring.sample(4, self.rng)
+            with torch.no_grad():
+                features = torch.stack([one for one, _, _ in self.encoded(drawn)])
+                where = torch.arange(GRID * GRID, device=self.device).expand(len(drawn), -1)
+                things = [one.things for one in drawn]
+                packed, _, _, half = self.ask(things, features, where, losses.later)
+            known = torch.from_numpy(np.stack([one.labels for one in drawn])).to(self.device).long()
+            lost = losses.dense(self.readout(features), known, known[..., 9] > 0)[0]
+            (lost + self.hinted(half, packed)).backward()
+            optimizer.step(1 - step / steps)
 
     def shown(self, phase: Phase) -> int:
         """Visual tokens that a language phase shows: what things cover, and some background."""
@@ -269,16 +286,28 @@ class Run:
             where = torch.stack([some(one[1], visual) for one in drawn]).to(self.device)
             features = torch.stack([one[0] for one in drawn])
             features = features.gather(1, where[..., None].expand(-1, -1, features.shape[-1]))
-        often = losses.FIRST if phase.name == "words" and self.most == 1 else losses.OFTEN
+        often = losses.early if phase.name == "words" and self.most == 1 else losses.later
+        packed, kinds, logits, half = self.ask(things, features, where, often)
+        loss, right = losses.answered(logits, packed)
+        hint, look = self.hinted(half, packed), losses.looked(half, packed, where)
+        found = {"answers_loss": loss, "hints_loss": hint, "looks_loss": look}
+        told = by_kind(kinds, right) | {name: float(part.detach()) for name, part in found.items()}
+        return loss + beside + HINTS * hint + LOOKS * look, told
+
+    def ask(
+        self, things: list[Things], features: Tensor, where: Tensor, often: losses.Often
+    ) -> tuple[dict[str, Tensor], list[str], Tensor, forward.Half]:
+        """Random questions about pictures, their kinds, and what `forward.answers` makes."""
         packed, kinds = self.packer.pack(things, self.rng, often)
         packed = {name: value.to(self.device) for name, value in packed.items()}
-        logits, middle = forward.answers(self.model, features, where, packed, self.prefix)
-        loss, right = losses.answered(logits, packed)
-        point, cells = self.pointer(middle).split([2, CELLS * CELLS], dim=-1)
-        hint = losses.pointed(point, cells, packed)
-        beside = beside + HINTS * hint
-        found = {"answers_loss": float(loss.detach()), "hints_loss": float(hint.detach())}
-        return loss + beside, by_kind(kinds, right) | found
+        logits, half = forward.answers(self.model, features, where, packed, self.prefix)
+        return packed, kinds, logits, half
+
+    def hinted(self, half: forward.Half, packed: dict[str, Tensor]) -> Tensor:
+        """How wrong the pointer is about places."""
+        asked = half.hidden[:, -packed["ids"].shape[1] :]
+        point, cells = self.pointer(asked).split([2, CELLS * CELLS], dim=-1)
+        return losses.pointed(point, cells, packed)
 
     @torch.no_grad()
     def validate_tower(self, scenes: int = 16) -> dict[str, float]:
@@ -307,7 +336,7 @@ class Run:
             examples = [example(scene) for scene in drawn]
             features = torch.stack([one for one, _, _ in self.encoded(examples)])
             where = torch.arange(GRID * GRID, device=self.device).expand(8, -1)
-            packed, kinds = self.packer.pack([one.things for one in examples], rng, losses.OFTEN)
+            packed, kinds = self.packer.pack([one.things for one in examples], rng, losses.later)
             packed = {name: value.to(self.device) for name, value in packed.items()}
             logits, _ = forward.answers(self.model, features, where, packed, self.prefix)
             found.append(by_kind(kinds, losses.answered(logits, packed)[1]))

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
+import pytest
 import torch
 from torch import nn
 
+from demo_model import evaluate
 from demo_model.build import tokenizer
 from demo_model.check import check
 from demo_model.elsewhere import FLAT_SIDE, flat, room
-from demo_model.labels import labels, letters
-from demo_model.losses import Packer
+from demo_model.forward import Half
+from demo_model.labels import GRID, labels, letters
+from demo_model.losses import Packer, early, later, looked
 from demo_model.optimizer import Optimizer
-from demo_model.pointing import Things, cell, hints
+from demo_model.pointing import CELLS, Point, Things, cell, hints
 from demo_model.stream import chosen
 from demo_model.train import complete, some
 from sts_cli.evaluation.canvas import Thing
 from sts_cli.evaluation.questions import questions
-from sts_cli.evaluation.scenes import draw
+from sts_cli.evaluation.scenes import Scene, draw
 from sts_cli.evaluation.words import COLORS, SHAPES
 
 TOKENS = tokenizer()
+SEEDS = range(30)
 
 
 def test_training_runs_the_model_that_transformers_runs() -> None:
@@ -103,15 +108,19 @@ def encode(text: str) -> list[int]:
     return found
 
 
-def meant(said: str, things: Things) -> set[Thing]:
-    """The things that the name means which ends `said`, word by word."""
-    *before, word = said.lower().split()
+def meant(said: str, things: Things) -> set[Point]:
+    """Where that is which the last name of `said` means, or the last letter of a text that it
+    quotes, word by word."""
+    *before, word = said.split()
+    if before and before[-1] == "says":
+        return {at[len(word) - 1] for one, at in things.items() if one.text.startswith(word)}
+    before, word = [one.lower() for one in before], word.lower()
     colors = [before[-1]] if before and before[-1] in COLORS else list(COLORS)
     shapes = [one for one, many in SHAPES.items() if word in (one, many, "shapes")] or [word]
-    return {one for one in things if one.shape in shapes and one.color in colors}
+    return {one.center for one in things if one.shape in shapes and one.color in colors}
 
 
-def test_a_name_in_a_question_hints_at_all_that_it_means() -> None:
+def test_a_name_or_a_text_in_a_question_hints_at_all_that_it_means() -> None:
     seen = 0
     for seed in range(40):
         things = letters(draw(seed, 0.0))
@@ -122,13 +131,12 @@ def test_a_name_in_a_question_hints_at_all_that_it_means() -> None:
                 found = hints(asked.kind, question, asked.answer, things, encode)
                 for token, cells in found.cells:
                     named = meant(TOKENS.decode(ids[: token + 1]), things)
-                    assert cells == {cell(one.center) for one in named}
+                    assert cells == {cell(at) for at in named}
                 for token, at in found.points:
                     if token < len(ids):
                         said = TOKENS.decode(ids[: token + 1])
-                        texts = {one for one in things if one.text and said.endswith(one.text)}
-                        (one,) = texts if "says" in said else meant(said, things)
-                        assert at == one.center
+                        texts = {one.center for one in things if said.endswith(f"says {one.text}")}
+                        assert {at} == (texts or meant(said, things))
                         seen += 1
     assert seen > 200
 
@@ -146,7 +154,9 @@ def test_an_answer_hints_at_the_thing_or_letter_that_comes_next() -> None:
                 (thing,) = (one for one in things if at in (one.center, *things[one]))
                 said = TOKENS.decode(answer[: token - first])
                 coming = asked.answer[len(said) :].removeprefix(",").removeprefix(" and").lstrip()
-                if at == thing.center:
+                if asked.kind == "sign_color":
+                    assert at == thing.center and thing.color == asked.answer and not said
+                elif at == thing.center:
                     named = coming.removeprefix("an ").removeprefix("a ")
                     assert named.startswith(f"{thing.color} {thing.shape}")
                 else:
@@ -168,28 +178,90 @@ def test_packed_questions_keep_their_hints() -> None:
     for (row, token), cells in zip(packed["naming"].tolist(), packed["cells"], strict=True):
         own = segment[row, : token + 1] == segment[row, token]
         said = TOKENS.decode(ids[row, : token + 1][own])
-        named = {cell(one.center) for one in meant(said, things)}
+        named = {cell(at) for at in meant(said, things)}
         assert set(cells.nonzero()[:, 0].tolist()) == named
     assert len(packed["points"]) == sum(len(one.hints.points) for one in asked[:2] + asked)
 
 
-def test_which_scenes_have_large_shapes_says_nothing_else_about_them() -> None:
-    square: dict[bool, list[bool]] = {True: [], False: []}
-    for seed in range(3000):
-        _, scale = chosen(seed, 0.5)
-        square[scale > 1].append(random.Random(seed).random() < 0.5)  # as `draw` begins
-    shares = [sum(found) / len(found) for found in square.values()]
-    assert len(square[True]) > 300 and abs(shares[0] - shares[1]) < 0.1
+def test_what_is_asked_of_a_scene_says_nothing_else_about_it() -> None:
+    every = [(chosen(seed, 0.5), random.Random(seed).random()) for seed in range(3000)]
+    for yes in (lambda one: one.scale > 1, lambda one: one.signs == 2, lambda one: one.dense):
+        low: dict[bool, list[bool]] = {True: [], False: []}
+        for one, first in every:
+            low[yes(one)].append(first < 0.5)  # as `draw` begins
+        shares = [sum(found) / len(found) for found in low.values()]
+        assert len(low[True]) > 300 and abs(shares[0] - shares[1]) < 0.1
+
+
+def test_as_many_signs_hang_as_training_asks_for() -> None:
+    for signs in (0, 1, 2):
+        found = [
+            sum(one.shape == "sign" for one in draw(i, 0.0, signs=signs).things) for i in SEEDS
+        ]
+        assert max(found) == signs and sum(found) >= 0.9 * signs * len(SEEDS)
 
 
 def test_a_sign_is_told_from_another_by_its_whole_text() -> None:
     left, right = (0.1, 0.1, 0.4, 0.2), (0.6, 0.1, 0.9, 0.2)
     things = {
         Thing("sign", "red", left, "NO", "white"): ((0.2, 0.15), (0.3, 0.15)),
-        Thing("sign", "blue", right, "NORTH", "white"): ((0.7, 0.15),) * 5,
+        Thing("sign", "blue", right, "NORTH", "white"): tuple(
+            (x / 20, 0.15) for x in range(13, 18)
+        ),
         Thing("star", "red", (0.5, 0.5, 0.6, 0.6)): (),
     }
     for sign in list(things)[:2]:
         question = f"what color is the sign that says {sign.text}?"
         found = hints("sign_color", question, sign.color, things, encode)
-        assert [at for _, at in found.points] == [sign.center]
+        assert [at for _, at in found.points] == [sign.center] * 2  # its text's end, its answer
+        cells = dict(found.cells)
+        for i, letter in enumerate(sign.text):
+            token = len(encode(question[: question.index(sign.text) + i + 1])) - 1
+            alike = {at[i] for one, at in things.items() if one.text[: i + 1] == sign.text[: i + 1]}
+            assert TOKENS.decode(encode(question)[token]) == letter
+            assert cells[token] == {cell(at) for at in alike}
+            assert len(alike) == (2 if i < 2 else 1)
+
+
+def test_the_color_of_a_sign_is_asked_mostly_where_two_hang() -> None:
+    packer, asked = Packer(TOKENS, 400), Counter[int]()
+    for signs in (1, 2):
+        for seed in SEEDS:
+            things = letters(draw(seed, 0.0, signs=signs))
+            if sum(one.shape == "sign" for one in things) == signs:
+                _, kinds = packer.pack([things], random.Random(seed), later)
+                asked[signs] += kinds.count("sign_color")
+    assert asked[2] > 3 * asked[1] > 0
+    assert early(things) == early({})  # nothing is rarer before colors are known
+
+
+def test_a_look_counts_where_one_head_finds_what_a_token_names() -> None:
+    things = letters(draw(11, 0.0))
+    row = [
+        Packer(TOKENS, 400).asked(one.kind, one.question, one.answer, things)
+        for one in questions(draw(11, 0.0), random.Random(1))
+    ]
+    packed, _ = Packer(TOKENS, 400).lay([row])
+    shared = 2 + GRID * GRID
+    query = torch.zeros(1, 2, shared + packed["ids"].shape[1], CELLS * CELLS)
+    key = torch.zeros_like(query)
+    where = torch.arange(GRID * GRID)
+    cells = where // GRID * CELLS // GRID * CELLS + where % GRID * CELLS // GRID
+    key[0, :, 2 + where] = torch.eye(CELLS * CELLS)[cells]  # a patch is known by its cell
+    blind = looked(Half(query, query, key), packed, where[None])
+    for (_, token), wanted in zip(packed["naming"].tolist(), packed["cells"], strict=True):
+        query[0, 1, shared + token] = 100 * wanted
+    assert looked(Half(query, query, key), packed, where[None]) < 1e-3 < 3 < blind
+    query[0, 1], query[0, 0] = 0, 100 * torch.ones(CELLS * CELLS)  # at everything alike
+    assert looked(Half(query, query, key), packed, where[None]) > 3
+
+
+def test_the_parts_of_a_set_are_the_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What several processes score is what one would."""
+    monkeypatch.setitem(evaluate.SETS, "easy", lambda seed: Scene(None, (seed,), None, None))  # type: ignore
+    whole = [one for batch in evaluate.batches("easy", 52) for one in batch]
+    parts = [
+        one for i in range(3) for batch in evaluate.batches("easy", 52, (i, 3)) for one in batch
+    ]
+    assert [i for i, _ in whole] == list(range(52))
+    assert sorted((i, scene.things) for i, scene in parts) == [(i, s.things) for i, s in whole]

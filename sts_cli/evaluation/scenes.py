@@ -50,11 +50,12 @@ def draw(
     *,
     most: int = 6,
     dense: bool = False,
+    signs: int | None = None,
     scale: float = 1.0,
     fonts: tuple[str, ...] | None = None,
 ) -> Scene:
-    """The scene of `seed`. For training: `most` bounds the shapes, `dense` draws many signs,
-    `scale` enlarges shapes."""
+    """The scene of `seed`. For training: `most` bounds the shapes, `dense` draws many signs and
+    `signs` so many, `scale` enlarges shapes."""
     rng = random.Random(seed)
     noise = np.random.default_rng(seed)
     hard = rng.random() < level  # a harder level still has easy scenes
@@ -64,7 +65,8 @@ def draw(
     canvas = Canvas(picture, [])
     palette = [name for name in COLORS if all(apart(COLORS[name], tone) > 70 for tone in tones)]
     palette = palette if len(palette) > 3 else list(COLORS)
-    signs = rng.choice((4, 5, 6, 7, 8)) if dense else rng.choice((0, 1, 1, 1, 1, 1, 1, 2, 2, 2))
+    if signs is None:
+        signs = rng.choice((4, 5, 6, 7, 8) if dense else (0, 1, 1, 1, 1, 1, 1, 2, 2, 2))
     shapes = rng.choice((1, 2, 3)) if dense else min(most, rng.choice((1, 2, 2, 3, 3, 4, 5, 6)))
     for _ in range(signs):
         add_sign(rng, canvas, palette, fonts, hard, dense)
