@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, islice
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from PIL import Image
@@ -94,15 +94,13 @@ def marks_of(
     """
     asked = [one for rows in some for one in rows]
     pictures = {rows[0].digests[0]: rows[0].images[0] for rows in some}
-    seen: dict[Any, dict[str, Encoded]] = {}
+    whole = encoded(engine, pictures.values())
     for condition in conditions:
-        key = condition.view, condition.tokens
-        if key not in seen:
-            seen[key] = shown(engine, pictures, condition)
+        seen = dict(zip(pictures, shown(engine, pictures, whole, condition), strict=True))
         now = replace(condition, profile=redrawn(condition.profile, group))
         choices = Choices()
         for batch in alike(asked):
-            yield from answered(engine, group, batch, seen[key], now, choices)
+            yield from answered(engine, group, batch, seen, now, choices)
 
 
 def answered(
@@ -133,20 +131,24 @@ def answered(
         )
 
 
+def encoded(engine: Engine, images: Iterable[Image.Image]) -> list[Encoded]:
+    found, _ = engine.encode([engine.family.pixels(image) for image in images])
+    return found
+
+
 def shown(
-    engine: Engine, pictures: dict[str, Image.Image], condition: Condition
-) -> dict[str, Encoded]:
-    """What the model sees of each picture under a condition."""
-    images = list(pictures.values())
+    engine: Engine, pictures: dict[str, Image.Image], whole: list[Encoded], condition: Condition
+) -> list[Encoded]:
+    """What the model sees of each picture under a condition; `whole` as they are."""
     if condition.view == "shrunk":
         side = round(14 * condition.tokens**0.5)
-        images = [image.resize((side, side), Image.Resampling.LANCZOS) for image in images]
-    encoded, _ = engine.encode([engine.family.pixels(image) for image in images])
+        small = (one.resize((side, side), Image.Resampling.LANCZOS) for one in pictures.values())
+        return encoded(engine, small)
     if condition.view == "another":
-        encoded = [*encoded[1:], encoded[0]]
+        return [*whole[1:], whole[0]]
     if condition.view == "pooled":
-        encoded = [pooled(one, condition.tokens) for one in encoded]
-    return dict(zip(pictures, encoded, strict=True))
+        return [pooled(one, condition.tokens) for one in whole]
+    return whole
 
 
 @torch.inference_mode()

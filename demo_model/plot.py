@@ -39,7 +39,7 @@ COLORS = {
 
 
 def plot(run: Path, target: Path) -> None:
-    """Draw four panels: patches that the tower names, and answers; in training, and held out."""
+    """Draw panels: patches that the tower names, and answers; in training, and held out."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -52,12 +52,16 @@ def plot(run: Path, target: Path) -> None:
         for row in rows
         if "validation" in row
     ]
-    figure, panels = pyplot.subplots(2, 2, figsize=(12, 9), constrained_layout=True)
     drawn = (
         ("vision tower: patches right (training)", trained, True),
         ("vision tower: patches right (held out, 16 scenes)", checked, True),
         ("answers exactly right (training)", trained, False),
         ("answers exactly right (held out, 32 scenes)", checked, False),
+    )
+    kinds = {row["phase"] in TOWER for row in trained}
+    drawn = tuple(one for one in drawn if one[2] in kinds)
+    figure, panels = pyplot.subplots(
+        len(kinds), 2, figsize=(12, 4.5 * len(kinds)), squeeze=False, constrained_layout=True
     )
     for panel, (title, every, tower) in zip(panels.flat, drawn, strict=True):
         found = [row for row in every if (row["phase"] in TOWER) == tower]
