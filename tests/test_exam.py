@@ -1,0 +1,27 @@
+"""The benchmarks' exam: several processes find what one would."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from benchmarks.exam import Condition, Exam
+from sts_cli.engine.batches import OFF
+from sts_cli.evaluation.questions import KINDS
+from sts_cli.evaluation.suite import DEVELOPMENT
+from sts_cli.profile import Structure
+
+
+def test_the_parts_of_an_exam_are_the_exam() -> None:
+    exam = Exam("demo", per_kind=18, level=0.5, seed=DEVELOPMENT)
+    conditions = [
+        Condition("random", replace(OFF, structure=Structure("random", 8))),
+        Condition("another", replace(OFF, structure=Structure("grid", 8)), "another"),
+    ]
+    whole = exam.part(conditions, 0, 1)
+    parts = [mark for number in range(2) for mark in exam.part(conditions, number, 2)]
+    assert {mark.group for mark in whole} == {0, 1}
+    assert sorted(parts, key=lambda mark: mark.group) == whole
+    asked = Counter((mark.condition, mark.kind) for mark in whole)
+    assert asked == {(one.name, kind): 18 for one in conditions for kind in KINDS}
+    assert all(mark.tokens == 8 for mark in whole)
