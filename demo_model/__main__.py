@@ -100,7 +100,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     rows: list[held_out.Row] = []
     written: list[held_out.Captions] = []
     for name in arguments.sets or held_out.SETS:
-        rows += held_out.evaluate(model, name, arguments.scenes)
+        rows += held_out.rows(name, held_out.scored(model, name, arguments.scenes))
         if arguments.captions:
             found = held_out.captioned(model, name, arguments.captions)
             written.append(held_out.captions(name, found))

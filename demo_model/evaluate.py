@@ -106,34 +106,32 @@ class Model:
         return self.processor.batch_decode(said, skip_special_tokens=True)
 
 
-Scores = dict[str, list[tuple[bool, bool]]]  # by kind: right, and right about another picture
+Score = tuple[str, bool, bool]  # kind; right; right about another picture
 Part = tuple[int, int]  # (i, n): every n-th batch from i, so that processes can share a set
 
 
-def evaluate(model: Model, name: str, scenes: int) -> list[Row]:
-    """The table of one of SETS: a question of each kind that each of `scenes` pictures allows."""
-    return rows(name, scored(model, name, scenes))
-
-
 @torch.inference_mode()
-def scored(model: Model, name: str, scenes: int, part: Part = (0, 1)) -> Scores:
-    """What the table counts, of a part of the set."""
-    found: Scores = {}
+def scored(model: Model, name: str, scenes: int, part: Part = (0, 1)) -> list[Score]:
+    """What the table counts: of a part of the set, a question of each kind that each of `scenes`
+    pictures allows."""
+    found: list[Score] = []
     for drawn in batches(name, scenes, part):
         asked = [list(questions(scene, random.Random(i))) for i, scene in drawn]
         features = model.features([scene for _, scene in drawn])
         seen = model.right(features, asked)
         blind = model.right(features.roll(1, dims=0), asked)
         flat = [(scene, one) for (_, scene), row in zip(drawn, asked, strict=True) for one in row]
-        for (scene, one), *mark in zip(flat, seen, blind, strict=True):
-            for kind in groups(scene, one):
-                found.setdefault(kind, []).append((mark[0], mark[1]))
+        for (scene, one), *right in zip(flat, seen, blind, strict=True):
+            found += [(kind, right[0], right[1]) for kind in groups(scene, one)]
     return found
 
 
-def rows(name: str, scores: Scores) -> list[Row]:
+def rows(name: str, scores: list[Score]) -> list[Row]:
     """One line for each kind."""
-    return [row(name, kind, marks) for kind, marks in scores.items()]
+    marks: dict[str, list[tuple[bool, bool]]] = {}
+    for kind, *right in scores:
+        marks.setdefault(kind, []).append((right[0], right[1]))
+    return [row(name, kind, found) for kind, found in marks.items()]
 
 
 @torch.inference_mode()

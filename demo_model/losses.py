@@ -13,7 +13,7 @@ from torch import Tensor
 
 from demo_model.forward import Half
 from demo_model.labels import GRID, HEADS
-from demo_model.pointing import CELLS, Hints, Point, Things, hints
+from demo_model.pointing import CELLS, Hints, Point, Things, cell, hints
 from sts_cli.evaluation.questions import ask, spoken
 from sts_cli.evaluation.scenes import Scene
 
@@ -52,6 +52,9 @@ OFTEN = {  # and later: colors are known early, reading and counting are not
     "caption": 3.0,
 }
 AMONG = {"sign_color": 6.0}  # where several signs hang: to find the one that says so takes reading
+CELL = torch.tensor(  # [576]: of each patch's center
+    [cell(((i % GRID + 0.5) / GRID, (i // GRID + 0.5) / GRID)) for i in range(GRID * GRID)]
+)
 
 Often = Callable[[Things], dict[str, float]]  # how often each kind is asked about these things
 
@@ -147,8 +150,7 @@ def looked(half: Half, packed: dict[str, Tensor], where: Tensor) -> Tensor:
     logits = half.query[:, :, shared:] @ half.key[:, :, :shared].mT  # [B, H, T, shared]
     logits = logits * half.query.shape[-1] ** -0.5
     shares = logits[row, :, token].float().log_softmax(-1)[..., -where.shape[1] :]  # [n, H, N]
-    column, line = where % GRID * CELLS // GRID, where // GRID * CELLS // GRID
-    there = packed["cells"].gather(1, (line * CELLS + column)[row])  # [n, N]: 1 or 0
+    there = packed["cells"].gather(1, CELL.to(where.device)[where][row])  # [n, N]: 1 or 0
     found = (shares + there.clamp(min=1e-9).log()[:, None]).logsumexp(-1).amax(1)
     return masked_mean(-found, there.any(1))
 

@@ -198,10 +198,9 @@ class Run:
             drawn = ring.sample(4, self.rng)
             with torch.no_grad():
                 features = torch.stack([one for one, _, _ in self.encoded(drawn)])
-                where = torch.arange(GRID * GRID, device=self.device).expand(len(drawn), -1)
-                things = [one.things for one in drawn]
-                packed, _, _, half = self.ask(things, features, where, losses.later)
-            known = torch.from_numpy(np.stack([one.labels for one in drawn])).to(self.device).long()
+                things, where = [one.things for one in drawn], self.everywhere(len(drawn))
+                packed, _, _, half = self.ask(things, features, where, losses.later, self.rng)
+            known = self.known(drawn)
             lost = losses.dense(self.readout(features), known, known[..., 9] > 0)[0]
             (lost + self.hinted(half, packed)).backward()
             optimizer.step(1 - step / steps)
@@ -276,29 +275,42 @@ class Run:
         beside = torch.zeros((), device=self.device)
         if phase.tower:
             pixels = torch.from_numpy(np.stack([one.pixels for one in drawn])).to(self.device)
-            known = torch.from_numpy(np.stack([one.labels for one in drawn])).to(self.device).long()
+            known = self.known(drawn)
             features = self.tower(self.vision, scaled(pixels))
             beside = DENSE * losses.dense(self.readout(features), known, known[..., 9] > 0)[0]
             things = [one.things for one in drawn]
-            where = torch.arange(GRID * GRID, device=self.device).expand(count, -1)
+            where = self.everywhere(count)
         else:
             things = [one[2] for one in drawn]
             where = torch.stack([some(one[1], visual) for one in drawn]).to(self.device)
             features = torch.stack([one[0] for one in drawn])
             features = features.gather(1, where[..., None].expand(-1, -1, features.shape[-1]))
         often = losses.early if phase.name == "words" and self.most == 1 else losses.later
-        packed, kinds, logits, half = self.ask(things, features, where, often)
+        packed, kinds, logits, half = self.ask(things, features, where, often, self.rng)
         loss, right = losses.answered(logits, packed)
         hint, look = self.hinted(half, packed), losses.looked(half, packed, where)
         found = {"answers_loss": loss, "hints_loss": hint, "looks_loss": look}
         told = by_kind(kinds, right) | {name: float(part.detach()) for name, part in found.items()}
         return loss + beside + HINTS * hint + LOOKS * look, told
 
+    def known(self, examples: list[Example]) -> Tensor:
+        """[B, 576, 10] dense labels of whole pictures."""
+        return torch.from_numpy(np.stack([one.labels for one in examples])).to(self.device).long()
+
+    def everywhere(self, count: int) -> Tensor:
+        """[count, 576] numbers of all patches."""
+        return torch.arange(GRID * GRID, device=self.device).expand(count, -1)
+
     def ask(
-        self, things: list[Things], features: Tensor, where: Tensor, often: losses.Often
+        self,
+        things: list[Things],
+        features: Tensor,
+        where: Tensor,
+        often: losses.Often,
+        rng: random.Random,
     ) -> tuple[dict[str, Tensor], list[str], Tensor, forward.Half]:
         """Random questions about pictures, their kinds, and what `forward.answers` makes."""
-        packed, kinds = self.packer.pack(things, self.rng, often)
+        packed, kinds = self.packer.pack(things, rng, often)
         packed = {name: value.to(self.device) for name, value in packed.items()}
         logits, half = forward.answers(self.model, features, where, packed, self.prefix)
         return packed, kinds, logits, half
@@ -335,10 +347,8 @@ class Run:
             drawn = [draw(VALIDATION_SEED + start + i, 0.5) for i in range(8)]
             examples = [example(scene) for scene in drawn]
             features = torch.stack([one for one, _, _ in self.encoded(examples)])
-            where = torch.arange(GRID * GRID, device=self.device).expand(8, -1)
-            packed, kinds = self.packer.pack([one.things for one in examples], rng, losses.later)
-            packed = {name: value.to(self.device) for name, value in packed.items()}
-            logits, _ = forward.answers(self.model, features, where, packed, self.prefix)
+            things, where = [one.things for one in examples], self.everywhere(len(examples))
+            packed, kinds, logits, _ = self.ask(things, features, where, losses.later, rng)
             found.append(by_kind(kinds, losses.answered(logits, packed)[1]))
         return mean(found)
 

@@ -16,7 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from sts_cli.checkpoint import Checkpoint
 from sts_cli.engine.attention import NAME as ATTENTION
 from sts_cli.errors import ModelError
-from sts_cli.families import adapter, refuse, skeleton, tested
+from sts_cli.families import adapter, refuse, skeleton
 from sts_cli.families.default import Family
 from sts_cli.hardware import choose_device, choose_dtype, free_memory, out_of_memory
 from sts_cli.processor import load_processor
@@ -65,7 +65,7 @@ def load(
 
     def check(folder: Path) -> None:
         with quiet(), explained(source.name):
-            read_config(folder)
+            refuse(skeleton(read_config(folder)))  # before gigabytes are fetched
 
     checkpoint = fetched(source, say, check).checkpoint
     assert checkpoint is not None
@@ -74,6 +74,7 @@ def load(
     with quiet(), explained(source.name):
         config = read_config(checkpoint.folder)
         if not checkpoint.tested:
+            refuse(skeleton(config))  # before gigabytes are read
             say(untested(checkpoint))
         processor = load_processor(checkpoint.folder, config)
         model = read_model(checkpoint, config, place, precision, weights, say)
@@ -98,19 +99,14 @@ def outline(name: str, checkpoint: Checkpoint) -> Family:
 
 
 def read_config(folder: Path) -> Any:
-    """transformers' config of a checkpoint.
-
-    Raises ModelError for what is no vision-language model, or of a structure that sts cannot prune:
-    before gigabytes are fetched or read.
-    """
+    """transformers' config of a checkpoint that it can run as a vision-language model."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    kind = config.model_type
     if type(config) not in AutoModelForImageTextToText._model_mapping:
-        raise ModelError(f"'{kind}' is not an image-text-to-text model of transformers.")
-    if not tested(kind, config.get_text_config().model_type):
-        refuse(skeleton(config))
+        raise ModelError(
+            f"'{config.model_type}' is not an image-text-to-text model of transformers."
+        )
     return config
 
 
