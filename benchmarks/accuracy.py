@@ -29,7 +29,8 @@ from sts_cli.engine.batches import OFF  # noqa: E402
 from sts_cli.evaluation.questions import KINDS  # noqa: E402
 from sts_cli.evaluation.suite import HELD_OUT  # noqa: E402
 from sts_cli.evaluation.table import mean, wilson  # noqa: E402
-from sts_cli.profile import Structure, load_profile  # noqa: E402
+from sts_cli.profile import Cut  # noqa: E402
+from sts_cli.profile_files import load_profile  # noqa: E402
 from sts_cli.sources import find  # noqa: E402
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "accuracy.md"
@@ -105,7 +106,7 @@ def conditions() -> list[Condition]:
     every = [Condition("off", OFF), Condition("another picture", OFF, "another")]
     for name, count in BUDGETS.items():
         random, grid = (
-            replace(OFF, attention="proportional", structure=Structure(method, count))
+            replace(OFF, attention="proportional", cuts=(Cut(method, count),))
             for method in ("random", "grid")
         )
         every += [

@@ -22,7 +22,7 @@ from PIL import Image  # noqa: E402  (torch must find the CPU settled)
 from sts_cli.engine.engine import Engine  # noqa: E402
 from sts_cli.families.default import Prompt  # noqa: E402
 from sts_cli.loading import load  # noqa: E402
-from sts_cli.profile import load_profile  # noqa: E402
+from sts_cli.profile_files import load_profile  # noqa: E402
 from sts_cli.sources import find  # noqa: E402
 
 

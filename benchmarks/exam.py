@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from benchmarks.processes import split
+from sts_cli.engine.choosing import Choices
 from sts_cli.engine.engine import Engine
-from sts_cli.engine.selection import Choices
 from sts_cli.engine.stream import decode
 from sts_cli.evaluation.metrics import exact_match, token_f1
 from sts_cli.evaluation.suite import suite
@@ -22,7 +22,7 @@ from sts_cli.families.default import Encoded, Prompt
 from sts_cli.inputs.images import Prepared
 from sts_cli.loading import load
 from sts_cli.profile import Profile
-from sts_cli.pruning.grid import grid
+from sts_cli.pruning.grid import lattice
 from sts_cli.sources import find
 
 SCENES = 24  # at once: their images are encoded once for all conditions
@@ -88,19 +88,15 @@ class Exam:
 def marks_of(
     engine: Engine, group: int, some: Sequence[list[Prepared]], conditions: Sequence[Condition]
 ) -> Iterator[Mark]:
-    """Every question about a group of scenes under every condition.
-
-    Random controls draw anew for each group.
-    """
+    """Every question about a group of scenes under every condition."""
     asked = [one for rows in some for one in rows]
     pictures = {rows[0].digests[0]: rows[0].images[0] for rows in some}
     whole = encoded(engine, pictures.values())
     for condition in conditions:
         seen = dict(zip(pictures, shown(engine, pictures, whole, condition), strict=True))
-        now = replace(condition, profile=redrawn(condition.profile, group))
         choices = Choices()
         for batch in alike(asked):
-            yield from answered(engine, group, batch, seen, now, choices)
+            yield from answered(engine, group, batch, seen, condition, choices)
 
 
 def answered(
@@ -127,7 +123,7 @@ def answered(
             right=exact_match(text, one.item.answers),
             f1=max(token_f1(text, answer) for answer in one.item.answers),
             text=text,
-            tokens=condition.profile.averaged(given.structure, given.semantics, engine.layers),
+            tokens=condition.profile.average(given.visual, given.left, engine.layers),
         )
 
 
@@ -155,21 +151,13 @@ def shown(
 def pooled(image: Encoded, count: int) -> Encoded:
     """The image, its tokens on a grid of `count` replaced by the mean of those nearest to each."""
     places = image.grid.float()
-    centres = grid(image.features, places, count)
+    centres = lattice(places, count)
     nearest = torch.cdist(places, places[centres]).argmin(1)  # [N]
     features = image.features.float()
     sums = torch.zeros(count, features.shape[1]).index_add(0, nearest, features)
     means = sums / nearest.bincount(minlength=count)[:, None]
     mixed = features.index_copy(0, centres, means).to(image.features.dtype)
     return replace(image, features=mixed)
-
-
-def redrawn(profile: Profile, number: int) -> Profile:
-    """The profile, with its random method drawing by `number`."""
-    stage = profile.structure
-    if stage is None or stage.method != "random":
-        return profile
-    return replace(profile, structure=replace(stage, options={"draw": number}))
 
 
 def alike(asked: Sequence[Prepared]) -> Iterator[tuple[Prepared, ...]]:

@@ -24,10 +24,11 @@ import torch  # noqa: E402  (after the CPU's settings)
 from PIL import Image  # noqa: E402
 
 from benchmarks import random_llava  # noqa: E402
-from sts_cli.engine.attention import NAME  # noqa: E402
+from sts_cli.decoding.attention import NAME  # noqa: E402
 from sts_cli.engine.engine import Engine  # noqa: E402
 from sts_cli.families.default import Prompt  # noqa: E402
-from sts_cli.profile import Profile, load_profile  # noqa: E402
+from sts_cli.profile import Profile  # noqa: E402
+from sts_cli.profile_files import load_profile  # noqa: E402
 
 QUESTION = "what is in this picture? describe it briefly"
 PHASES = ("image", "encode", "select", "prefill", "decode", "total")
@@ -60,7 +61,7 @@ def ours(
         "decode": found.decode,
         "total": clock() - started,
     }
-    tokens = {"tokens": f"{found.visual} -> {found.structure} -> {found.semantics}"}
+    tokens = {"tokens": " -> ".join(str(count) for count in (found.visual, *found.left))}
     return {name: value / rows for name, value in seconds.items()} | tokens
 
 

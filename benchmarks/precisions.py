@@ -27,7 +27,7 @@ from benchmarks.phases import ours, pictures  # noqa: E402
 from sts_cli.engine.engine import Engine  # noqa: E402
 from sts_cli.hardware import cpu_features, cpu_name  # noqa: E402
 from sts_cli.loading import load  # noqa: E402
-from sts_cli.profile import load_profile  # noqa: E402
+from sts_cli.profile_files import load_profile  # noqa: E402
 from sts_cli.sources import find  # noqa: E402
 
 PHASES = ("encode", "prefill", "token", "total")

@@ -24,7 +24,7 @@ from sts_cli.engine.batches import OFF  # noqa: E402
 from sts_cli.evaluation.questions import KINDS  # noqa: E402
 from sts_cli.evaluation.suite import DEVELOPMENT  # noqa: E402
 from sts_cli.evaluation.table import mean  # noqa: E402
-from sts_cli.profile import parse  # noqa: E402
+from sts_cli.profile_files import parse  # noqa: E402
 
 
 def main() -> None:

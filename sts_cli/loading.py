@@ -14,7 +14,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from sts_cli.checkpoint import Checkpoint
-from sts_cli.engine.attention import NAME as ATTENTION
+from sts_cli.decoding.attention import NAME as ATTENTION
 from sts_cli.errors import ModelError
 from sts_cli.families import adapter, refuse, skeleton
 from sts_cli.families.default import Family

@@ -55,16 +55,36 @@ class Item:
         return tuple(self.folder / name for name in self.images)
 
 
+Place = tuple[float, float]  # row and column of a token's centre in its image, each in 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTokens:
+    """Where the visual tokens of one image are: all of them, and those left after each cut."""
+
+    every: tuple[Place, ...]
+    left: tuple[tuple[Place, ...], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
     """Tokens of one question; `average` is the mean number of visual tokens over layers."""
 
     visual: int  # from the encoder
-    structure: int  # left after stage 1: what the lower layers of the language model see
-    semantics: int  # left after stage 2: what the upper layers see
+    left: tuple[int, ...]  # visual tokens after each cut
     average: float
     text: int
     generated: int
+
+    @property
+    def structure(self) -> int:
+        """Visual tokens after the first cut; all without one."""
+        return self.left[0] if self.left else self.visual
+
+    @property
+    def semantics(self) -> int:
+        """Visual tokens after the last cut; all without one."""
+        return self.left[-1] if self.left else self.visual
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +129,7 @@ class Answer:
     finish: Literal["stop", "length"] | None = None
     problem: Problem | None = None
     comparison: Comparison | None = None
+    kept: tuple[KeptTokens, ...] | None = None  # of each image, if it was asked for
 
 
 def printable(text: str) -> str:
@@ -169,6 +190,7 @@ def _measured(answer: Answer) -> dict[str, Any]:
         if tokens is None
         else {
             "visual": tokens.visual,
+            "left": list(tokens.left),
             "structure": tokens.structure,
             "semantics": tokens.semantics,
             "average": round(tokens.average, 2),

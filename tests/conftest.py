@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,25 @@ import checkpoints  # noqa: E402  (it imports torch, which must find the CPU set
 import torch  # noqa: E402
 
 torch.set_num_threads(1)  # tiny models: more threads only wait for each other
+
+
+@pytest.fixture
+def memory_peak() -> Callable[[Callable[[], object]], int]:
+    """Measures the most bytes of tensors that a call holds at once beside what was there."""
+
+    def measure(call: Callable[[], object]) -> int:
+        with torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+        ) as seen:
+            call()
+        held = most = 0
+        for event in seen.profiler.kineto_results.events():
+            if event.name() == "[memory]":
+                held += event.nbytes()
+                most = max(most, held)
+        return most
+
+    return measure
 
 
 @pytest.fixture(scope="session")

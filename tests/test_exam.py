@@ -9,14 +9,14 @@ from benchmarks.exam import Condition, Exam
 from sts_cli.engine.batches import OFF
 from sts_cli.evaluation.questions import KINDS
 from sts_cli.evaluation.suite import DEVELOPMENT
-from sts_cli.profile import Structure
+from sts_cli.profile import Cut
 
 
 def test_the_parts_of_an_exam_are_the_exam() -> None:
     exam = Exam("demo", per_kind=18, level=0.5, seed=DEVELOPMENT)
     conditions = [
-        Condition("random", replace(OFF, structure=Structure("random", 8))),
-        Condition("another", replace(OFF, structure=Structure("grid", 8)), "another"),
+        Condition("random", replace(OFF, cuts=(Cut("random", 8),))),
+        Condition("another", replace(OFF, cuts=(Cut("grid", 8),)), "another"),
     ]
     whole = exam.part(conditions, 0, 1)
     parts = [mark for number in range(2) for mark in exam.part(conditions, number, 2)]

@@ -13,10 +13,11 @@ from checkpoints import asked
 from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from sts_cli.engine.attention import NAME
+from sts_cli.decoding.attention import NAME
 from sts_cli.engine.engine import Engine
 from sts_cli.processor import load_processor
-from sts_cli.profile import Profile, load_profile
+from sts_cli.profile import Profile
+from sts_cli.profile_files import load_profile
 
 QUESTION = "what is on the sign?"
 
@@ -71,8 +72,8 @@ def test_pruning_says_what_it_kept(loaded):
     engine = Engine(loaded)
     profile = load_profile("gentle")
     (found,) = engine.generate([asked(engine.family, QUESTION, picture(64, 48))], profile)
-    assert (found.structure, found.semantics) == profile.budget(found.visual)
-    assert found.semantics < found.structure < found.visual
+    assert found.left == profile.budgets(found.visual)
+    assert found.left[1] < found.left[0] < found.visual
 
 
 def test_special_tokens_in_a_question_stay_text(loaded):

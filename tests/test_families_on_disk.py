@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from sts_cli.__main__ import app
 from sts_cli.loading import load
-from sts_cli.profile import load_profile
+from sts_cli.profile_files import load_profile
 from sts_cli.sources import find
 
 QUESTION = "what is on the sign in this picture"
@@ -82,9 +82,9 @@ def test_without_pruning_the_answer_is_that_of_generate(
 def test_a_profile_prunes_what_it_says(folder: Path, picture: Path, quantize: str) -> None:
     tokens = ask(folder, picture, "gentle", "--quantize", quantize)["tokens"]
     profile, visual = load_profile("gentle"), tokens["visual"]
-    assert (tokens["structure"], tokens["semantics"]) == profile.budget(visual)
+    assert (tokens["structure"], tokens["semantics"]) == profile.budgets(visual)
     assert tokens["semantics"] < tokens["structure"] < visual
-    assert tokens["average"] == pytest.approx(profile.average(visual, tiny.LAYERS), abs=0.01)
+    assert tokens["average"] == pytest.approx(profile.planned(visual, tiny.LAYERS), abs=0.01)
 
 
 def test_a_special_token_in_a_question_is_only_text(folder: Path, picture: Path) -> None:

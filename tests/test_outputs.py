@@ -39,7 +39,7 @@ def answer(one: Item, text: str | None = None) -> Answer:
         "demo",
         "balanced",
         text=f'{one.id}: "é,\n\r\nお"' if text is None else text,
-        tokens=TokenCounts(576, 96, 32, 64.0, 20, 3),
+        tokens=TokenCounts(576, (96, 32), 64.0, 20, 3),
         seconds=Seconds(0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.5),
         finish="stop",
     )

@@ -5,34 +5,35 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tiny
 import torch
+from recomputing import Recomputing
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from sts_cli.engine.attention import NAME, Observer
+from benchmarks.synchronisations import waits
+from sts_cli.decoding import Watch
+from sts_cli.decoding.attention import NAME
+from sts_cli.decoding.masks import attention_mask
+from sts_cli.decoding.tokens import Tokens, text
+from sts_cli.decoding.torch import TorchDecoder
+from sts_cli.engine.choosing import Choices
+from sts_cli.engine.cutting import Asked, cut_tokens
 from sts_cli.engine.engine import Engine
-from sts_cli.engine.selection import (
-    Choices,
-    semantics_mask,
-    semantics_sizes,
-    structure_mask,
-    structure_sizes,
-    visual_counts,
-)
-from sts_cli.engine.tokens import Tokens, text
 from sts_cli.families import FAMILIES
 from sts_cli.families.default import Pixels, Prompt
-from sts_cli.profile import Profile, Semantics, Structure
+from sts_cli.profile import Cut, Profile
 
 OFF = Profile("off")
-BOTH = Profile(
-    "both", structure=Structure("repulsion", 0.5), semantics=Semantics("relevance", 0.5, 0.25)
-)
+FIRST, SECOND = Cut("repulsion", 0.5), Cut("relevance", 0.25, 0.5)
+BOTH = Profile("both", cuts=(FIRST, SECOND))
 SIZED = replace(BOTH, name="proportional", attention="proportional")
+THREE = Profile("three", cuts=(FIRST, Cut("relevance", 0.35, 0.3), Cut("instruction", 0.15, 0.7)))
 NEW = 6
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+DECODERS = {"torch": TorchDecoder, "recomputing": Recomputing}
 EVERYWHERE = [(family, device) for family in tiny.FAMILIES for device in DEVICES]
 # What `apart` may be in bfloat16, where kernels for other shapes round otherwise: at most 0.033 was
 # seen, and at least 0.34 where a position was wrong by one.
@@ -48,6 +49,7 @@ class Subject:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         language: str | None = None,
+        decoder: str = "torch",
     ):
         self.family = family
         self.model = tiny.build(family, dtype=dtype, device=device, language=language)
@@ -55,7 +57,8 @@ class Subject:
         tile = 4 if family in ("internvl", "gemma3", "smolvlm", "idefics3") else None
         processor = SimpleNamespace(tokenizer=SimpleNamespace(), image_seq_length=tile)
         self.loaded = SimpleNamespace(model=self.model, processor=processor, name=family)
-        self.engine = Engine(self.loaded)
+        self.decoder = DECODERS[decoder](self.model)
+        self.engine = Engine(self.loaded, self.decoder)
 
     def inputs(self, rows: tuple[int, ...], images: int = 1) -> dict[str, torch.Tensor]:
         return tiny.batch(self.family, self.model, rows, images)
@@ -80,7 +83,7 @@ class Subject:
     def dictated(self, rows: tuple[int, ...], profile: Profile, ids: torch.Tensor) -> torch.Tensor:
         """[B, T, V]: the logits that the engine chooses from while it must write `ids` [B, T]."""
         writer = Dictated(ids)
-        engine = Engine(self.loaded)
+        engine = Engine(self.loaded, self.decoder)
         engine.penalties = LogitsProcessorList([writer])
         engine.generate(self.prompts(rows), profile, max_new_tokens=ids.shape[1])
         return torch.stack(writer.logits).unflatten(0, (-1, len(rows))).transpose(0, 1)
@@ -105,9 +108,14 @@ def apart(given: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((difference / wanted.float().norm(dim=-1)).max())
 
 
-@pytest.fixture(scope="module", params=EVERYWHERE, ids="-".join)
+@pytest.fixture(
+    scope="module",
+    params=[(*where, decoder) for decoder in DECODERS for where in EVERYWHERE],
+    ids="-".join,
+)
 def subject(request: pytest.FixtureRequest) -> Subject:
-    return Subject(*request.param)
+    family, device, decoder = request.param
+    return Subject(family, device, decoder=decoder)
 
 
 @pytest.fixture(scope="module", params=EVERYWHERE, ids="-".join)
@@ -130,7 +138,7 @@ def test_nobody_is_warned_while_answering(subject: Subject):
         subject.answers((0, 1), BOTH)
 
 
-@pytest.mark.parametrize("profile", [OFF, BOTH, SIZED], ids=lambda profile: profile.name)
+@pytest.mark.parametrize("profile", [OFF, SIZED, THREE], ids=lambda profile: profile.name)
 def test_a_batch_equals_its_rows_alone(subject: Subject, profile: Profile):
     rows = (0, 1, 2, 3)
     assert subject.answers(rows, profile) == [subject.answers((r,), profile)[0] for r in rows]
@@ -140,74 +148,128 @@ def test_keeping_everything_equals_off_at_any_depth(subject: Subject):
     rows = (0, 1)
     expected = subject.answers(rows, OFF)
     for depth in (0.2, 0.5, 0.8):
-        everything = Profile(
-            "all",
-            structure=Structure("repulsion", 1.0),
-            semantics=Semantics("relevance", depth, 1.0),
-            attention="proportional",
-        )
+        cuts = (Cut("repulsion", 1.0), Cut("relevance", 1.0, depth))
+        everything = Profile("all", cuts=cuts, attention="proportional")
         assert subject.answers(rows, everything) == expected
 
 
-@pytest.mark.parametrize("profile", [BOTH, SIZED], ids=lambda profile: profile.name)
+@pytest.mark.parametrize("profile", [BOTH, SIZED, THREE], ids=lambda profile: profile.name)
 def test_pruning_equals_masking_the_same_tokens(subject: Subject, profile: Profile):
     """Dropping tokens gives what the whole model gives when nobody may attend to them."""
     found, expected = dropped_and_hidden(subject, profile)
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
+class Recording:
+    """A decoder that also remembers what entered and left each span of the first prefill."""
+
+    def __init__(self, decoder: Any):
+        self.decoder, self.layers = decoder, decoder.layers
+        self.cache, self.logits = decoder.cache, decoder.logits
+        self.spans: list[tuple[range, Tokens, Tokens]] = []
+
+    def run(self, tokens: Tokens, span: range, cache: Any, watch: Watch | None = None) -> Any:
+        after, scores = self.decoder.run(tokens, span, cache, watch)
+        if tokens.hidden.shape[1] > 1:
+            self.spans.append((span, tokens, after))
+        return after, scores
+
+
 def dropped_and_hidden(subject: Subject, profile: Profile) -> tuple[torch.Tensor, torch.Tensor]:
     """[B, 2, V] each: logits of two new tokens, of the engine, and after only hiding tokens.
 
-    The oracle keeps all tokens and masks: below the cut those that stage 1 dropped, above it
-    those that stage 2 dropped too. And the cache holds only what the budgets say.
+    The oracle keeps all tokens and hides, from each span of layers, those that were dropped before
+    it. It runs the layers eagerly, without a cache, with masks and sizes of its own.
     """
-    assert profile.structure is not None and profile.semantics is not None
-    engine, decoder = subject.engine, subject.engine.decoder
-    prompts, choices = subject.prompts((0, 1)), Choices()
-    counts = [[len(image.features) for image in prompt.images] for prompt in prompts]
-    cut = profile.cut(engine.layers)
-    lower, upper = range(cut), range(cut, engine.layers)
+    engine, oracle = subject.engine, Recomputing(subject.model)
+    prompts = subject.prompts((0, 1))
     ids = written(subject, (0, 1))[0][:, :2]
+    spans = recorded(subject, profile, prompts)
     with torch.inference_mode():
         whole = engine.family.embed(prompts)
-        first = structure_mask(whole, prompts, profile.structure, choices)
-        if profile.attention == "proportional":
-            whole = structure_sizes(whole, prompts, profile.structure, choices)
-        pruned, cache = whole.keep(first), decoder.cache()
-        observer = Observer(pruned.instruction)
-        pruned = decoder.run(pruned, lower, cache, observer=observer)
-        second = semantics_mask(pruned, observer.scores, counts, profile.semantics)
-        kept_positions = [pruned.positions[:, row, second[row]] for row in range(2)]
-        if profile.attention == "proportional":
-            pruned = semantics_sizes(pruned, second)
-        decoder.run(pruned.keep(second), upper, cache)
-
-        masked, oracle_cache = replace(whole, mask=first), decoder.cache()
-        below = masked.keys
-        masked = decoder.run(masked, lower, oracle_cache)
-        both = torch.zeros_like(first)
-        size = None if pruned.log_size is None else torch.zeros(both.shape, device=both.device)
-        for row in range(2):  # stage 2 chose among the packed tokens: find them again
-            where = first[row].nonzero()[:, 0]
-            both[row, where[second[row][-len(where) :]]] = True
-            assert torch.equal(whole.positions[:, row, both[row]], kept_positions[row])
-            if size is not None:
-                size[row, where] = pruned.log_size[row, -len(where) :]
-        masked = replace(masked, mask=both, log_size=size)
-        above = masked.keys
-        expected = [engine.family.logits(decoder.run(masked, upper, oracle_cache).hidden)]
+        memory, visible, sizes = oracle.cache(2, 0), whole.mask, None
+        expected, lengths = [], []
+        tokens = before = whole
+        for span, entered, after in spans:
+            visible, sizes = hide(before, entered, visible, sizes, profile)
+            lengths.append(visible.sum(1).tolist())
+            tokens, _ = oracle.run(replace(tokens, mask=visible, log_size=sizes), span, memory)
+            before = after
+        expected.append(oracle.logits(tokens.hidden))
         positions = (whole.positions.amax((0, 2)) + 1).expand(len(whole.positions), -1)
         step = text(engine.family.embedding(ids[:, :1]), positions)
-        for span, keys in ((lower, below), (upper, above)):
-            step = decoder.run(step, span, oracle_cache, keys.followed(step.mask))
-        expected.append(engine.family.logits(step.hidden))
+        for span, _, _ in spans:
+            step, _ = oracle.run(step, span, memory)
+        expected.append(oracle.logits(step.hidden))
     words = [int((whole.mask & ~whole.visual)[row].sum()) for row in range(2)]
-    budgets = [profile.budget(sum(row)) for row in counts]
-    most = [max(t + b[stage] for t, b in zip(words, budgets, strict=True)) for stage in (0, 1)]
-    lengths = [layer.keys.shape[-2] for layer in cache.layers]
-    assert lengths == [most[0]] * cut + [most[1]] * (engine.layers - cut)
+    budgets = [profile.budgets(prompt.visual) for prompt in prompts]
+    assert lengths == [
+        [n + left[cut] for n, left in zip(words, budgets, strict=True)]
+        for cut in range(len(profile.cuts))
+    ]
     return subject.dictated((0, 1), profile, ids), torch.stack(expected, dim=1)
+
+
+def recorded(
+    subject: Subject, profile: Profile, prompts: list[Prompt]
+) -> list[tuple[range, Tokens, Tokens]]:
+    """What entered and left each span of layers while the engine answered."""
+    recording = Recording(subject.decoder)
+    Engine(subject.loaded, recording).generate(prompts, profile, max_new_tokens=1)
+    return recording.spans
+
+
+def hide(
+    before: Tokens,
+    entered: Tokens,
+    visible: torch.Tensor,
+    sizes: torch.Tensor | None,
+    profile: Profile,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """[B, L] each: which of all tokens are left, and their log sizes, once a cut was made.
+
+    `before` are the tokens that were left before the cut, `entered` those after it; `visible` and
+    `sizes` are where the ones before stand among all. A token that is left is found by its hidden
+    state, position and place, which no cut changes; its size is counted anew, one dropped token
+    after another.
+    """
+    left = torch.zeros_like(visible)
+    counted = torch.zeros(visible.shape, device=visible.device)
+    for row in range(len(visible)):
+        where = visible[row].nonzero()[:, 0].tolist()
+        old = before.hidden[row, -len(where) :].float()
+        shows = before.image[row, -len(where) :] >= 0
+        seen = entered.mask[row] & entered.visual[row]
+        same = shows[None] & (
+            (marks(before, row)[-len(where) :][None] == marks(entered, row)[seen][:, None]).all(-1)
+        )
+        assert same.any(1).all()
+        kept = same.int().argmax(1).tolist()
+        assert kept == sorted(set(kept))
+        stays = [place for place in range(len(where)) if not shows[place] or place in kept]
+        left[row, [where[place] for place in stays]] = True
+        count = {
+            place: 1.0 if sizes is None else float(sizes[row, where[place]].exp())
+            for place in range(len(where))
+        }
+        gone = [place for place in range(len(where)) if place not in stays]
+        if profile.attention == "proportional" and gone:
+            grid = before.grid[row, -len(where) :].double()
+            unit = torch.nn.functional.normalize(old.double(), dim=-1)
+            content = 2 - 2 * unit[gone] @ unit[kept].T
+            place = ((grid[gone][:, None] - grid[kept][None]) ** 2).sum(-1) / 2
+            joint = content / content.median() + place / place.median()
+            for lost, nearest in zip(gone, joint.argmin(1).tolist(), strict=True):
+                count[kept[nearest]] += count[lost]
+        for place in stays:
+            counted[row, where[place]] = torch.tensor(count[place]).log()
+    return left, counted if profile.attention == "proportional" else None
+
+
+def marks(tokens: Tokens, row: int) -> torch.Tensor:
+    """[L, ...]: what tells the tokens of a row from each other; newline tokens look alike."""
+    parts = [tokens.hidden[row], tokens.positions[:, row].T, tokens.grid[row]]
+    return torch.cat([part.double() for part in parts], dim=-1)
 
 
 def test_sizes_change_what_is_answered_from_the_first_token_on(subject: Subject):
@@ -216,27 +278,16 @@ def test_sizes_change_what_is_answered_from_the_first_token_on(subject: Subject)
     assert all(apart(sized[:, step], plain[:, step]) > 1e-3 for step in range(NEW))
 
 
-def test_an_image_that_keeps_nothing_counts_for_no_other(subject: Subject):
-    """A second stage without floors may leave the first or the last image nothing."""
-    prompts = subject.prompts((0,), images=2)
-    with torch.inference_mode():
-        tokens = subject.engine.family.embed(prompts)
-        for gone in (0, 1):
-            seen = tokens.image == 1 - gone
-            left = semantics_sizes(tokens, tokens.mask & ~tokens.visual | seen)
-            assert left.log_size is None  # each of the other image's stands for itself
-            some = seen & (seen.cumsum(1) % 2 == 0)
-            size = semantics_sizes(tokens, tokens.mask & ~tokens.visual | some).log_size
-            assert size[some].exp().sum().item() == pytest.approx(int(seen.sum()), rel=1e-3)
-
-
 def test_observed_scores_equal_eager_attention(subject: Subject):
-    engine, decoder = subject.engine, subject.engine.decoder
-    layer = 2
+    engine, layer = subject.engine, 2
+    prompts = subject.prompts((0, 1))
+    counts = torch.tensor([prompt.words(engine.family.image_token_id) for prompt in prompts])
+    rows = torch.arange(int(counts.max())) >= counts.max() - counts[:, None]
     with torch.inference_mode():
-        tokens = engine.family.embed(subject.prompts((0, 1)))
-        observer = Observer(tokens.instruction)
-        decoder.run(tokens, range(layer + 1), decoder.cache(), observer=observer)
+        tokens = engine.family.embed(prompts)
+        watch = Watch(rows.to(tokens.hidden.device))
+        cache = engine.decoder.cache(2, tokens.hidden.shape[1])
+        _, scores = engine.decoder.run(tokens, range(layer + 1), cache, watch)
         subject.model.set_attn_implementation("eager")
         try:
             inputs = subject.inputs((0, 1))
@@ -244,64 +295,67 @@ def test_observed_scores_equal_eager_attention(subject: Subject):
         finally:
             subject.model.set_attn_implementation("sdpa")
             subject.model.set_attn_implementation({"text_config": NAME})
-    rows = tokens.instruction.float()
-    expected = (eager.mean(1) * rows[..., None]).sum(1) / rows.sum(1, keepdim=True)
+    asked = torch.zeros_like(tokens.mask, dtype=torch.float32)
+    asked[:, -rows.shape[1] :] = watch.rows.float()
+    assert not (tokens.visual & asked.bool()).any()
+    expected = (eager.mean(1) * asked[..., None]).sum(1) / asked.sum(1, keepdim=True)
     seen = tokens.mask
-    assert torch.allclose(observer.scores[seen], expected[seen], atol=1e-5)
+    assert torch.allclose(scores[seen], expected[seen], atol=1e-5)
 
 
 def test_a_prompt_without_padding_is_attended_without_a_mask(subject: Subject):
     """Only then may torch's SDPA take its FlashAttention kernel on CUDA."""
-    decoder, cut = subject.engine.decoder, BOTH.cut(subject.engine.layers)
-    prompts, cache = subject.prompts((1,)), subject.engine.decoder.cache()
     with torch.inference_mode():
-        whole = subject.engine.family.embed(prompts)
-        lower = whole.keep(structure_mask(whole, prompts, BOTH.structure, Choices()))
-        upper = lower.keep(~lower.visual | (lower.run.cumsum(1) % 2 == 0))
+        whole = subject.engine.family.embed(subject.prompts((1,)))
         step = text(whole.hidden[:, -1:], whole.positions.amax(2) + 1)
-        seen = torch.cat([lower.mask, step.mask], dim=1)
-
-        def mask(tokens: Tokens, covered: torch.Tensor, layer: int) -> torch.Tensor | None:
-            return decoder.causal(decoder.kinds[layer], tokens, covered, cache, layer)
-
-        prefill = [mask(lower, lower.mask, 0)]
-        decoder.run(lower, range(cut), cache)
-        prefill.append(mask(upper, upper.mask, cut))
-        decode = mask(step, seen, 0)
-    two_way = (
-        subject.family == "gemma3"
-    )  # an image's tokens attend to each other: a mask must say so
-    assert [one is None for one in prefill] == [not two_way] * 2
-    assert decode is None
+    both_ways = subject.family == "gemma3"  # a mask must say that image tokens see each other
+    prefill = attention_mask(whole, whole.keys, None, both_ways)
+    assert (prefill is None) == (not both_ways)
+    assert attention_mask(step, whole.keys.followed(step.keys), None, both_ways) is None
 
 
 def test_padding_is_masked(subject: Subject):
-    decoder = subject.engine.decoder
     with torch.inference_mode():
         tokens = subject.engine.family.embed(subject.prompts((0, 1)))
-        masked = decoder.causal(decoder.kinds[0], tokens, tokens.mask, decoder.cache(), 0)
+    masked = attention_mask(tokens, tokens.keys, None)
     assert not tokens.mask.all() and not masked[~tokens.mask[:, None, None].expand_as(masked)].any()
 
 
+@pytest.mark.parametrize("profile", [OFF, SIZED, THREE], ids=lambda profile: profile.name)
+def test_nothing_waits_for_the_device_before_the_first_token(profile: Profile):
+    """Of a plain batch: one image a question. Counted as PyTorch's profiler counts on a CPU."""
+    llava = Subject("llava")
+    assert set(waits(llava.engine, llava.prompts((0, 1, 2)), profile).values()) == {0}
+
+
 def test_budgets_are_exact_for_every_question_of_a_batch(subject: Subject):
-    for found in subject.engine.generate(subject.prompts((0, 1, 2, 3)), BOTH, max_new_tokens=1):
-        assert (found.structure, found.semantics) == BOTH.budget(found.visual)
+    for found in subject.engine.generate(subject.prompts((0, 1, 2, 3)), THREE, max_new_tokens=1):
+        assert found.left == THREE.budgets(found.visual)
 
 
-def test_every_image_of_a_question_keeps_its_quota(subject: Subject):
+@pytest.mark.parametrize("method", ["relevance", "instruction", "random", "grid"])
+def test_every_image_of_a_question_keeps_its_part(subject: Subject, method: str):
+    """Before the first layer its whole budget; later a part of it, whatever the method."""
     prompts = subject.prompts((0, 1), images=2)
+    words = [prompt.words(subject.engine.family.image_token_id) for prompt in prompts]
+    asked, choices = Asked(prompts, words, False), Choices()
+    counts = [[len(image.features) for image in prompt.images] for prompt in prompts]
     with torch.inference_mode():
         tokens = subject.engine.family.embed(prompts)
-        tokens = tokens.keep(structure_mask(tokens, prompts, BOTH.structure, Choices()))
-    for row, prompt in enumerate(prompts):
-        for number, image in enumerate(prompt.images):
-            kept = int((tokens.image[row] == number).sum())
-            assert kept == BOTH.budget(len(image.features))[0]
-    counts = [[len(image.features) for image in prompt.images] for prompt in prompts]
-    scores = (tokens.image == 0).float()  # the instruction looks at the first image only
-    tokens = tokens.keep(semantics_mask(tokens, scores, counts, BOTH.semantics))
-    assert visual_counts(tokens) == [sum(BOTH.budget(n)[1] for n in row) for row in counts]
-    assert ((tokens.image == 1).sum(1) >= 1).all()
+        tokens, first = cut_tokens(tokens, FIRST, asked, counts, None, choices)
+        assert first == [[BOTH.budgets(n)[0] for n in row] for row in counts]
+        scores = (tokens.image == 0).float()  # the question is about the first image only
+        later = Cut(method, 0.25, 0.5)
+        tokens, second = cut_tokens(tokens, later, asked, first, scores, choices)
+    assert [sum(row) for row in second] == [sum(BOTH.budgets(n)[1] for n in row) for row in counts]
+    for number in (0, 1):
+        assert (tokens.image == number).sum(1).tolist() == [row[number] for row in second]
+    least = [[-(-BOTH.budgets(n)[1] // 4) for n in row] for row in counts]
+    assert all(
+        there >= floor
+        for row, floors in zip(second, least, strict=True)
+        for there, floor in zip(row, floors, strict=True)
+    )
 
 
 def test_two_images_in_one_question_equal_generate(subject: Subject):
@@ -348,18 +402,16 @@ def test_bfloat16_off_equals_generate(half: Subject):
 
 
 def test_bfloat16_batch_equals_its_rows_alone(half: Subject):
-    """The second stage draws here: attention that is nearly equal may change places, too."""
+    """The second cut draws here: attention that is nearly equal may change places, too."""
     rows = (0, 1, 2)
-    draws = replace(BOTH, semantics=Semantics("random", 0.5, 0.25))
+    draws = replace(BOTH, cuts=(FIRST, Cut("random", 0.25, 0.5)))
     ids, _ = written(half, rows)
     alone = [half.dictated((row,), draws, ids[[row]]) for row in rows]
     assert apart(half.dictated(rows, draws, ids), torch.cat(alone)) <= ROUNDING
 
 
 def test_bfloat16_keeping_everything_equals_off(half: Subject):
-    everything = Profile(
-        "all", structure=Structure("repulsion", 1.0), semantics=Semantics("relevance", 0.5, 1.0)
-    )
+    everything = Profile("all", cuts=(Cut("repulsion", 1.0), Cut("relevance", 1.0, 0.5)))
     ids, _ = written(half, (0, 1))
     off = half.dictated((0, 1), OFF, ids)
     assert torch.equal(half.dictated((0, 1), everything, ids), off)
@@ -374,7 +426,7 @@ def test_bfloat16_pruning_equals_masking_the_same_tokens(half: Subject, profile:
 def test_a_finished_row_leaves_and_the_others_go_on(subject: Subject, profile: Profile):
     alone = [subject.answers((row,), profile)[0] for row in (0, 1, 2)]
     end = alone[0][2]  # the token that ends row 0 after two tokens
-    engine = Engine(subject.loaded)
+    engine = Engine(subject.loaded, subject.decoder)
     engine.ends = frozenset([end])
     found = engine.generate(subject.prompts((0, 1, 2)), profile, max_new_tokens=NEW)
     for one, ids in zip(found, alone, strict=True):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sts_cli.errors import ProfileError
-from sts_cli.profile import Profile, Semantics, Structure, kept, load_profile, parse, shipped
+from sts_cli.profile import Cut, Profile, budget
+from sts_cli.profile_files import load_profile, parse, shipped
 
 AVERAGES = {"off": 576, "gentle": 192, "balanced": 128, "aggressive": 64, "extreme": 32}
 
@@ -18,7 +19,7 @@ AVERAGES = {"off": 576, "gentle": 192, "balanced": 128, "aggressive": 64, "extre
 @pytest.mark.parametrize(("name", "average"), [*AVERAGES.items(), ("random", 64), ("grid", 64)])
 def test_a_shipped_profile_keeps_what_it_says(name: str, average: int):
     profile = load_profile(name)
-    assert round(profile.average(576, 32)) == average
+    assert round(profile.planned(576, 32)) == average
     assert str(average) in profile.about or name == "off"
 
 
@@ -31,7 +32,7 @@ def test_a_profile_of_ones_own_is_a_path(tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text("structure: {method: repulsion, keep: 100, spatial: 2}\nbatch_size: 3\n")
     assert load_profile(str(path)) == Profile(
-        "mine", structure=Structure("repulsion", 100, {"spatial": 2.0}), batch_size=3
+        "mine", cuts=(Cut("repulsion", 100, 0.0, {"spatial": 2.0}),), batch_size=3
     )
 
 
@@ -39,18 +40,23 @@ def test_an_empty_profile_prunes_nothing():
     profile = parse("", "empty", "empty.yaml")
     assert profile == Profile("empty")
     assert parse("structure:\nattention:\nquantize:", "empty", "empty.yaml") == profile
-    assert profile.budget(576) == (576, 576) and profile.cut(32) == 32
+    assert profile.budgets(576) == () and profile.stops(32) == ()
+    assert list(profile.steps(32)) == [(None, range(32), None)]
 
 
 STAGE = "structure: {method: repulsion, keep: 0.5"
 DEEP = "semantics: {method: instruction, depth: 0.5, keep: 0.2"
+GRID = {"method": "grid", "keep": 0.2, "depth": 0.5}
 MISTAKES = [
     ("structure: [", "not valid YAML"),
     ("just text", "expected keys and values"),
     ("strcture: {}", "unknown key 'strcture'. Known: about, structure"),
     ("strcture: {}", "Did you mean 'structure'?"),
     ("structure: repulsion", "must look like {method: ..., keep: ...}"),
-    ("structure: {keep: 0.5}", "method is missing. Known: repulsion, random, grid."),
+    (
+        "structure: {keep: 0.5}",
+        "method is missing. Known: grid, instruction, random, relevance",
+    ),
     ("structure: {method: repulse, keep: 0.5}", "Did you mean 'repulsion'?"),
     ("structure: {method: repulsion}", "structure: keep is missing"),
     ("structure: {method: repulsion, keep: 0}", "keep is 0."),
@@ -60,11 +66,22 @@ MISTAKES = [
     ("structure: {method: repulsion, keep: .nan}", "keep is nan"),
     ("structure: {method: repulsion, keep: half}", "keep is 'half'"),
     (STAGE + ", depth: 0.5}", "unknown key 'depth'"),
-    (STAGE + ", potential: cosine}", "potential is 'cosine'. Known: riesz, cos, gauss."),
+    (STAGE + ", potential: cos}", "unknown key 'potential'. Known: method, keep, spatial"),
+    (DEEP + ", rows: first}", "rows is 'first'. Known: all, last."),
     (STAGE + ", spatial: 99}", "spatial is 99. Give a number from 0 to 10."),
     ("semantics: {method: instruction, keep: 0.2}", "depth is missing"),
     ("semantics: {method: instruction, depth: 2, keep: 0.2}", "depth is 2"),
     (STAGE + "}\n" + DEEP.replace("0.2", "0.6") + "}", "semantics keeps 0.6, more than the 0.5"),
+    ("structure: {method: relevance, keep: 0.5}", "there are none at depth 0"),
+    (DEEP.replace("depth: 0.5", "depth: 0") + "}", "depth is 0, before the first layer"),
+    ("cuts: 3", "cuts must be a list"),
+    ("cuts: [3]", "cut 1 must look like {method: ..., keep: ...}"),
+    ("cuts: [{method: relevance, keep: 9}]", "there are none at depth 0"),
+    (STAGE + "}\ncuts: []", "give cuts, or structure and semantics, not both"),
+    ("cuts: " + str([GRID, GRID]), "cut 2: depth 0.5 is not above 0.5"),
+    ("cuts: " + str([GRID, {**GRID, "depth": 0.7, "keep": 0.3}]), "cut 2 keeps 0.3, more than"),
+    ("about: &a x\nbatch_size: *a", "line 1: anchors and aliases are not allowed"),
+    ("about: " + "[" * 9 + "]" * 9, "nested deeper than 8 levels"),
     ("quantize: int5", "quantize is 'int5'. Known: auto, none, int8, int4, nf4."),
     (STAGE + "}\nattention: sized", "attention is 'sized'. Known: plain, proportional."),
     ("attention: proportional", "nothing is pruned: every token stands for itself"),
@@ -105,7 +122,7 @@ def test_any_text_is_a_profile_or_one_message(text: str):
 
 @given(st.floats(0.001, 1) | st.integers(2, 5000), st.integers(0, 5000))
 def test_a_budget_is_at_least_one_token_and_at_most_all(keep: float, visual: int):
-    assert min(1, visual) <= kept(keep, visual) <= visual
+    assert min(1, visual) <= budget(keep, visual) <= visual
 
 
 @given(
@@ -115,13 +132,69 @@ def test_a_budget_is_at_least_one_token_and_at_most_all(keep: float, visual: int
     st.integers(1, 3000),
     st.integers(1, 80),
 )
-def test_the_average_lies_between_the_two_stages(
+def test_the_average_lies_between_the_cuts(
     first: float, second: float, depth: float, visual: int, layers: int
 ):
-    profile = Profile("p", "", Structure("grid", first), Semantics("grid", depth, second))
-    lower, upper = profile.budget(visual)
-    assert upper <= lower and 1 <= profile.cut(layers) <= layers
-    assert upper - 1e-9 <= profile.average(visual, layers) <= lower + 1e-9
+    profile = Profile("p", "", (Cut("grid", first), Cut("grid", second, depth)))
+    lower, upper = profile.budgets(visual)
+    assert upper <= lower and all(0 <= stop <= layers for stop in profile.stops(layers))
+    assert upper - 1e-9 <= profile.planned(visual, layers) <= lower + 1e-9
+
+
+def test_cuts_are_the_general_form_of_structure_and_semantics():
+    short = parse(STAGE + "}\n" + DEEP + "}", "mine", "mine.yaml")
+    general = parse(
+        "cuts: [{method: repulsion, keep: 0.5}, {method: instruction, depth: 0.5, keep: 0.2}]",
+        "mine",
+        "mine.yaml",
+    )
+    assert short == general
+    three = [GRID, {**GRID, "depth": 0.7, "keep": 0.1}, {**GRID, "depth": 0.8, "keep": 2}]
+    profile = parse(f"cuts: {three}", "mine", "mine.yaml")
+    assert profile.budgets(100) == (20, 10, 2) and profile.stops(10) == (5, 7, 8)
+    assert profile.planned(100, 10) == (5 * 100 + 2 * 20 + 1 * 10 + 2 * 2) / 10
+    assert [span for _, span, _ in profile.steps(10)] == [
+        range(5),
+        range(5, 7),
+        range(7, 8),
+        range(8, 10),
+    ]
+
+
+def test_a_later_cut_never_plans_with_more_than_is_left():
+    profile = Profile("p", "", (Cut("grid", 0.1), Cut("grid", 50, 0.5)))
+    assert profile.budgets(100) == (10, 10)
+
+
+def test_equal_budgets_are_allowed_and_halves_are_rounded_up():
+    same = STAGE + "}\n" + DEEP.replace("0.2", "0.5") + "}"
+    assert parse(same, "mine", "mine.yaml").budgets(9) == (5, 5)
+    assert Cut("grid", 0.5, 0.5).layer(5) == 2 and Cut("grid", 0.5, 0.7).layer(5) == 4
+
+
+def test_what_a_profile_asks_for_in_vain_is_said():
+    assert Profile("off").idle(576) == []
+    assert Profile("mine").idle(576) == ["profile 'mine' has no cuts: all is kept"]
+    (note,) = Profile("mine", cuts=(Cut("grid", 5000),)).idle(576)
+    assert "grid keeps 5000 where 576 visual tokens are left: it drops nothing there" in note
+    (note,) = Profile("mine", cuts=(Cut("grid", 0.1), Cut("random", 60, 0.5))).idle(576)
+    assert "random keeps 60 where 58 visual tokens are left" in note
+    assert load_profile("aggressive").idle(576) == []
+
+
+def test_a_bomb_of_aliases_is_refused_before_it_grows():
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    with pytest.raises(ProfileError, match="anchors and aliases") as caught:
+        parse("\n".join(lines), "mine", "mine.yaml")
+    assert len(str(caught.value)) < 200
+
+
+def test_a_large_file_is_no_profile(tmp_path: Path):
+    path = tmp_path / "large.yaml"
+    path.write_text("about: " + "x" * 100_000)
+    with pytest.raises(ProfileError, match="larger than 64 KiB"):
+        load_profile(str(path))
 
 
 @pytest.mark.parametrize("path", shipped().values(), ids=lambda path: path.stem)

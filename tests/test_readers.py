@@ -24,7 +24,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "demo",
             "balanced",
             text=text,
-            tokens=TokenCounts(576, 192, 64, 128.0, 20, 3),
+            tokens=TokenCounts(576, (192, 64), 128.0, 20, 3),
             seconds=Seconds(0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.5),
             finish="stop",
         )

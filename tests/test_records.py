@@ -23,7 +23,7 @@ ANSWER = Answer(
     "demo",
     "aggressive",
     text="OPEN",
-    tokens=TokenCounts(576, 96, 32, 64.0, 21, 3),
+    tokens=TokenCounts(576, (96, 32), 64.0, 21, 3),
     seconds=Seconds(0.004, 0.021, 0.001, 0.011, 0.006, 0.0379999999, 0.044),
     finish="stop",
 )
@@ -37,6 +37,7 @@ def test_an_answer_is_the_row_of_the_contract():
         "answer": "OPEN",
         "tokens": {
             "visual": 576,
+            "left": [96, 32],
             "structure": 96,
             "semantics": 32,
             "average": 64.0,

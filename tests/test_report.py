@@ -18,14 +18,14 @@ ANSWER = Answer(
     "demo",
     "aggressive",
     text="OPEN",
-    tokens=TokenCounts(576, 96, 32, 64.0, 21, 3),
+    tokens=TokenCounts(576, (96, 32), 64.0, 21, 3),
     seconds=SECONDS,
     finish="stop",
 )
 FULL = replace(
     ANSWER,
     profile="off",
-    tokens=TokenCounts(576, 576, 576, 576.0, 21, 3),
+    tokens=TokenCounts(576, (), 576.0, 21, 3),
     seconds=replace(SECONDS, prefill=0.055, total=0.088),
 )
 COMPARED = replace(ANSWER, comparison=Comparison(FULL, True, 1.0, 5.0, 2.0))
@@ -127,7 +127,7 @@ def test_two_answers_stand_side_by_side():
     assert told(screen).splitlines() == [
         "               aggressive       off",
         "answer         OPEN             OPEN",
-        "visual tokens  576 -> 96 -> 32  576 -> 576 -> 576",
+        "visual tokens  576 -> 96 -> 32  576",
         "average        64.0             576.0",
         "image          4 ms             4 ms",
         "encode         21 ms            21 ms",

@@ -19,7 +19,8 @@ from sts_cli.engine.scheduler import answer_all
 from sts_cli.errors import ProfileError
 from sts_cli.inputs.images import Prepared
 from sts_cli.loading import load
-from sts_cli.profile import Profile, Semantics, Structure, load_profile
+from sts_cli.profile import Cut, Profile
+from sts_cli.profile_files import load_profile
 from sts_cli.records import Item, Problem
 from sts_cli.sources import find
 
@@ -138,11 +139,19 @@ def test_text_streams_as_it_is_answered(engine: Engine):
 
 
 def test_what_was_kept_is_told_with_its_places(engine: Engine):
-    kept = []
-    (answer,) = answer_all(engine, [prepared(0, 0)], AGGRESSIVE, on_kept=kept.append)
-    sizes = [len(places) for places in (kept[0].every, kept[0].structure, kept[0].semantics)]
-    assert sizes == [answer.tokens.visual, answer.tokens.structure, answer.tokens.semantics]
-    assert set(kept[0].semantics) <= set(kept[0].structure) <= set(kept[0].every)
+    """On request, for every row, every image of it, and every cut."""
+    two = Item(id="1", images=("0.png", "1.png"), question="which is larger?")
+    rows = [prepared(0, 0), Prepared(two, (picture(0), picture(1)), ("0", "1"), 0.0)]
+    for answer in answer_all(engine, rows, AGGRESSIVE, places=True, batch_size=2):
+        images = answer.kept
+        assert images is not None and len(images) == len(answer.item.images)
+        sizes = [sum(len(one.every) for one in images)]
+        sizes += [sum(len(one.left[cut]) for one in images) for cut in range(2)]
+        assert sizes == [answer.tokens.visual, *answer.tokens.left]
+        for one in images:
+            assert set(one.left[1]) <= set(one.left[0]) <= set(one.every)
+    (plain,) = answer_all(engine, [prepared(0, 0)], AGGRESSIVE)
+    assert plain.kept is None
 
 
 def test_stopping_finishes_the_batch_in_hand_and_no_other(engine: Engine):
@@ -213,7 +222,7 @@ def test_a_batch_has_as_many_rows_as_fit_into_the_memory_that_is_free(engine: En
     assert [rows(0, OFF), rows(1 << 40, OFF), rows(None, OFF)] == [1, most, most]
     pixels = pictures[0].pixels
     values = sum(tensor.numel() for tensor in pixels.inputs.values())
-    config = engine.decoder.config
+    config = engine.family.model.get_decoder().config
     one = 4 * fitting.row_values(config, OFF, pixels.count, values, 8)  # bytes, in float32
     cache = 2 * engine.layers * config.num_key_value_heads * config.head_dim * pixels.count
     assert one > 4 * cache
@@ -253,6 +262,6 @@ def test_one_question_too_large_tries_the_fallbacks_and_says_which(engine: Engin
 
 
 def test_a_profile_that_the_model_cannot_honour_is_refused_before_anything_runs(engine: Engine):
-    late = Profile("late", "", Structure("grid", 0.5), Semantics("instruction", 0.99, 0.1))
+    late = Profile("late", "", (Cut("grid", 0.5), Cut("instruction", 0.1, 0.99)))
     with pytest.raises(ProfileError, match="depth"):
         next(answer_all(engine, questions(), late))

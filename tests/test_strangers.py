@@ -14,10 +14,10 @@ from running import sts
 
 from sts_cli.checkpoint import examine
 from sts_cli.engine.engine import Engine
+from sts_cli.engine.proof import pruned_from_masked
 from sts_cli.errors import ModelError
-from sts_cli.families.untested import pruned_from_masked
 from sts_cli.loading import load
-from sts_cli.profile import load_profile
+from sts_cli.profile_files import load_profile
 from sts_cli.sources import find
 
 QUESTION = "what is on the sign?"
@@ -56,7 +56,7 @@ def test_a_family_that_fits_the_default_answers_as_generate(name: str, tmp_path:
     profiles = [load_profile("off"), load_profile("aggressive")]
     off, pruned = (engine.generate([prompt], one, max_new_tokens=5)[0] for one in profiles)
     assert list(off.ids) == expected[0, len(prompt.ids) :].tolist()
-    assert (pruned.structure, pruned.semantics) == (8, 6)
+    assert pruned.left == (8, 6)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -79,15 +79,20 @@ def test_a_family_that_would_answer_otherwise_is_refused(name: str, dtype: str, 
 
 def test_a_layer_with_a_memory_of_its_own_shows_when_tokens_are_dropped(tmp_path: Path):
     loaded = load(find(str(strangers.write("vipllava", tmp_path))), device="cpu", dtype="float32")
-    family = Engine(loaded).family
+    engine = Engine(loaded)
+    family, decoder = engine.family, engine.decoder
     prompt = asked(family, QUESTION, Image.linear_gradient("L").convert("RGB"))
     with torch.inference_mode():
         tokens = family.embed([prompt])
-        assert pruned_from_masked(family, tokens) < 1e-4
-        mixed = family.decoder.layers[1].mlp.register_forward_hook(
-            lambda layer, given, out: out + out.cumsum(1)  # as a recurrent layer would
+        assert pruned_from_masked(decoder, tokens) < 1e-4
+        mixed = (
+            loaded.model.get_decoder()
+            .layers[1]
+            .mlp.register_forward_hook(
+                lambda layer, given, out: out + out.cumsum(1)  # as a recurrent layer would
+            )
         )
-        assert pruned_from_masked(family, tokens) > 0.1
+        assert pruned_from_masked(decoder, tokens) > 0.1
         mixed.remove()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from sts_cli.engine.tokens import Tokens
+from sts_cli.decoding.tokens import Tokens
+from sts_cli.families.default import Prompt
 
 
 def tokens() -> Tokens:
@@ -16,6 +17,7 @@ def tokens() -> Tokens:
     return Tokens(
         hidden=hidden,
         mask=mask,
+        padded=True,
         positions=(mask.cumsum(1) - 1).clamp(min=0)[None],
         image=image,
         run=image.clone(),
@@ -29,7 +31,7 @@ def keep(*rows: str) -> torch.Tensor:
 
 
 def test_rows_are_packed_right_in_their_order_with_their_own_positions():
-    kept = tokens().keep(keep("x.x.xx", "..x..x"))
+    kept = tokens().keep(keep("x.x.xx", "..x..x"), [4, 2])
     assert kept.hidden[..., 0].tolist()[0] == [0, 2, 4, 5]
     assert kept.hidden[1, 2:, 0].tolist() == [12, 15]
     assert kept.mask.tolist() == [[True] * 4, [False, False, True, True]]
@@ -39,21 +41,25 @@ def test_rows_are_packed_right_in_their_order_with_their_own_positions():
 
 
 def test_padding_is_never_kept_and_shows_nothing():
-    kept = tokens().keep(torch.ones(2, 6, dtype=torch.bool))
+    kept = tokens().keep(torch.ones(2, 6, dtype=torch.bool), [6, 4])
     assert kept.mask.sum(1).tolist() == [6, 4]
-    smaller = tokens().keep(keep("xxxx..", "xxxx.x"))
+    smaller = tokens().keep(keep("xxxx..", "xxxx.x"), [4, 3])
     assert smaller.visual.sum(1).tolist() == [3, 1]
     assert (smaller.image[~smaller.mask] == -1).all()
 
 
 def test_keeping_everything_changes_nothing():
-    once = tokens().keep(keep("x.xxxx", "..xx.x"))
-    twice = once.keep(once.mask)
+    once = tokens().keep(keep("x.xxxx", "..xx.x"), [5, 3])
+    twice = once.keep(once.mask, [5, 3])
     assert torch.equal(once.hidden[once.mask], twice.hidden[twice.mask])
 
 
-def test_instruction_is_the_text_after_the_last_image_only():
-    assert tokens().instruction.tolist() == [
-        [False, False, False, False, True, True],
-        [False, False, False, False, False, True],
-    ]
+def test_padding_is_known_without_a_look_at_the_mask():
+    assert tokens().keep(keep("x.x.xx", "..x..x"), [4, 2]).padded
+    assert not tokens().keep(keep("x.x...", "..x..x"), [2, 2]).padded
+
+
+def test_words_are_the_text_after_the_last_image_only():
+    assert Prompt([5, 9, 9, 9, 7, 7], ()).words(9) == 2
+    assert Prompt([9, 5, 9], ()).words(9) == 0
+    assert Prompt([5, 7, 7], ()).words(9) == 3

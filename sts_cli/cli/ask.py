@@ -26,15 +26,13 @@ from sts_cli.cli.options import (
 from sts_cli.errors import OutputError
 from sts_cli.inputs.images import prepare
 from sts_cli.inputs.rows import CAPTION
-from sts_cli.records import Item, answer_row
+from sts_cli.records import Item, KeptTokens, answer_row
 from sts_cli.report.console import stderr
 from sts_cli.report.single import side_by_side, speed
 from sts_cli.sources import find
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from sts_cli.engine.batches import Kept
 
 
 def ask(
@@ -51,7 +49,7 @@ def ask(
     max_new_tokens: MaxNewTokens = None,
     overlay: Annotated[
         Path | None,
-        typer.Option(help="A .png to draw on which visual tokens each stage kept."),
+        typer.Option(help="A .png to draw on which visual tokens each cut kept."),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object, not the text.")] = False,
     quiet: Quiet = False,
@@ -82,7 +80,6 @@ def ask(
         sys.stdout.write(piece)
         sys.stdout.flush()
 
-    kept: list[Kept] = []
     (answer,) = answer_all(
         engine,
         [ready],
@@ -90,7 +87,7 @@ def ask(
         compare=compare,
         max_new_tokens=max_new_tokens or plan.max_new_tokens,
         on_text=None if json_ else show,
-        on_kept=kept.append,
+        places=overlay is not None,
     )
     if json_:
         print(json.dumps(answer_row(answer), ensure_ascii=False))
@@ -101,18 +98,19 @@ def ask(
         console.print(message, style="red", markup=False)
         raise typer.Exit(1)
     if overlay is not None:
-        draw(overlay, ready.images[0], kept[0])
+        assert answer.kept is not None
+        draw(overlay, ready.images[0], answer.kept[0])
     if compare and not quiet and not json_:
         side_by_side(console, answer)
     elif not quiet:
         console.print(speed(answer), style="dim")
 
 
-def draw(path: Path, image: Image.Image, kept: Kept) -> None:
+def draw(path: Path, image: Image.Image, kept: KeptTokens) -> None:
     """Write the overlay. Raises OutputError."""
     from sts_cli.report.overlay import overlay
 
     try:
-        overlay(image, kept.every, kept.structure, kept.semantics).save(path)
+        overlay(image, kept).save(path)
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from error

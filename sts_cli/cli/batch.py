@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -119,7 +118,7 @@ def batch(
     source = find(model)
     run = {
         "model": source.name,
-        "profile": {key: value for key, value in asdict(plan).items() if key != "about"},
+        "profile": plan.settings(),
         "input": rows.identity(),
         "question": question,
         "max_new_tokens": longest,

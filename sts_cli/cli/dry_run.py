@@ -51,7 +51,7 @@ def dry_run(
     from sts_cli.engine.batches import problem_of
     from sts_cli.inputs.images import decode_ahead
 
-    layers = LAYERS if family is None else len(family.decoder.layers)
+    layers = LAYERS if family is None else len(family.model.get_decoder().layers)
     bad: Counter[str] = Counter()
     ids: Counter[int] = Counter()
     formats: Counter[str] = Counter()
@@ -109,7 +109,7 @@ def budget(tokens: Counter[int], profile: Profile, layers: int) -> str:
     """What a profile keeps of images that become so many visual tokens each."""
     least, most, every = min(tokens), max(tokens), sum(n * tokens[n] for n in tokens)
     each = f"{most:,}" if least == most else f"{least:,} to {most:,}"
-    left = sum(profile.average(n, layers) * tokens[n] for n in tokens)
+    left = sum(profile.planned(n, layers) * tokens[n] for n in tokens)
     return (
         f"visual tokens: {each} an image, {every:,} in all\n"
         f"  profile {profile.name} keeps {left:,.0f} ({left / every:.1%}), on average over "

@@ -26,7 +26,8 @@ from sts_cli.cli.parsing import rows_at_once
 from sts_cli.errors import ProfileError
 from sts_cli.inputs.images import Prepared, decode_ahead
 from sts_cli.inputs.items import open_input
-from sts_cli.profile import Profile, Quantize, load_profile
+from sts_cli.profile import Profile, Quantize
+from sts_cli.profile_files import load_profile
 from sts_cli.report.console import stderr, stdout
 from sts_cli.sources import find
 

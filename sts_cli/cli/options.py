@@ -8,7 +8,8 @@ from typing import Annotated, cast
 import typer
 
 from sts_cli.errors import ProfileError, StsError, did_you_mean
-from sts_cli.profile import QUANTIZE, Profile, Quantize, load_profile
+from sts_cli.profile import QUANTIZE, Profile, Quantize
+from sts_cli.profile_files import load_profile
 
 Model = Annotated[
     str | None,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sts_cli.cli.options import OptionError
 from sts_cli.inputs.items import Input
-from sts_cli.profile import LAYERS, VISUAL, Profile, load_profile
+from sts_cli.profile import LAYERS, VISUAL, Profile
+from sts_cli.profile_files import load_profile
 
 STRONGER = ("gentle", "balanced", "aggressive", "extreme")  # in this order
 
@@ -55,9 +56,9 @@ def fallbacks(profile: Profile, on_oom: str) -> tuple[Profile, ...]:
         raise OptionError(f"--on-oom {on_oom}: known are fail, shrink.")
     if on_oom == "fail":
         return ()
-    kept = profile.average(VISUAL, LAYERS)
+    kept = profile.planned(VISUAL, LAYERS)
     profiles = (load_profile(name) for name in STRONGER)
-    return tuple(one for one in profiles if one.average(VISUAL, LAYERS) < kept)
+    return tuple(one for one in profiles if one.planned(VISUAL, LAYERS) < kept)
 
 
 def check_places(rows: Input, out: Path | None, sidecar: bool) -> None:

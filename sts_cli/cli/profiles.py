@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from sts_cli import pruning
-from sts_cli.profile import LAYERS, VISUAL, Profile, load_profile, shipped
+from sts_cli.profile import LAYERS, VISUAL, Profile
+from sts_cli.profile_files import load_profile, shipped
 from sts_cli.report.console import stdout
 
 app = typer.Typer(invoke_without_command=True, help="List and explain profiles.")
@@ -26,7 +27,7 @@ def profiles(context: typer.Context) -> None:
     table.add_column("about", overflow="fold")
     for name in shipped():
         profile = load_profile(name)
-        share = profile.average(VISUAL, LAYERS) / VISUAL
+        share = profile.planned(VISUAL, LAYERS) / VISUAL
         table.add_row(name, f"{share:.1%}", profile.about)
     stdout().print(table)
 
@@ -44,19 +45,15 @@ def show(name: Annotated[str, typer.Argument(help="A profile's name, or a YAML f
 
 def explained(profile: Profile) -> str:
     """What the profile does, in sentences, for an image of 576 tokens and 32 layers."""
-    structure, semantics = profile.budget(VISUAL)
     lines = [f"For an image of {VISUAL} visual tokens and a language model of {LAYERS} layers:"]
-    if profile.structure is None and profile.semantics is None:
+    if not profile.cuts:
         return "\n".join([*lines, f"all {VISUAL} tokens enter all {LAYERS} layers."])
-    if profile.structure is not None:
-        about = pruning.STRUCTURE[profile.structure.method].about
-        lines.append(f"stage 1, after the vision encoder, keeps {structure}: {about}.")
-    if profile.semantics is not None:
-        about = pruning.SEMANTICS[profile.semantics.method].about
-        cut = profile.cut(LAYERS)
-        lines.append(f"stage 2, after layer {cut} of {LAYERS}, keeps {semantics}: {about}.")
+    places = zip(profile.cuts, profile.stops(LAYERS), profile.budgets(VISUAL), strict=True)
+    for number, (cut, layer, left) in enumerate(places, 1):
+        place = f"after layer {layer} of {LAYERS}" if layer else "before the first layer"
+        lines.append(f"cut {number}, {place}, keeps {left}: {pruning.about(cut.method)}.")
     if profile.attention == "proportional":
         lines.append("Each token that is left is attended to as many as it stands for.")
-    average = profile.average(VISUAL, LAYERS)
+    average = profile.planned(VISUAL, LAYERS)
     lines.append(f"On average over layers {average:.1f} tokens, {average / VISUAL:.1%}.")
     return "\n".join(lines)

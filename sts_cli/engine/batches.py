@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from sts_cli.engine.choosing import Choices
 from sts_cli.engine.engine import Engine, Generation
 from sts_cli.engine.images import Images, Picture
-from sts_cli.engine.selection import Choices
 from sts_cli.engine.stream import TextStream, decode
 from sts_cli.evaluation.metrics import same, token_f1
 from sts_cli.families.default import Prompt
@@ -52,25 +52,6 @@ def question_of(number: int, ready: Prepared, images: Images) -> Question:
     return Question(number, ready.item, ready.seconds, pictures, new)
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Places (row and column in 0..1) of an image's visual tokens, and of those each stage kept."""
-
-    every: list[tuple[float, float]]
-    structure: list[tuple[float, float]]
-    semantics: list[tuple[float, float]]
-
-
-def kept_of_first_image(prompt: Prompt, found: Generation) -> Kept:
-    """What became of the tokens of a question's first image."""
-    stages = [
-        [(row, column) for number, row, column in places.tolist() if number == 0]
-        for places in found.places
-    ]
-    every = [(row, column) for row, column in prompt.images[0].grid.tolist()]
-    return Kept(every, *stages)
-
-
 class Batches:
     """Answers one batch after another under the same profiles."""
 
@@ -82,7 +63,7 @@ class Batches:
         max_new_tokens: int | None,
         fallbacks: Sequence[Profile],
         on_text: Callable[[str], None] | None,
-        on_kept: Callable[[Kept], None] | None,
+        places: bool,
     ):
         self.engine = engine
         self.images = images
@@ -90,7 +71,7 @@ class Batches:
         self.limit = max_new_tokens
         self.fallbacks = fallbacks
         self.on_text = on_text
-        self.on_kept = on_kept
+        self.places = places
         self.choices = Choices()
         self.count = 0
 
@@ -149,8 +130,6 @@ class Batches:
         self.count += 1
         order = list(enumerate(profiles))[:: 1 if self.count % 2 else -1]  # in turn: A B, B A
         found = {number: self._generate(prompts, one, number == 0) for number, one in order}
-        if self.on_kept is not None:
-            self.on_kept(kept_of_first_image(prompts[0], found[0][0]))
         return [
             tuple(
                 self._row(question, found[number][row], one, len(batch), share)
@@ -164,7 +143,11 @@ class Batches:
     ) -> list[Generation]:
         if not stream or self.on_text is None:
             return self.engine.generate(
-                prompts, profile, max_new_tokens=self.limit, choices=self.choices
+                prompts,
+                profile,
+                max_new_tokens=self.limit,
+                choices=self.choices,
+                places=self.places,
             )
         shown = TextStream(self.engine.family.tokenizer, self.on_text)
         found = self.engine.generate(
@@ -172,6 +155,7 @@ class Batches:
             profile,
             max_new_tokens=self.limit,
             choices=self.choices,
+            places=self.places,
             on_ids=shown.show,
         )
         shown.show(found[0].ids, last=True)
@@ -189,9 +173,8 @@ class Batches:
             text=decode(self.engine.family.tokenizer, found.ids),
             tokens=TokenCounts(
                 visual=found.visual,
-                structure=found.structure,
-                semantics=found.semantics,
-                average=profile.averaged(found.structure, found.semantics, self.engine.layers),
+                left=found.left,
+                average=profile.average(found.visual, found.left, self.engine.layers),
                 text=found.text,
                 generated=len(found.ids),
             ),
@@ -206,6 +189,7 @@ class Batches:
             ),
             rows=rows,
             finish=found.finish,
+            kept=found.kept,
         )
 
 

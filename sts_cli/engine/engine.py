@@ -4,35 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import Cache
 
-from sts_cli.engine.attention import Observer
+from sts_cli import pruning
+from sts_cli.decoding import Cache, Decoder, Watch
+from sts_cli.decoding.tokens import Tokens, text
+from sts_cli.decoding.torch import TorchDecoder
+from sts_cli.engine.choosing import Choices
 from sts_cli.engine.clock import Clock
+from sts_cli.engine.cutting import Asked, Counts, cut_tokens
 from sts_cli.engine.penalties import penalties
-from sts_cli.engine.selection import (
-    Choices,
-    semantics_mask,
-    semantics_sizes,
-    structure_mask,
-    structure_sizes,
-    visual_counts,
-    visual_places,
-)
-from sts_cli.engine.tokens import Keys, Tokens, text
+from sts_cli.engine.places import kept_of
+from sts_cli.engine.proof import prove
 from sts_cli.errors import ProfileError
-from sts_cli.families import family_of
+from sts_cli.families import adapter, tested
 from sts_cli.families.default import Encoded, Pixels, Prompt
-from sts_cli.profile import Profile
+from sts_cli.profile import Cut, Profile
+from sts_cli.records import KeptTokens
 
 if TYPE_CHECKING:
     from sts_cli.loading import Loaded
 
 MAX_NEW_TOKENS = 128
-
 
 Finish = Literal["stop", "length"]
 
@@ -43,12 +40,10 @@ class Prefill:
 
     logits: Tensor  # [B, V]; of each prompt's first new token
     cache: Cache
-    spans: tuple[range, range]  # layers below and above the cut
-    keys: tuple[Keys, Keys]  # what either span's cache holds
+    spans: tuple[range, ...]  # layers that hold the same tokens
     positions: Tensor  # [P, B]; of each prompt's first new token
-    visual: list[int]
-    places: tuple[list[Tensor], list[Tensor]]  # [N, 3] for each row; see `visual_places`
-    text: list[int]
+    left: list[Counts]  # visual tokens of each image of each row: all, then after each cut
+    seen: list[Tokens]  # the tokens at those moments, if places were asked for
     select: float  # seconds
 
 
@@ -59,9 +54,8 @@ class Generation:
     ids: tuple[int, ...]  # generated, without the token that ended them
     finish: Finish
     visual: int
-    structure: int
-    semantics: int
-    places: tuple[Tensor, Tensor]  # [structure, 3], [semantics, 3]; image, row, column of the kept
+    left: tuple[int, ...]  # visual tokens after each cut
+    kept: tuple[KeptTokens, ...] | None  # of each image, if places were asked for
     text: int  # prompt tokens that are not visual
     select: float
     prefill: float
@@ -71,26 +65,43 @@ class Generation:
 class Engine:
     """A loaded model, ready to answer under any profile."""
 
-    def __init__(self, loaded: Loaded):
+    def __init__(self, loaded: Loaded, decoder: Decoder[Any] | None = None):
+        """`decoder` runs the layers; without one, PyTorch does.
+
+        A family that no test covers is held against its own `generate` first; raises ModelError.
+        """
         model = loaded.model
         self.name = loaded.name
-        self.family = family_of(model, loaded.processor)
-        self.decoder = self.family.decoder
-        self.layers = len(self.decoder.layers)
+        self.family = adapter(model, loaded.processor)
+        self.decoder: Decoder[Any] = TorchDecoder(model) if decoder is None else decoder
+        self.layers = self.decoder.layers
         self.clock = Clock(model.device)
         self.penalties = penalties(model.generation_config)
         ends = model.generation_config.eos_token_id
         self.ends = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
         self.max_new_tokens = model.generation_config.max_new_tokens or MAX_NEW_TOKENS
+        if not tested(model.config.model_type, model.get_decoder().config.model_type):
+            prove(self.family, self.decoder)
 
     def check(self, profile: Profile) -> None:
         """Raise ProfileError for a profile that this model cannot honour."""
-        if profile.semantics is not None and profile.cut(self.layers) >= self.layers:
-            raise ProfileError(
-                f"Profile '{profile.name}': depth {profile.semantics.depth:g} leaves none of the "
-                f"{self.layers} layers of '{self.name}' after the cut. "
-                f"Use a depth below {(self.layers - 0.5) / self.layers:.2f}."
-            )
+        stops = profile.stops(self.layers)
+        for cut, stop in zip(profile.cuts, stops, strict=True):
+            if stop >= self.layers:
+                raise ProfileError(
+                    f"Profile '{profile.name}': depth {cut.depth:g} leaves none of the "
+                    f"{self.layers} layers of '{self.name}' after the cut. "
+                    f"Use a depth below {(self.layers - 0.5) / self.layers:.2f}."
+                )
+        for (one, other), (first, second) in zip(
+            pairwise(profile.cuts), pairwise(stops), strict=True
+        ):
+            if first == second:
+                raise ProfileError(
+                    f"Profile '{profile.name}': depths {one.depth:g} and {other.depth:g} are both "
+                    f"after layer {first} of the {self.layers} layers of '{self.name}'. Set them "
+                    "further apart, or leave one cut out."
+                )
 
     @torch.inference_mode()
     def encode(self, pixels: Sequence[Pixels]) -> tuple[list[Encoded], float]:
@@ -107,89 +118,74 @@ class Engine:
         *,
         max_new_tokens: int | None = None,
         choices: Choices | None = None,
+        places: bool = False,
         on_ids: Callable[[Sequence[int]], None] | None = None,
     ) -> list[Generation]:
-        """Answer a batch of prompts greedily. `on_ids` hears the first prompt's ids as they come.
+        """Answer a batch of prompts greedily.
 
-        Stage 1 runs before the language model, stage 2 after its first `profile.cut` layers; the
-        layers below and above the cut hold different tokens in their caches from then on.
+        `choices` remembers what was chosen of images before; `places` asks where the kept tokens
+        are; `on_ids` hears the first prompt's ids as they come.
         """
         started = self.clock()
-        state = self._prefill(prompts, profile, choices or Choices())
+        limit = max_new_tokens or self.max_new_tokens
+        state = self._prefill(prompts, profile, limit, choices or Choices(), places)
         prefilled = self.clock()
-        done = self._decode(prompts, state, max_new_tokens or self.max_new_tokens, on_ids)
+        done = self._decode(prompts, state, limit, on_ids)
         decode = self.clock() - prefilled
+        kept = kept_of(prompts, state.seen, state.left) if places else [None] * len(prompts)
         return [
             Generation(
                 ids=tuple(ids),
                 finish=finish,
-                visual=state.visual[row],
-                structure=len(state.places[0][row]),
-                semantics=len(state.places[1][row]),
-                places=(state.places[0][row], state.places[1][row]),
-                text=state.text[row],
+                visual=prompt.visual,
+                left=tuple(sum(counts[row]) for counts in state.left[1:]),
+                kept=kept[row],
+                text=len(prompt.ids) - prompt.visual,
                 select=state.select,
                 prefill=prefilled - started - state.select,
                 decode=decode,
             )
-            for row, (ids, finish) in enumerate(done)
+            for row, (prompt, (ids, finish)) in enumerate(zip(prompts, done, strict=True))
         ]
 
-    def _prefill(self, prompts: Sequence[Prompt], profile: Profile, choices: Choices) -> Prefill:
-        """Embed, prune, lower layers, prune, upper layers: up to the first token's logits."""
-        cut = profile.cut(self.layers)
-        lower, upper = range(cut), range(cut, self.layers)
+    def _prefill(
+        self,
+        prompts: Sequence[Prompt],
+        profile: Profile,
+        limit: int,
+        choices: Choices,
+        places: bool,
+    ) -> Prefill:
+        """Cut, run the layers behind the cut, next: up to the first token's logits."""
         tokens = self.family.embed(prompts)
-        visual = visual_counts(tokens)
-        text = (tokens.mask & ~tokens.visual).sum(1).tolist()
+        words = [prompt.words(self.family.image_token_id) for prompt in prompts]
+        asked = Asked(prompts, words, profile.attention == "proportional")
         positions = tokens.positions.amax((0, 2)) + 1  # [B]; of the unpruned prompt
-
-        selecting = self.clock()
-        if profile.structure is not None:
-            keep = structure_mask(tokens, prompts, profile.structure, choices)
-            if profile.attention == "proportional":
-                tokens = structure_sizes(tokens, prompts, profile.structure, choices)
-            tokens = tokens.keep(keep)
-        select = self.clock() - selecting
-        structure, lower_keys = visual_places(tokens), tokens.keys
-
-        cache = self.decoder.cache()
-        if profile.semantics is None:
-            tokens = self.decoder.run(tokens, lower, cache)
-        else:
-            observer = self._observer(tokens, profile.semantics.options)
-            tokens = self.decoder.run(tokens, lower, cache, observer=observer)
-            selecting = self.clock()
-            counts = [[len(image.features) for image in prompt.images] for prompt in prompts]
-            keep = semantics_mask(tokens, observer.found(), counts, profile.semantics)
-            if profile.attention == "proportional":
-                tokens = semantics_sizes(tokens, keep)
-            tokens = tokens.keep(keep)
-            select += observer.seconds + self.clock() - selecting
-        semantics, upper_keys = visual_places(tokens), tokens.keys
-        tokens = self.decoder.run(tokens, upper, cache)
+        axes = len(tokens.positions)
+        room = max(len(prompt.ids) for prompt in prompts) + limit
+        cache = self.decoder.cache(len(prompts), room)
+        left: list[Counts] = [[[len(one.features) for one in prompt.images] for prompt in prompts]]
+        seen, spans, scores, select = [tokens], [], None, 0.0
+        for cut, span, ahead in profile.steps(self.layers):
+            if cut is not None:
+                selecting = self.clock()
+                tokens, counts = cut_tokens(tokens, cut, asked, left[-1], scores, choices)
+                select += self.clock() - selecting
+                left.append(counts)
+                seen.append(tokens)
+            if span:
+                watch = None if ahead is None else watch_for(ahead, words, tokens)
+                tokens, scores = self.decoder.run(tokens, span, cache, watch)
+                spans.append(span)
         return Prefill(
-            logits=self.family.logits(tokens.hidden),
+            logits=self.decoder.logits(tokens.hidden),
             cache=cache,
-            spans=(lower, upper),
-            keys=(lower_keys, upper_keys),
-            positions=positions.expand(len(tokens.positions), -1),
-            visual=visual,
-            places=(structure, semantics),
-            text=text,
+            spans=tuple(spans),
+            positions=positions.expand(axes, -1),
+            left=left,
+            seen=seen if places else [],
             select=select,
         )
-
-    def _observer(self, tokens: Tokens, options: Any) -> Observer:
-        """Watches the rows of the instruction: all of its words, or the last one.
-
-        A prompt without words after its image is watched at its last token.
-        """
-        rows = tokens.instruction
-        if options.get("rows") == "last":
-            rows = torch.zeros_like(rows)
-        rows[:, -1] |= ~rows.any(1)  # prompts are packed right: the last token is a real one
-        return Observer(rows, options.get("heads", "mean"), self.clock)
 
     def _decode(
         self,
@@ -202,7 +198,7 @@ class Engine:
         answers: list[list[int]] = [[] for _ in prompts]
         finish: list[Finish] = ["length" for _ in prompts]
         rows = list(range(len(prompts)))
-        logits, positions, keys = state.logits, state.positions, list(state.keys)
+        logits, positions = state.logits, state.positions
         while True:
             if self.penalties:
                 logits = self._penalise(logits, [[*prompts[r].ids, *answers[r]] for r in rows])
@@ -221,15 +217,13 @@ class Engine:
                 return list(zip(answers, finish, strict=True))
             if len(stay) < len(rows):
                 kept = torch.tensor(stay, device=best.device)
-                state.cache.batch_select_indices(kept)
-                keys = [held.rows(kept) for held in keys]
+                state.cache.keep(kept)
                 best, positions = best[kept], positions[:, kept]
                 rows = [rows[i] for i in stay]
             tokens = text(self.family.embedding(best[:, None]), positions)
-            for number, span in enumerate(state.spans):
-                keys[number] = keys[number].followed(tokens.mask)
-                tokens = self.decoder.run(tokens, span, state.cache, keys[number])
-            logits = self.family.logits(tokens.hidden)
+            for span in state.spans:
+                tokens, _ = self.decoder.run(tokens, span, state.cache)
+            logits = self.decoder.logits(tokens.hidden)
             positions = positions + 1
 
     def _penalise(self, logits: Tensor, histories: list[list[int]]) -> Tensor:
@@ -240,3 +234,19 @@ class Engine:
                 for history, row in zip(histories, logits.float(), strict=True)
             ]
         )
+
+
+def watch_for(cut: Cut, words: Sequence[int], tokens: Tokens) -> Watch | None:
+    """The tokens whose attention a cut asks for: the words of each question, or the last token.
+
+    `words` says how many tokens follow each prompt's last image; a prompt without words there is
+    watched at its last token.
+    """
+    method = pruning.build(cut.method, cut.options)
+    if "attention" not in method.needs:
+        return None
+    last = getattr(method, "rows", "all") == "last"
+    counts = [1 if last else max(1, count) for count in words]
+    most = max(counts)
+    rows = torch.arange(most) >= most - torch.tensor(counts)[:, None]
+    return Watch(rows.to(tokens.hidden.device))

@@ -46,7 +46,7 @@ def fitting_rows(
     except Exception:  # what ails an image is told in the answer to its question
         return most
     new = max_new_tokens or engine.max_new_tokens
-    config, width = engine.decoder.config, engine.family.model.dtype.itemsize
+    config, width = engine.family.model.get_decoder().config, engine.family.model.dtype.itemsize
     row = max(row_values(config, one, visual, values, new) for one in profiles) * width
     return max(1, min(most, int(SHARE * free / row)))
 
@@ -60,8 +60,8 @@ def row_values(config: Any, profile: Profile, visual: int, values: int, new: int
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
     inner = getattr(config, "intermediate_size", None) or 4 * hidden
-    cached = profile.average(visual, layers) + TEXT + new
-    entering = profile.budget(visual)[0] + TEXT
+    cached = profile.planned(visual, layers) + TEXT + new
+    entering = (profile.budgets(visual)[0] if profile.cuts else visual) + TEXT
     prompt = 2 * (visual + TEXT) * hidden  # before and after the images' features are put in
     layer = entering * (LAYER * hidden + 3 * inner)
     return 2 * layers * heads * size * cached + max(ENCODER * values, prompt + layer)

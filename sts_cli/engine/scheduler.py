@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sts_cli.engine.batches import OFF, Batches, Kept, Question, compared, question_of
+from sts_cli.engine.batches import OFF, Batches, Question, compared, question_of
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.fitting import fitting_rows, most_rows
 from sts_cli.engine.images import Images
@@ -30,7 +30,7 @@ def answer_all(
     max_new_tokens: int | None = None,
     fallbacks: Sequence[Profile] = (),
     on_text: Callable[[str], None] | None = None,
-    on_kept: Callable[[Kept], None] | None = None,
+    places: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Answer]:
     """One Answer for each prepared item, in input order, as soon as those before it are known.
@@ -46,7 +46,7 @@ def answer_all(
         max_new_tokens=max_new_tokens,
         fallbacks=fallbacks,
         on_text=on_text,
-        on_kept=on_kept,
+        places=places,
         stop=stop,
     ):
         yield compared(*answers) if compare else answers[0]
@@ -61,7 +61,7 @@ def answer_each(
     max_new_tokens: int | None = None,
     fallbacks: Sequence[Profile] = (),
     on_text: Callable[[str], None] | None = None,
-    on_kept: Callable[[Kept], None] | None = None,
+    places: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Answer, ...]]:
     """For each prepared item, in input order, its Answer under each of the profiles.
@@ -70,8 +70,8 @@ def answer_each(
     encoded once for all profiles. Without a `batch_size` it has as many rows such as the first as
     fit into memory, and gain something. A batch that runs out of memory is halved; one question
     that does tries `fallbacks` instead of the first profile, then becomes a problem. Of a batch's
-    first question under the first profile, `on_text` hears the text while it is generated and
-    `on_kept` which tokens of its first image were kept. When `stop` becomes true, the batch in hand
+    first question under the first profile, `on_text` hears the text while it is generated. With
+    `places` each Answer says which tokens were kept. When `stop` becomes true, the batch in hand
     is the last; answers that waited for older ones come out.
     Raises ProfileError before the first item for a profile that the model cannot honour.
     """
@@ -83,7 +83,7 @@ def answer_each(
     done: dict[int, tuple[Answer, ...]] = {}
     pool = ThreadPoolExecutor(WORKERS)
     images = Images(engine, pool)
-    batches = Batches(engine, images, profiles, max_new_tokens, fallbacks, on_text, on_kept)
+    batches = Batches(engine, images, profiles, max_new_tokens, fallbacks, on_text, places)
     with pool, Feed(questions(prepared, images), largest) as feed:
         while not stop():
             for question in feed.take(WINDOW * largest - len(waiting), not waiting, stop):

@@ -26,7 +26,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "smolvlm": ("default", "Family", ("llama",)),
     "idefics3": ("default", "Family", ("llama",)),
     "internvl": ("default", "Family", ("qwen2", "qwen3", "llama")),
-    "gemma3": ("gemma3", "Gemma3", ("gemma3_text",)),
+    "gemma3": ("default", "Family", ("gemma3_text",)),
 }
 
 
@@ -40,16 +40,6 @@ def adapter(model: Any, processor: Any) -> Family:
     refuse(model)
     module, name, _ = FAMILIES.get(model.config.model_type, FAMILIES["llava"])
     family: Family = getattr(import_module(f"sts_cli.families.{module}"), name)(model, processor)
-    return family
-
-
-def family_of(model: Any, processor: Any) -> Family:
-    """The adapter for a loaded model. Raises ModelError where pruning would be wrong."""
-    family = adapter(model, processor)
-    if not tested(model.config.model_type, model.get_decoder().config.model_type):
-        from sts_cli.families.untested import prove
-
-        prove(family)
     return family
 
 
@@ -67,7 +57,7 @@ def refuse(model: Any) -> None:
 
     Looks at the structure alone; a `skeleton` will do.
     """
-    from sts_cli.engine.decoder import layer_kinds
+    from sts_cli.decoding.masks import KINDS, layer_kinds
 
     kind, config = model.config.model_type, model.config
     supported = f"Supported: {', '.join(FAMILIES)}."
@@ -98,7 +88,7 @@ def refuse(model: Any) -> None:
             f"The language model of '{kind}' ({decoder.config.model_type}) attends in a way that "
             "PyTorch's scaled_dot_product_attention does not compute, so sts cannot run it."
         )
-    other = sorted(set(layer_kinds(decoder.config)) - {"full_attention", "sliding_attention"})
+    other = sorted(set(layer_kinds(decoder.config)) - set(KINDS))
     if other:
         raise ModelError(
             f"The language model of '{kind}' has layers of the kind {', '.join(other)}, which sts "

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from sts_cli.engine.decoder import Decoder
-from sts_cli.engine.tokens import Tokens
+from sts_cli.decoding.tokens import Tokens
 from sts_cli.errors import ModelError
 from sts_cli.families.places import square_tiles
 
@@ -24,6 +26,15 @@ class Pixels:
     text: str  # what stands for the image in the prompt
     count: int  # visual tokens in that text
     size: tuple[int, int]  # width and height in pixels
+
+    @cached_property
+    def seed(self) -> int:
+        """A number that follows from what the model is shown, for methods that draw."""
+        seed = 0
+        for name in sorted(self.inputs):
+            values = self.inputs[name].contiguous().view(torch.uint8).numpy()
+            seed = zlib.crc32(values.data, seed)
+        return seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +54,16 @@ class Prompt:
     ids: list[int]
     images: tuple[Encoded, ...]
 
+    @property
+    def visual(self) -> int:
+        """How many of its tokens show an image."""
+        return sum(len(image.features) for image in self.images)
+
+    def words(self, image_token_id: int) -> int:
+        """How many of its tokens come after its last image; these can attend to all of it."""
+        reverse = self.ids[::-1]
+        return reverse.index(image_token_id) if image_token_id in reverse else len(reverse)
+
 
 class Family:
     """LLaVA, Idefics3, SmolVLM, InternVL, and whatever follows the same conventions.
@@ -51,7 +72,6 @@ class Family:
     it; a prompt is put together from text and what its images became.
     """
 
-    decoder_class: type[Decoder] = Decoder
     alone_differs = False  # whether an image alone in its question is cut up differently
 
     def __init__(self, model: Any, processor: Any):
@@ -60,8 +80,6 @@ class Family:
         self.tokenizer = processor.tokenizer
         self.image_token_id: int = model.config.image_token_id
         self.embedding = model.get_input_embeddings()
-        self.head = model.get_output_embeddings()
-        self.decoder = self.decoder_class(model.get_decoder())
 
     # Images
 
@@ -180,35 +198,37 @@ class Family:
     def embed(self, prompts: Sequence[Prompt]) -> Tokens:
         """The prompts as one batch, padded on the left, image features in their places."""
         device = self.model.device
-        length = max(len(prompt.ids) for prompt in prompts)
-        ids = torch.zeros((len(prompts), length), dtype=torch.long)
-        mask = torch.zeros((len(prompts), length), dtype=torch.bool)
-        image = torch.full((len(prompts), length), -1)
+        lengths = [len(prompt.ids) for prompt in prompts]
+        longest = max(lengths)
+        ids = np.zeros((len(prompts), longest), dtype=np.int64)
+        image = np.full((len(prompts), longest), -1)
         for row, prompt in enumerate(prompts):
-            ids[row, length - len(prompt.ids) :] = torch.tensor(prompt.ids)
-            mask[row, length - len(prompt.ids) :] = True
-            counts = torch.tensor([len(one.features) for one in prompt.images], dtype=torch.long)
-            shown = torch.arange(len(counts)).repeat_interleave(counts)
-            image[row, mask[row] & (ids[row] == self.image_token_id)] = shown
-        ids, mask, image = ids.to(device), mask.to(device), image.to(device)
-        visual = image >= 0
+            ids[row, longest - len(prompt.ids) :] = prompt.ids
+            counts = [len(one.features) for one in prompt.images]
+            shown = np.nonzero(ids[row] == self.image_token_id)[0]
+            image[row, shown] = np.repeat(np.arange(len(counts)), counts)
+        mask = np.arange(longest) >= longest - np.array(lengths)[:, None]
+        where = tuple(torch.from_numpy(index).to(device) for index in np.nonzero(image >= 0))
         images = [one for prompt in prompts for one in prompt.images]
-        hidden = self.embedding(ids.masked_fill(visual, 0))
+        hidden = self.embedding(torch.from_numpy(np.where(image >= 0, 0, ids)).to(device))
         grid = torch.zeros((*ids.shape, 2), device=device)
         residuals: list[Tensor] = []
         if images:
-            where = visual[..., None]
             features = torch.cat([one.features for one in images]).to(hidden.dtype)
-            hidden = hidden.masked_scatter(where, features)
-            grid = grid.masked_scatter(where, torch.cat([one.grid for one in images]))
+            hidden = hidden.index_put(where, features)
+            grid = grid.index_put(where, torch.cat([one.grid for one in images]))
             for level in zip(*(one.deep for one in images), strict=True):
                 deep = torch.cat(level).to(hidden.dtype)
-                residuals.append(torch.zeros_like(hidden).masked_scatter(where, deep))
+                residuals.append(torch.zeros_like(hidden).index_put(where, deep))
+        every = (torch.from_numpy(values).to(device) for values in (ids, mask, image))
+        device_ids, device_mask, device_image = every
+        visual = device_image >= 0
         return Tokens(
             hidden=hidden,
-            mask=mask,
-            positions=self.positions(ids, mask, visual, images),
-            image=image,
+            mask=device_mask,
+            padded=min(lengths) < longest,
+            positions=self.positions(device_ids, device_mask, visual, images),
+            image=device_image,
             run=number_runs(visual),
             grid=grid,
             residuals=tuple(residuals),
@@ -219,12 +239,6 @@ class Family:
     ) -> Tensor:
         """[P, B, L]: where each token stands; P is 1 for plain RoPE."""
         return (mask.cumsum(1) - 1).clamp(min=0)[None]
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[B, V] of the last token, from hidden states [B, L, D] after the last layer."""
-        logits: Tensor = self.head(self.decoder.norm(hidden[:, -1]))
-        cap = getattr(self.decoder.config, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def number_runs(visual: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from sts_cli.outputs.formats import Kept
 from sts_cli.outputs.keys import cell, images_of, key
 from sts_cli.records import Answer, Item, answer_row
 
-TOKENS = ("visual", "structure", "semantics", "average", "text", "generated")
+TOKENS = ("visual", "structure", "semantics", "left", "average", "text", "generated")
 SECONDS = ("image", "encode", "select", "prefill", "decode", "first_token", "total")
 COLUMNS = (
     *("id", "image", "question", "answer", "error", "message", "model", "profile"),
@@ -62,7 +62,7 @@ def cells(row: dict[str, Any]) -> dict[str, Any]:
         "image": cell(images_of(row)),
         "error": error.get("kind"),
         "message": error.get("message"),
-        **{f"tokens_{name}": (row["tokens"] or {}).get(name) for name in TOKENS},
+        **{f"tokens_{name}": cell_of((row["tokens"] or {}).get(name)) for name in TOKENS},
         **{f"seconds_{name}": (row["seconds"] or {}).get(name) for name in SECONDS},
         "rows": row["rows"],
         "expected": json.dumps(row["expected"]) if "expected" in row else None,
@@ -73,6 +73,11 @@ def cells(row: dict[str, Any]) -> dict[str, Any]:
         "speedup_prefill": speedup.get("prefill"),
         "speedup_total": speedup.get("total"),
     }
+
+
+def cell_of(value: Any) -> Any:
+    """A figure as it is, a list of them as JSON."""
+    return json.dumps(value) if isinstance(value, list) else value
 
 
 def plain(text: str) -> str:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from sts_cli.pruning import Cutting, Look, Need
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def grid(values: Tensor, grid: Tensor, count: int) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Tokens on a regular grid: a control."""
+
+    needs: ClassVar[tuple[Need, ...]] = ()
+
+    def cut(self, look: Look, count: int) -> Cutting:
+        return Cutting(lattice(look.grid, count))
+
+
+def lattice(grid: Tensor, count: int) -> Tensor:
     """Sorted indices [count] of the tokens nearest to a centred lattice of `count` points.
 
-    `grid` [N, 2] holds rows and columns in 0..1. The lattice has as many rows and columns as fit
-    `count` best; where two of its points share a token, the token least covered so far is added.
+    `grid` [N, 2] holds rows and columns in 0..1, N >= count. The lattice has as many rows and
+    columns as fit `count` best; where two of its points share a token, the token least covered so
+    far is added.
     """
-    total = values.shape[0]
-    if count >= total:
-        return torch.arange(total, device=values.device)
+    import torch
+
     places = grid.float()
     rows = max(1, round(count**0.5))
     lines = [count // rows + (row < count % rows) for row in range(rows)]

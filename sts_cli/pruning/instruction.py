@@ -1,4 +1,4 @@
-"""Stage 2 of STS: keep the tokens that the instruction attends to.
+"""Stage 2 of STS by attention alone: keep the tokens that the instruction attends to.
 
 The layer, the rows and the reduction are our choice (see docs/method.md): STS's abstract speaks of
 instruction-aware cross-attention inside the language model and no more.
@@ -6,18 +6,24 @@ instruction-aware cross-attention inside the language model and no more.
 
 from __future__ import annotations
 
-from math import inf
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from torch import Tensor
+from sts_cli.pruning import Cutting, Look, Need
 
 
-def instruction(
-    scores: Tensor, grid: Tensor, count: int, *, features: Tensor, sure: Tensor, **reduction: str
-) -> Tensor:
-    """Sorted indices [count] of the highest `scores` [N]; ties go to the lower index.
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """Tokens that the instruction's words attend to, and nothing else.
 
-    `sure` [S] are indices that stay in any case. `reduction` (rows, heads) says how the engine made
-    scores out of attention; it was applied before this function. Contents and places do not count.
+    `rows` says whose attention counts: that of all words of the question, or of the last token.
+    Ties go to the lower index.
     """
-    order = scores.index_fill(0, sure, inf).argsort(descending=True, stable=True)
-    return order[:count].sort().values
+
+    needs: ClassVar[tuple[Need, ...]] = ("attention",)
+    rows: Literal["all", "last"] = "all"
+
+    def cut(self, look: Look, count: int) -> Cutting:
+        assert look.attention is not None
+        order = look.attention.argsort(descending=True, stable=True)
+        return Cutting(order[:count].sort().values)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from sts_cli.pruning import Cutting, Look, Need, Range
 
 
-def random(values: Tensor, grid: Tensor, count: int, *, draw: float = 0) -> Tensor:
-    """Sorted indices [count] of N tokens, uniform without replacement; the same for equal `draw`.
+@dataclass(frozen=True, slots=True)
+class Random:
+    """Tokens drawn uniformly at random, seeded by the image: a control.
 
-    `values` [N, ...] gives N and the device only.
+    Equal images and equal `draw` give equal choices.
     """
-    total = values.shape[0]
-    generator = torch.Generator().manual_seed(int(draw))
-    chosen = torch.randperm(total, generator=generator)[:count].sort().values
-    return chosen.to(values.device)
+
+    needs: ClassVar[tuple[Need, ...]] = ("seed",)
+    draw: Annotated[float, Range(0, 2**31)] = 0
+
+    def cut(self, look: Look, count: int) -> Cutting:
+        import torch
+
+        assert look.seed is not None
+        generator = torch.Generator().manual_seed(look.seed + int(self.draw))
+        chosen = torch.randperm(len(look.features), generator=generator)[:count].sort().values
+        return Cutting(chosen.to(look.features.device))

@@ -8,37 +8,32 @@ and diversity in one kernel are CDPruner's idea (arXiv 2506.10967).
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
-from sts_cli.pruning.repulsion import greedy, potentials
+from sts_cli.pruning import Cutting, Look, Need, Range
+from sts_cli.pruning.repulsion import greedy, normalised, potentials
 
 
-def relevance(
-    scores: Tensor,
-    grid: Tensor,
-    count: int,
-    *,
-    features: Tensor,
-    sure: Tensor,
-    weight: float = 0.1,
-    spatial: float = 1.0,
-    exponent: float = 2.0,
-    **reduction: str,
-) -> Tensor:
-    """Sorted indices [count], added greedily where the chosen ones' potential is least.
+@dataclass(frozen=True, slots=True)
+class Relevance:
+    """Repulsion again, eased by what the instruction's words attend to (STS, our choice).
 
-    `scores` [N] is the attention that the instruction paid, `features` [N, D] are the hidden states
-    at the cut, `grid` [N, 2] rows and columns in 0..1, `sure` [S] what stays in any case; without
-    it the most attended token comes first. A token's energy is the sum of the chosen ones'
-    potentials (`repulsion`'s riesz) divided by (its score / the mean score) ** weight: 0 is
-    repulsion alone, a large weight attention alone. `reduction` (rows, heads) was applied before.
+    A token's energy is the sum of the chosen ones' potentials, as `repulsion` defines them, divided
+    by (its attention / the mean attention) ** weight: 0 is repulsion alone, a large weight
+    attention alone. The most attended token comes first. `rows` as in `instruction`.
     """
-    if count >= scores.shape[0]:
-        return torch.arange(scores.shape[0], device=scores.device)
-    unit = torch.nn.functional.normalize(features.float(), dim=-1)
-    repel = potentials(unit @ unit.mT, grid, "riesz", spatial, exponent)
-    relative = scores.float() / scores.float().mean().clamp(min=1e-12)
-    first = sure if len(sure) else scores.argmax()[None]
-    ease = relative.clamp(min=1e-3).pow(weight)
-    return greedy(repel / ease, first[:count], count)
+
+    needs: ClassVar[tuple[Need, ...]] = ("attention",)
+    rows: Literal["all", "last"] = "all"
+    weight: Annotated[float, Range(0, 16)] = 0.1
+    spatial: Annotated[float, Range(0, 10)] = 1.0
+    exponent: Annotated[float, Range(0.1, 64)] = 2.0
+
+    def cut(self, look: Look, count: int) -> Cutting:
+        assert look.attention is not None
+        repel, _ = potentials(normalised(look.features), look.grid, self.spatial, self.exponent)
+        attention = look.attention.float()
+        relative = attention / attention.mean().clamp(min=1e-12)
+        repel /= relative.clamp(min=1e-3).pow(self.weight)
+        return Cutting(greedy(repel, attention.argmax(), count))

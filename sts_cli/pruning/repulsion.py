@@ -3,99 +3,119 @@
 STS (arXiv 2606.03569) calls its first stage a repulsion-based sampling for spatial and structural
 diversity; only its abstract is public to us. The potential, the distance and the greedy order
 below are our choice: the greedy minimisation of a pairwise energy follows ToDRE (arXiv
-2505.18757), whose linear potential is `cos`; `riesz` is the Riesz energy of a joint distance.
+2505.18757); the potential is the Riesz energy of a joint distance.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from sts_cli.pruning import Cutting, Look, Need, Range
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLE = 64  # rows of the distance matrix that its median is taken over
+CHUNK = 256  # rows of the distance matrix that are made at once
 
 
-def repulsion(
-    features: Tensor,
-    grid: Tensor,
-    count: int,
-    *,
-    potential: str = "riesz",
-    spatial: float = 1.0,
-    exponent: float = 2.0,
-    seed: str = "isolated",
-) -> Tensor:
-    """Sorted indices [count] of tokens chosen greedily, each where the chosen ones repel least.
+@dataclass(frozen=True, slots=True)
+class Repulsion:
+    """Tokens that differ in content and place, by greedy repulsion sampling (STS, our choice).
 
-    `features` [N, D] are the tokens as the language model sees them, `grid` [N, 2] their row and
-    column in 0..1. With unit features x and places p, the squared distances are
-    `f = 2 (1 - x_i . x_j)` and `s = |p_i - p_j|^2 / 2`, each divided by its median, and the pair
-    potential is `(f + spatial * s + 1e-3) ** (-exponent / 2)` (riesz),
-    `exp(-f / 2) * exp(-spatial * s / 2)` (gauss) or `x_i . x_j` (cos). Equal potentials go to the
-    lower index, so the choice is deterministic. O(N^2 D + N count) time, O(N^2) memory.
+    With unit features x and places p, the squared distances are `f = 2 (1 - x_i . x_j)` and
+    `s = |p_i - p_j|^2 / 2`, each divided by its median, and the potential of a pair is
+    `(f + spatial * s + 1e-3) ** (-exponent / 2)`. The first token is the one least like its
+    nearest; each next one is where the chosen ones' potential is least. Equal potentials go to the
+    lower index, so the choice is deterministic. O(N^2 D + N count) time; one float32 matrix
+    [N, N].
     """
-    total = features.shape[0]
-    if count >= total:
-        return torch.arange(total, device=features.device)
-    unit = torch.nn.functional.normalize(features.float(), dim=-1)
-    cosine = unit @ unit.mT  # [N, N]
-    repel = potentials(cosine, grid, potential, spatial, exponent)
-    first = isolated(cosine) if seed == "isolated" else eccentric(unit)
-    return greedy(repel, first[None], count)
+
+    needs: ClassVar[tuple[Need, ...]] = ()
+    spatial: Annotated[float, Range(0, 10)] = 1.0
+    exponent: Annotated[float, Range(0.1, 64)] = 2.0
+
+    def cut(self, look: Look, count: int) -> Cutting:
+        repel, nearest = potentials(
+            normalised(look.features), look.grid, self.spatial, self.exponent
+        )
+        return Cutting(greedy(repel, nearest.argmin(), count))
+
+
+def normalised(features: Tensor) -> Tensor:
+    """[N, D] float32 of length 1, or 0 where a token is nothing."""
+    values = features.float()
+    return values / values.norm(dim=-1, keepdim=True).clamp(min=1e-12)
 
 
 def potentials(
-    cosine: Tensor, grid: Tensor, potential: str, spatial: float, exponent: float
-) -> Tensor:
-    """[N, N]: how much each pair of tokens repels each other, by the formulas of `repulsion`.
+    unit: Tensor, grid: Tensor, spatial: float, exponent: float
+) -> tuple[Tensor, Tensor]:
+    """How much each pair of tokens repels each other [N, N], and each one's greatest cosine [N].
 
-    `cosine` [N, N] is that of their features.
+    Made some rows at a time, so that the result is the only matrix of N x N. Medians are taken over
+    every n-th row, SAMPLE of them or up to twice as many.
     """
-    if potential == "cos":
-        return cosine
-    distance = distances(cosine, grid, grid, spatial, stride=max(1, len(cosine) // SAMPLE))
-    if potential == "gauss":
-        return (distance / -2).exp()
-    return (distance + 1e-3).pow(-exponent / 2)
+    import torch
+
+    total = len(unit)
+    sample = slice(None, None, max(1, total // SAMPLE))
+    scales = [middle(part) for part in distances(unit[sample], unit, grid[sample], grid)]
+    repel = torch.empty((total, total), device=unit.device)
+    nearest = torch.empty(total, device=unit.device)
+    for start in range(0, total, CHUNK):
+        rows = slice(start, start + CHUNK)
+        cosine = unit[rows] @ unit.mT
+        repel[rows] = joint(apart(cosine), away(grid[rows], grid), scales, spatial)
+        cosine.diagonal(start).fill_(-math.inf)
+        nearest[rows] = cosine.amax(1)
+    return repel.add_(1e-3).pow_(-exponent / 2), nearest
 
 
-def distances(
-    cosine: Tensor, grid: Tensor, other: Tensor, spatial: float = 1.0, stride: int = 1
-) -> Tensor:
-    """[N, M]: the joint squared distances of `repulsion` between N tokens and M others.
+def distances(x: Tensor, y: Tensor, grid: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """[N, M] each: squared distances in content and in place between N tokens and M others.
 
-    `cosine` [N, M] is that of their features, `grid` [N, 2] and `other` [M, 2] are their places;
-    medians are taken over every `stride`-th row.
+    `x` [N, D] and `y` [M, D] are unit features, `grid` [N, 2] and `other` [M, 2] places.
     """
-    apart = (2 - 2 * cosine).clamp(min=0)
-    away = torch.cdist(grid.float(), other.float()).square() / 2
-    return apart / middle(apart[::stride]) + spatial * (away / middle(away[::stride]))
+    return apart(x @ y.mT), away(grid, other)
+
+
+def joint(content: Tensor, place: Tensor, scales: list[Tensor], spatial: float) -> Tensor:
+    """Both squared distances as one, each by its scale; places count `spatial` times."""
+    return content / scales[0] + spatial * (place / scales[1])
+
+
+def apart(cosine: Tensor) -> Tensor:
+    """The squared distance of unit features with this cosine."""
+    return (2 - 2 * cosine).clamp(min=0)
+
+
+def away(grid: Tensor, other: Tensor) -> Tensor:
+    """[N, M]: half of the squared distance between places [N, 2] and [M, 2]."""
+    import torch
+
+    return torch.cdist(grid.float(), other.float()).square() / 2
 
 
 def greedy(repel: Tensor, first: Tensor, count: int) -> Tensor:
-    """Sorted indices [count]: from `first` [F], always add the index that the chosen repel least.
+    """Sorted indices [count]: from `first` [], always add the index that the chosen repel least.
 
-    `repel` [N, N]: how much each chosen token (row) repels each other one (column).
+    `repel` [N, N]: how much each chosen token (row) repels each other one (column). Indices stay
+    tensors of one element: nothing waits for the device.
     """
+    import torch
+
     chosen = torch.empty(count, dtype=torch.long, device=repel.device)
-    chosen[: len(first)] = first
-    energy = repel[first].sum(0)  # [N]
-    energy[first] = torch.inf  # nothing is chosen twice
-    for step in range(len(first), count):
-        index = energy.argmin()
-        chosen[step] = index
-        energy += repel[index]
-        energy[index] = torch.inf
+    energy = torch.zeros(len(repel), device=repel.device)
+    index = first.view(1)
+    for step in range(count):
+        chosen[step : step + 1] = index
+        energy += repel.index_select(0, index).view(-1)
+        energy.index_fill_(0, index, math.inf)  # nothing is chosen twice
+        index = energy.argmin().view(1)
     return chosen.sort().values
-
-
-def isolated(cosine: Tensor) -> Tensor:
-    """The token that is least like the one most like it; `cosine` [N, N] of their features."""
-    return cosine.clone().fill_diagonal_(-torch.inf).amax(1).argmin()
-
-
-def eccentric(unit: Tensor) -> Tensor:
-    """The token farthest from the mean of unit features [N, D]."""
-    return (unit @ unit.mean(0)).argmin()
 
 
 def middle(distances: Tensor) -> Tensor:

@@ -166,8 +166,8 @@ def line(answer: Answer, width: int | None) -> Text:
 
 
 def counts(tokens: TokenCounts) -> str:
-    """`576 -> 96 -> 32`: visual tokens from the encoder, after stage 1, after stage 2."""
-    return f"{tokens.visual} -> {tokens.structure} -> {tokens.semantics}"
+    """`576 -> 96 -> 32`: visual tokens from the encoder, and after each cut."""
+    return " -> ".join(str(count) for count in (tokens.visual, *tokens.left))
 
 
 def milliseconds(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Which visual tokens each stage kept, drawn on the image."""
+"""The visual tokens that each cut kept, drawn on the image."""
 
 from __future__ import annotations
 
@@ -6,27 +6,23 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-Place = tuple[float, float]  # row and column of a token's centre, each in 0..1
+from sts_cli.records import KeptTokens, Place
+
 LONGEST = 1024  # pixels of the drawn image's longer side
-DROPPED, STRUCTURE = 0.22, 0.6  # brightness of what stage 1 dropped, and what stage 2 dropped
+DROPPED, CUT_LATER = 0.22, 0.6  # brightness of what the first cut dropped, and what the last did
 
 
-def overlay(
-    image: Image.Image,
-    every: Sequence[Place],
-    structure: Sequence[Place],
-    semantics: Sequence[Place],
-) -> Image.Image:
-    """The image, darkened by patch: dark where stage 1 dropped the token, half dark where stage 2
-    did, full and framed where the token reached the last layer.
+def overlay(image: Image.Image, kept: KeptTokens) -> Image.Image:
+    """The image, darkened by patch: the earlier a token was dropped, the darker.
 
-    `every` are the places of all tokens of the image, `structure` and `semantics` of those left
-    after each stage. An image in tiles shows each token of every tile at its place.
+    Patches whose token reached the last layer are full and framed. An image in tiles shows each
+    token of every tile at its place.
     """
     scale = LONGEST / max(image.size)
     size = round(image.width * scale), round(image.height * scale)
     base = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    high, wide = spacing([row for row, _ in every]), spacing([column for _, column in every])
+    high = spacing([row for row, _ in kept.every])
+    wide = spacing([column for _, column in kept.every])
 
     def box(place: Place) -> tuple[float, float, float, float]:
         row, column = place
@@ -35,14 +31,22 @@ def overlay(
 
     light = Image.new("L", size, round(255 * DROPPED))
     pen = ImageDraw.Draw(light)
-    for places, brightness in ((structure, STRUCTURE), (semantics, 1.0)):
+    moments = kept.left or (kept.every,)
+    for number, places in enumerate(moments, 1):
         for place in places:
-            pen.rectangle(box(place), fill=round(255 * brightness))
+            pen.rectangle(box(place), fill=round(255 * brightness(number, len(moments))))
     drawn = Image.composite(base, Image.new("RGB", size), light)
     frame = ImageDraw.Draw(drawn)
-    for place in semantics:
+    for place in moments[-1]:
         frame.rectangle(box(place), outline=(255, 196, 0), width=2)
     return drawn
+
+
+def brightness(number: int, cuts: int) -> float:
+    """How bright a token is that `number` of so many cuts kept; 1 for all of them."""
+    if number == cuts:
+        return 1.0
+    return DROPPED + (CUT_LATER - DROPPED) * number / max(1, cuts - 1)
 
 
 def spacing(values: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,22 +11,30 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Keys:
-    """The tokens that a span of layers holds in its cache, as attention sees them."""
+    """The tokens that a layer attends to, in the order of the cache."""
 
-    mask: Tensor  # [B, L] bool; False is left padding
+    mask: Tensor  # [B, L] bool; False is padding
+    padded: bool  # whether some slot is padding; known without asking the device
     log_size: Tensor | None = None  # [B, L]; see Tokens
 
     def rows(self, index: Tensor) -> Keys:
-        """Only the prompts `index`."""
+        """Only the prompts at `index`."""
         size = self.log_size
-        return Keys(self.mask[index], None if size is None else size[index])
+        return Keys(self.mask[index], self.padded, None if size is None else size[index])
 
-    def followed(self, new: Tensor) -> Keys:
-        """With new tokens of mask `new` [B, n] after them, each of which stands for itself."""
-        size = self.log_size
-        if size is not None:
-            size = torch.cat([size, torch.zeros_like(new, dtype=size.dtype)], dim=1)
-        return Keys(torch.cat([self.mask, new], dim=1), size)
+    def followed(self, new: Keys) -> Keys:
+        """With the tokens `new` behind them; a token without a size stands for itself."""
+        size = None
+        if self.log_size is not None or new.log_size is not None:
+            size = torch.cat([sizes_of(self), sizes_of(new)], dim=1)
+        return Keys(torch.cat([self.mask, new.mask], dim=1), self.padded or new.padded, size)
+
+
+def sizes_of(keys: Keys) -> Tensor:
+    """[B, L] float32: log sizes, 0 where none are kept."""
+    if keys.log_size is not None:
+        return keys.log_size
+    return torch.zeros(keys.mask.shape, device=keys.mask.device)
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,8 @@ class Tokens:
     """
 
     hidden: Tensor  # [B, L, D]
-    mask: Tensor  # [B, L] bool; False is left padding
+    mask: Tensor  # [B, L] bool; False is padding
+    padded: bool  # whether some slot is padding; known without asking the device
     positions: Tensor  # [P, B, L]; P is 1 (RoPE) or 3 (M-RoPE); never renumbered
     image: Tensor  # [B, L]; which image of its prompt a token shows, -1 for text
     run: Tensor  # [B, L]; which unbroken run of visual tokens a token is in, -1 for text
@@ -52,26 +62,23 @@ class Tokens:
     @property
     def keys(self) -> Keys:
         """These tokens, as attention sees them."""
-        return Keys(self.mask, self.log_size)
+        return Keys(self.mask, self.padded, self.log_size)
 
-    @property
-    def instruction(self) -> Tensor:
-        """[B, L] bool: text after the last image, which alone can attend to every visual token."""
-        seen = self.visual.cumsum(1)
-        return self.mask & ~self.visual & (seen == seen[:, -1:])
+    def keep(self, keep: Tensor, counts: Sequence[int]) -> Tokens:
+        """Only the tokens where `keep` [B, L] is True, in their order, each row packed right.
 
-    def keep(self, keep: Tensor) -> Tokens:
-        """Only the tokens where `keep` [B, L] is True, in their order, each row packed right."""
-        keep = keep & self.mask
-        if bool(keep.all()):
-            return self
-        longest = int(keep.sum(1).max())
-        index = keep.int().argsort(dim=1, stable=True)[:, -longest:]  # [B, longest]
-        mask = keep.gather(1, index)
+        `counts` says how many those are in each row, so that nothing waits for the device.
+        """
+        longest = max(counts)
+        index = (keep & self.mask).int().argsort(dim=1, stable=True)[:, -longest:]  # [B, longest]
+        slot = torch.arange(longest)
+        mask = slot >= longest - torch.tensor(list(counts))[:, None]
+        mask = mask.to(self.mask.device)
         # Padding slots hold dropped tokens' data: they must not look visual, or be anywhere.
         return Tokens(
             hidden=take(self.hidden, index),
             mask=mask,
+            padded=min(counts) < longest,
             positions=torch.stack([take(axis, index) for axis in self.positions]),
             image=take(self.image, index).masked_fill(~mask, -1),
             run=take(self.run, index).masked_fill(~mask, -1),
@@ -95,6 +102,7 @@ def text(hidden: Tensor, positions: Tensor) -> Tokens:
     return Tokens(
         hidden=hidden,
         mask=torch.ones((batch, 1), dtype=torch.bool, device=hidden.device),
+        padded=False,
         positions=positions[..., None],
         image=none,
         run=none,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from sts_cli.engine.attention import Observer
-from sts_cli.engine.tokens import Tokens, text
+from sts_cli.decoding import Decoder, NotWatchable, Watch
+from sts_cli.decoding.masks import layer_kinds
+from sts_cli.decoding.tokens import Tokens, text
 from sts_cli.errors import ModelError
 from sts_cli.families.default import Family, Prompt
 from sts_cli.hardware import out_of_memory
@@ -28,16 +30,16 @@ FOREIGN = (  # what a model raises that does not follow the conventions
 )
 
 
-def prove(family: Family) -> None:
+def prove(family: Family, decoder: Decoder[Any]) -> None:
     """Raise ModelError unless one question runs here as the model's own `generate` runs it.
 
     A position, mask or scale that the family treats in its own way would change every answer,
     silently. Takes about four prefills.
     """
     kind = family.model.config.model_type
-    kind = f"'{kind}' around '{family.decoder.config.model_type}', an untested family,"
+    kind = f"'{kind}' around '{family.model.get_decoder().config.model_type}', an untested family,"
     try:
-        flaw = find_flaw(family)
+        flaw = find_flaw(family, decoder)
     except FOREIGN as error:
         if out_of_memory(error):
             raise ModelError(f"{kind} needs more memory than there is to be checked.") from error
@@ -51,38 +53,39 @@ def prove(family: Family) -> None:
 
 
 @torch.inference_mode()
-def find_flaw(family: Family) -> str | None:
+def find_flaw(family: Family, decoder: Decoder[Any]) -> str | None:
     """What sts does otherwise than the model itself, as the rest of a sentence."""
     image = Image.linear_gradient("L").convert("RGB")  # 256 x 256
-    model, decoder = family.model, family.decoder
+    model = family.model
     ids, first, second, chosen = by_generate(family, image)
     pixels = [family.pixels(image)]
     prompt = Prompt(family.tokenize(QUESTION, pixels), tuple(family.encode(pixels)))
     if prompt.ids != ids:
         return "its processor writes another prompt than its tokens and template"
     tokens = family.embed([prompt])
-    every = range(len(decoder.layers))
+    every = range(decoder.layers)
     limit = EXACT if model.dtype == torch.float32 else ROUNDED
 
-    cache, hidden = decoder.cache(), tokens
+    cache, hidden = decoder.cache(1, len(ids) + 2), tokens
+    watch = Watch(torch.ones((1, prompt.words(family.image_token_id)), dtype=torch.bool))
     for layer in every:
-        observer = Observer(tokens.instruction)
-        hidden = decoder.run(hidden, range(layer, layer + 1), cache, observer=observer)
-        if observer.scores is None:
+        try:
+            hidden, _ = decoder.run(hidden, range(layer, layer + 1), cache, watch)
+        except NotWatchable:
             return f"layer {layer} of its language model does not attend as sts observes it"
-    if distance(family.logits(hidden.hidden), first) > limit:
+    if distance(decoder.logits(hidden.hidden), first) > limit:
         return "its first token differs from that of transformers' generate"
 
     positions = (tokens.positions.amax((0, 2)) + 1).expand(len(tokens.positions), -1)
     step = text(family.embedding(chosen), positions)
-    after = decoder.run(step, every, cache, tokens.keys.followed(step.mask))
-    if distance(family.logits(after.hidden), second) > limit:
+    after, _ = decoder.run(step, every, cache)
+    if distance(decoder.logits(after.hidden), second) > limit:
         return "its second token differs from that of transformers' generate"
 
     # A sliding window counts the tokens that are left, so there the two differ in any family.
-    if "sliding_attention" not in decoder.kinds:
+    if "sliding_attention" not in layer_kinds(model.get_decoder().config):
         sized = replace(tokens, log_size=tokens.visual * math.log(3))  # as proportional attention
-        if max(pruned_from_masked(family, one) for one in (tokens, sized)) > limit:
+        if max(pruned_from_masked(decoder, one) for one in (tokens, sized)) > limit:
             return "dropping tokens differs from hiding them"
     return None
 
@@ -111,14 +114,15 @@ def by_generate(family: Family, image: Image.Image) -> tuple[list[int], Tensor, 
     return inputs["input_ids"][0].tolist(), *done.logits, done.sequences[:, -2:-1]
 
 
-def pruned_from_masked(family: Family, tokens: Tokens) -> float:
+def pruned_from_masked(decoder: Decoder[Any], tokens: Tokens) -> float:
     """The distance between dropping every other visual token and letting nobody attend to it."""
-    decoder = family.decoder
-    every = range(len(decoder.layers))
+    every, room = range(decoder.layers), tokens.hidden.shape[1]
     keep = tokens.mask & ~(tokens.visual & (tokens.visual.cumsum(1) % 2 == 0))
-    dropped = decoder.run(tokens.keep(keep), every, decoder.cache())
-    masked = decoder.run(replace(tokens, mask=keep), every, decoder.cache())
-    return distance(family.logits(dropped.hidden), family.logits(masked.hidden))
+    fewer = tokens.keep(keep, [int(keep.sum())])
+    dropped, _ = decoder.run(fewer, every, decoder.cache(1, room))
+    hidden = replace(tokens, mask=keep, padded=True)
+    masked, _ = decoder.run(hidden, every, decoder.cache(1, room))
+    return distance(decoder.logits(dropped.hidden), decoder.logits(masked.hidden))
 
 
 def distance(given: Tensor, wanted: Tensor) -> float:

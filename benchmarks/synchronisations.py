@@ -1,0 +1,53 @@
+"""How often a batch's prefill waits for the device: python -m benchmarks.synchronisations
+
+Counts, by PyTorch's profiler on a CPU, the calls that would make the program wait for a GPU. One
+batch of questions about different images, of the demo model, under each profile. One JSON line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from sts_cli.runtime import settle_cpu
+
+settle_cpu()
+
+import torch  # noqa: E402  (after the CPU's settings)
+
+from sts_cli.engine.engine import Engine  # noqa: E402
+from sts_cli.evaluation.scenes import draw  # noqa: E402
+from sts_cli.families.default import Prompt  # noqa: E402
+from sts_cli.loading import load  # noqa: E402
+from sts_cli.profile import Profile  # noqa: E402
+from sts_cli.profile_files import load_profile  # noqa: E402
+from sts_cli.sources import find  # noqa: E402
+
+WAITING = ("aten::item", "aten::nonzero", "aten::_local_scalar_dense", "aten::is_nonzero")
+PROFILES = ("off", "aggressive", "random", "grid")
+QUESTIONS = ("what is on the sign?", "how many shapes are there?", "what?", "which colour is it?")
+
+
+def main() -> None:
+    engine = Engine(load(find("demo"), device="cpu", dtype="float32"))
+    pixels = [engine.family.pixels(draw(seed).image) for seed in range(len(QUESTIONS))]
+    encoded, _ = engine.encode(pixels)
+    prompts = [
+        Prompt(engine.family.tokenize(question, [seen]), (image,))
+        for question, seen, image in zip(QUESTIONS, pixels, encoded, strict=True)
+    ]
+    found = {name: waits(engine, prompts, load_profile(name)) for name in PROFILES}
+    print(json.dumps({"rows": len(QUESTIONS), "waits": found}))
+
+
+def waits(engine: Engine, prompts: Sequence[Prompt], profile: Profile) -> dict[str, int]:
+    """Calls of each kind in the prefill of one batch, up to the first token."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        engine.generate(prompts, profile, max_new_tokens=1)
+    calls = Counter(event.name for event in seen.events())
+    return {name: calls[name] for name in WAITING}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""The choice of one row's visual tokens, by any method, with what every method shares.
+
+Before the first layer each image has a budget of its own, and the choice is remembered, since it
+does not depend on the question. Deeper in, the images of a question share one budget, of which each
+keeps at least a part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from sts_cli.decoding.tokens import Tokens
+from sts_cli.engine.sizes import log_sizes
+from sts_cli.families.default import Encoded, Prompt
+from sts_cli.profile import Cut, budget
+from sts_cli.pruning import Cutting, Look, Method
+
+FLOOR = 0.25  # of an image's own budget that it keeps, whatever the question is about
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a cut leaves of a row's visual tokens."""
+
+    cutting: Cutting
+    log_size: Tensor | None  # [K]; None where sizes are not counted
+    counts: list[int]  # of each image
+
+
+class Choices:
+    """Choices before the first layer, by image: made once, as long as the image is remembered."""
+
+    def __init__(self) -> None:
+        self._made: WeakKeyDictionary[Encoded, dict[str, Chosen]] = WeakKeyDictionary()
+
+    def of(self, image: Encoded, key: str, choose: Callable[[], Chosen]) -> Chosen:
+        """The choice known as `key`, made by `choose` if it is new."""
+        made = self._made.setdefault(image, {})
+        if key not in made:
+            made[key] = choose()
+        return made[key]
+
+
+def choose_images(
+    method: Method,
+    cut: Cut,
+    prompt: Prompt,
+    words: Tensor,
+    choices: Choices,
+    proportional: bool,
+) -> Chosen:
+    """What a cut before the first layer leaves of a row: of each image its own budget."""
+    made: list[Chosen] = []
+    for image in prompt.images:
+
+        def choose(image: Encoded = image) -> Chosen:
+            return choose_image(method, cut, image, words, proportional)
+
+        asks = "question" in method.needs
+        made.append(choose() if asks else choices.of(image, f"{cut} {proportional}", choose))
+    if len(made) == 1:
+        return made[0]
+    starts = torch.tensor([0, *(len(image.features) for image in prompt.images)]).cumsum(0).tolist()
+    parts = [
+        (start, one.cutting, len(image.features))
+        for start, one, image in zip(starts, made, prompt.images, strict=False)
+    ]
+    sizes = [one.log_size for one in made if one.log_size is not None]
+    return Chosen(
+        joined([(torch.arange(n) + start, cutting) for start, cutting, n in parts]),
+        torch.cat(sizes) if sizes else None,
+        [count for one in made for count in one.counts],
+    )
+
+
+def choose_image(
+    method: Method, cut: Cut, image: Encoded, words: Tensor, proportional: bool
+) -> Chosen:
+    """What a cut before the first layer leaves of one image."""
+    total = len(image.features)
+    device = image.features.device
+    look = Look(
+        features=image.features,
+        grid=image.grid,
+        image=torch.zeros(total, dtype=torch.long, device=device),
+        size=torch.ones(total, device=device),
+        question=words if "question" in method.needs else None,
+        seed=image.pixels.seed if "seed" in method.needs else None,
+    )
+    cutting = exactly(method, look, budget(cut.keep, total))
+    size = None
+    if proportional:
+        size = log_sizes(look.features, look.grid, torch.zeros(total, device=device), cutting)
+    return Chosen(cutting, size, [len(cutting.keep)])
+
+
+def look_into(
+    method: Method,
+    tokens: Tokens,
+    row: int,
+    where: Tensor,
+    prompt: Prompt,
+    words: Tensor,
+    scores: Tensor | None,
+) -> Look:
+    """A row's visual tokens at the places `where` [N], as `method` sees them between layers."""
+    size = torch.ones(len(where), device=where.device)
+    seed = sum(image.pixels.seed for image in prompt.images) if "seed" in method.needs else None
+    attends = "attention" in method.needs and scores is not None
+    return Look(
+        features=tokens.hidden[row, where],
+        grid=tokens.grid[row, where],
+        image=tokens.image[row, where],
+        size=size if tokens.log_size is None else tokens.log_size[row, where].float().exp(),
+        attention=scores[row, where] if attends and scores is not None else None,
+        question=words if "question" in method.needs else None,
+        seed=seed,
+    )
+
+
+def choose_row(
+    method: Method,
+    cut: Cut,
+    look: Look,
+    prompt: Prompt,
+    before: list[int],
+    proportional: bool,
+) -> Chosen:
+    """What a cut between layers leaves of a row, whose images share one budget."""
+    budgets = [budget(cut.keep, len(image.features)) for image in prompt.images]
+    count = min(sum(budgets), sum(before))
+    if len(before) == 1:
+        cutting, left = exactly(method, look, count), [count]
+    else:
+        floors = [
+            min(math.ceil(FLOOR * own), there) for own, there in zip(budgets, before, strict=True)
+        ]
+        cutting, left = with_floors(method, look, before, floors, count)
+    if not proportional:
+        return Chosen(cutting, None, left)
+    sizes, start = [], 0
+    kept_to = 0
+    for there, stays in zip(before, left, strict=True):
+        own = slice(start, start + there)
+        mine = cutting.keep[kept_to : kept_to + stays] - start
+        into = None if cutting.into is None else cutting.into[own] - start
+        log_size = look.size[own].log()
+        part = Cutting(mine, into)
+        # An image that keeps nothing counts for no other.
+        if stays:
+            sizes.append(log_sizes(look.features[own], look.grid[own], log_size, part))
+        start, kept_to = start + there, kept_to + stays
+    return Chosen(cutting, torch.cat(sizes), left)
+
+
+def with_floors(
+    method: Method, look: Look, before: list[int], floors: list[int], count: int
+) -> tuple[Cutting, list[int]]:
+    """`count` of several images' tokens, at least `floors` of each, and how many of each.
+
+    The method chooses among all. An image that it leaves less than its floor is cut alone, to the
+    floor, and the others share the rest.
+    """
+    ends = torch.tensor(before).cumsum(0).tolist()
+    own = [torch.arange(end - n, end) for n, end in zip(before, ends, strict=True)]
+    own = [index.to(look.features.device) for index in own]
+    free, shared = count, list(range(len(before)))
+    alone: list[tuple[Tensor, Cutting]] = []
+    while True:
+        part = torch.cat([own[number] for number in shared])
+        cutting = exactly(method, part_of(look, part), free)
+        stays = look.image[part[cutting.keep]].bincount(minlength=len(before)).tolist()
+        starved = [number for number in shared if stays[number] < floors[number]]
+        if not starved:
+            break
+        for number in starved:
+            cut_alone = exactly(method, part_of(look, own[number]), floors[number])
+            alone.append((own[number], cut_alone))
+            free -= floors[number]
+            shared.remove(number)
+    whole = joined([(part, cutting), *alone])
+    left = look.image[whole.keep].bincount(minlength=len(before)).tolist()
+    return whole, left
+
+
+def exactly(method: Method, look: Look, count: int) -> Cutting:
+    """The method's choice of `count` tokens, or all. Raises RuntimeError for another number."""
+    total = len(look.features)
+    if count >= total:
+        return Cutting(torch.arange(total, device=look.features.device))
+    cutting = method.cut(look, count)
+    if len(cutting.keep) != count:
+        raise RuntimeError(
+            f"the method {type(method).__name__} kept {len(cutting.keep)} tokens where it was "
+            f"asked for {count}"
+        )
+    return cutting
+
+
+def joined(parts: Sequence[tuple[Tensor, Cutting]]) -> Cutting:
+    """Cuttings of disjoint parts as one; each part is the indices that its cutting refers to."""
+    keep, order = torch.cat([part.to(one.keep.device)[one.keep] for part, one in parts]).sort()
+    if all(one.into is None for _, one in parts):
+        return Cutting(keep)
+    every = torch.cat([part.to(keep.device) for part, _ in parts])
+    into = torch.cat(
+        [
+            part.to(keep.device)[nowhere(one, len(part)) if one.into is None else one.into]
+            for part, one in parts
+        ]
+    )
+    return Cutting(keep, into[every.argsort()])
+
+
+def nowhere(cutting: Cutting, total: int) -> Tensor:
+    """Each of `total` tokens into itself: right where a part keeps all of its tokens."""
+    return torch.arange(total, device=cutting.keep.device)
+
+
+def part_of(look: Look, index: Tensor) -> Look:
+    """The look at the tokens `index` alone."""
+    return replace(
+        look,
+        features=look.features[index],
+        grid=look.grid[index],
+        image=look.image[index],
+        size=look.size[index],
+        attention=None if look.attention is None else look.attention[index],
+    )

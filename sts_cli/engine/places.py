@@ -1,0 +1,39 @@
+"""Where the tokens are that were kept, for those who want to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sts_cli.decoding.tokens import Tokens
+from sts_cli.engine.cutting import Counts
+from sts_cli.families.default import Prompt
+from sts_cli.records import KeptTokens, Place
+
+
+def kept_of(
+    prompts: Sequence[Prompt], seen: Sequence[Tokens], left: Sequence[Counts]
+) -> list[tuple[KeptTokens, ...]]:
+    """The places of each row's visual tokens, by image: all, and those left after each cut.
+
+    `seen` are the tokens of the batch before the first cut and after each; `left` their counts.
+    """
+    moments = [places_of(tokens, counts) for tokens, counts in zip(seen, left, strict=True)]
+    return [
+        tuple(
+            KeptTokens(moments[0][row][image], tuple(later[row][image] for later in moments[1:]))
+            for image in range(len(prompt.images))
+        )
+        for row, prompt in enumerate(prompts)
+    ]
+
+
+def places_of(tokens: Tokens, counts: Counts) -> list[list[tuple[Place, ...]]]:
+    """The places of each row's tokens, by image."""
+    grids, images = tokens.grid.tolist(), tokens.image.tolist()
+    return [
+        [
+            tuple((place[0], place[1]) for place, n in zip(grid, image, strict=True) if n == number)
+            for number in range(len(row))
+        ]
+        for grid, image, row in zip(grids, images, counts, strict=True)
+    ]

@@ -1,0 +1,245 @@
+"""Profiles as files: strict YAML, whose mistakes are named. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from sts_cli import pruning
+from sts_cli.errors import ProfileError, did_you_mean
+from sts_cli.profile import ATTENTION, QUANTIZE, Attention, Cut, Keep, Profile, Quantize
+
+LARGEST_FILE = 64 << 10  # bytes; profiles are a few lines
+DEEPEST = 8  # levels of a profile's YAML
+SHORT = ("structure", "semantics")  # one cut before the first layer, one between layers
+SETTINGS = ("attention", "quantize", "batch_size", "max_new_tokens")
+KEYS = ("about", *SHORT, "cuts", *SETTINGS)
+
+
+def shipped() -> dict[str, Path]:
+    """The profiles that come with the package: name -> file."""
+    installed = Path(str(files("sts_cli"))) / "profiles"
+    folder = installed if installed.is_dir() else installed.parents[1] / "profiles"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_profile(name_or_path: str) -> Profile:
+    """A shipped profile by name, or any YAML file by path.
+
+    Raises ProfileError, which names the file, the key and what is known.
+    """
+    known = shipped()
+    if name_or_path in known:
+        return parse(known[name_or_path].read_text("utf-8"), name_or_path, name_or_path)
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"} and not path.is_file():
+        raise ProfileError(
+            f"No profile named '{name_or_path}'. Known: {', '.join(known)}."
+            f"{did_you_mean(name_or_path, known)} Your own profile is a path to a .yaml file."
+        )
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        text = content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ProfileError(f"Cannot read the profile {path}: {reason}.") from error
+    if len(content) > LARGEST_FILE:
+        raise ProfileError(f"{path} is larger than {LARGEST_FILE >> 10} KiB: not a profile.")
+    return parse(text, path.stem, str(path))
+
+
+def parse(text: str, name: str, where: str) -> Profile:
+    """A profile from YAML text; `where` is what error messages call the file."""
+    data = read_yaml(text, where)
+    _known_keys(data, KEYS, where)
+    cuts = _cuts(data, where)
+    quantize, attention = data.get("quantize"), data.get("attention") or "plain"
+    if quantize is not None:
+        _word(quantize, QUANTIZE, f"{where}: quantize")
+    _word(attention, ATTENTION, f"{where}: attention")
+    if attention != "plain" and not cuts:
+        raise ProfileError(
+            f"{where}: attention is '{attention}', but nothing is pruned: every token stands for "
+            "itself. Add structure, semantics or cuts, or leave attention out."
+        )
+    about = data.get("about") or ""
+    if not isinstance(about, str):
+        raise ProfileError(f"{where}: about must be text.")
+    return Profile(
+        name=name,
+        about=about,
+        cuts=cuts,
+        attention=cast(Attention, attention),
+        quantize=cast("Quantize | None", quantize),
+        batch_size=_whole(data.get("batch_size"), f"{where}: batch_size"),
+        max_new_tokens=_whole(data.get("max_new_tokens"), f"{where}: max_new_tokens"),
+    )
+
+
+def read_yaml(text: str, where: str) -> dict[str, Any]:
+    """The keys and values of a YAML text. Raises ProfileError.
+
+    Anchors and deep nesting are refused before anything is built: a few lines of them can ask for
+    more memory than there is.
+    """
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise ProfileError(f"{where}, line {line}: anchors and aliases are not allowed.")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ProfileError(f"{where}: nested deeper than {DEEPEST} levels.")
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        first_line = str(error).splitlines()[0]
+        raise ProfileError(f"{where}: not valid YAML ({first_line}).") from error
+    except (ValueError, OverflowError) as error:  # dates and numbers that Python cannot hold
+        raise ProfileError(f"{where}: not valid YAML ({str(error)[:100]}).") from error
+    return {} if data is None else data
+
+
+def _cuts(data: Mapping[str, Any], where: str) -> tuple[Cut, ...]:
+    """The cuts of a profile, in either spelling, from the first layer to the last."""
+    short = {key: data[key] for key in SHORT if data.get(key) is not None}
+    general = data.get("cuts")
+    if general is not None and short:
+        raise ProfileError(f"{where}: give cuts, or structure and semantics, not both.")
+    if general is None:
+        places = [f"{where}: {key}" for key in short]
+        cuts = [_cut(value, key, f"{where}: {key}") for key, value in short.items()]
+    elif isinstance(general, list):
+        places = [f"{where}: cut {number}" for number, _ in enumerate(general, 1)]
+        cuts = [_cut(*pair) for pair in zip(general, [None] * len(general), places, strict=True)]
+    else:
+        raise ProfileError(f"{where}: cuts must be a list such as [{{method: ..., keep: ...}}].")
+    for (earlier, later), place in zip(pairwise(cuts), places[1:], strict=True):
+        if later.depth <= earlier.depth:
+            raise ProfileError(
+                f"{place}: depth {later.depth:g} is not above {earlier.depth:g}, the depth of the "
+                "cut before it. List cuts from the first layer to the last."
+            )
+        if _more(later.keep, earlier.keep):
+            raise ProfileError(
+                f"{place} keeps {later.keep}, more than the {earlier.keep} that the cut before it "
+                "leaves. Budgets never grow: lower this keep, or raise that one."
+            )
+    return tuple(cuts)
+
+
+def _cut(cut: Any, key: str | None, where: str) -> Cut:
+    """One cut; `key` is its short spelling, if any: structure or semantics."""
+    if not isinstance(cut, dict):
+        raise ProfileError(f"{where} must look like {{method: ..., keep: ...}}.")
+    method = _method(cut, where)
+    options = pruning.options_of(method)
+    depth = ("depth",) if key != "structure" else ()
+    _known_keys(cut, ("method", "keep", *depth, *options), where)
+    given = {
+        name: _option(cut[name], known, f"{where}: {name}")
+        for name, known in options.items()
+        if name in cut
+    }
+    deep = _depth(cut, key, f"{where}: depth")
+    if not deep and "attention" in pruning.find(method).needs:
+        raise ProfileError(
+            f"{where}: {method} follows the attention of the layers before it, and there are none "
+            "at depth 0. Give a depth above 0."
+        )
+    return Cut(method, _keep(cut.get("keep"), f"{where}: keep"), deep, given)
+
+
+def _method(cut: Mapping[Any, Any], where: str) -> str:
+    """The method's name, if there is one of that name."""
+    method = str(cut.get("method"))
+    known = pruning.names()
+    if method not in known:
+        given = f"is '{method}'" if "method" in cut else "is missing"
+        raise ProfileError(
+            f"{where}: method {given}. Known: {', '.join(known)}.{did_you_mean(method, known)}"
+        )
+    return method
+
+
+def _depth(cut: Mapping[Any, Any], key: str | None, where: str) -> float:
+    """A cut's depth; structure has none, semantics must lie inside the language model."""
+    if key == "structure" or (key is None and "depth" not in cut):
+        return 0.0
+    depth = _number(cut.get("depth"), 0.0, 1.0, where)
+    if key == "semantics" and depth == 0:
+        raise ProfileError(
+            f"{where} is 0, before the first layer, where no layer has read the question. Give a "
+            "depth above 0, or use structure."
+        )
+    return depth
+
+
+def _known_keys(data: Any, known: Sequence[str], where: str) -> None:
+    if not isinstance(data, dict):
+        raise ProfileError(f"{where}: expected keys and values, such as 'about: ...'.")
+    for key in data:
+        if key not in known:
+            raise ProfileError(
+                f"{where}: unknown key '{key}'. Known: {', '.join(known)}."
+                f"{did_you_mean(str(key), known)}"
+            )
+
+
+def _keep(value: Any, where: str) -> Keep:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        given = "is missing" if value is None else f"is {value!r}"
+        raise ProfileError(
+            f"{where} {given}. Give a share of the image's visual tokens (0 < x <= 1) "
+            "or a whole number of them (2 or more)."
+        )
+    if isinstance(value, int) and value >= 2:
+        return value
+    if 0 < value <= 1:
+        return float(value)
+    raise ProfileError(
+        f"{where} is {value}. A share lies above 0 and at most at 1; "
+        "a number of tokens is whole and at least 2."
+    )
+
+
+def _option(value: Any, known: pruning.Range | tuple[str, ...], where: str) -> float | str:
+    if isinstance(known, pruning.Range):
+        return _number(value, known.low, known.high, where)
+    return _word(value, known, where)
+
+
+def _word(value: Any, words: Sequence[str], where: str) -> str:
+    if value not in words:
+        raise ProfileError(
+            f"{where} is '{value}'. Known: {', '.join(words)}.{did_you_mean(str(value), words)}"
+        )
+    return str(value)
+
+
+def _number(value: Any, low: float, high: float, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        given = "is missing" if value is None else f"is {value!r}"
+        raise ProfileError(f"{where} {given}. Give a number from {low:g} to {high:g}.")
+    return float(value)
+
+
+def _whole(value: Any, where: str) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ProfileError(f"{where} is {value!r}. Give a whole number, 1 or more.")
+    return value
+
+
+def _more(a: Keep, b: Keep) -> bool:
+    """Whether `a` surely keeps more than `b`; shares and counts cannot be compared."""
+    return isinstance(a, int) == isinstance(b, int) and a > b
