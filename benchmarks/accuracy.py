@@ -26,11 +26,11 @@ from benchmarks.exam import Condition, Exam, Mark, grouped  # noqa: E402
 from benchmarks.processes import CORES, split  # noqa: E402
 from demo_model import evaluate  # noqa: E402
 from sts_cli.engine.batches import OFF  # noqa: E402
-from sts_cli.evaluation.questions import KINDS  # noqa: E402
-from sts_cli.evaluation.suite import HELD_OUT  # noqa: E402
 from sts_cli.evaluation.table import mean, wilson  # noqa: E402
 from sts_cli.profile import Cut  # noqa: E402
 from sts_cli.profile_files import load_profile  # noqa: E402
+from sts_cli.scenes.questions import KINDS  # noqa: E402
+from sts_cli.scenes.suite import HELD_OUT  # noqa: E402
 from sts_cli.sources import find  # noqa: E402
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "accuracy.md"

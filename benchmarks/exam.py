@@ -17,12 +17,12 @@ from sts_cli.engine.choosing import Choices
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.stream import decode
 from sts_cli.evaluation.metrics import exact_match, token_f1
-from sts_cli.evaluation.suite import suite
 from sts_cli.families.default import Encoded, Prompt
 from sts_cli.inputs.images import Prepared
 from sts_cli.loading import load
 from sts_cli.profile import Profile
 from sts_cli.pruning.grid import lattice
+from sts_cli.scenes.suite import suite
 from sts_cli.sources import find
 
 SCENES = 24  # at once: their images are encoded once for all conditions

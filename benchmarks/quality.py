@@ -79,7 +79,7 @@ def answers_of(loaded: Any, per_kind: int) -> list[Any]:
     from sts_cli.engine.batches import OFF
     from sts_cli.engine.engine import Engine
     from sts_cli.engine.scheduler import answer_all
-    from sts_cli.evaluation.suite import suite
+    from sts_cli.scenes.suite import suite
 
     questions = suite(per_kind, level=0.0)
     return list(answer_all(Engine(loaded), questions, OFF)) if per_kind else []

@@ -17,11 +17,11 @@ settle_cpu()
 import torch  # noqa: E402  (after the CPU's settings)
 
 from sts_cli.engine.engine import Engine  # noqa: E402
-from sts_cli.evaluation.scenes import draw  # noqa: E402
 from sts_cli.families.default import Prompt  # noqa: E402
 from sts_cli.loading import load  # noqa: E402
 from sts_cli.profile import Profile  # noqa: E402
 from sts_cli.profile_files import load_profile  # noqa: E402
+from sts_cli.scenes.drawing import draw  # noqa: E402
 from sts_cli.sources import find  # noqa: E402
 
 WAITING = ("aten::item", "aten::nonzero", "aten::_local_scalar_dense", "aten::is_nonzero")

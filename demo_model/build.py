@@ -21,9 +21,9 @@ from transformers import (
 )
 
 from demo_model.labels import GRID, PATCH, SIDE
-from sts_cli.evaluation.questions import KINDS, ask
-from sts_cli.evaluation.scenes import draw
-from sts_cli.evaluation.words import COLORS, SHAPES
+from sts_cli.scenes.drawing import draw
+from sts_cli.scenes.questions import KINDS, ask
+from sts_cli.scenes.words import COLORS, SHAPES
 
 PAD, BOS, EOS, UNKNOWN, IMAGE = "<pad>", "<bos>", "<eos>", "<unk>", "<image>"
 USER, ASSISTANT = "<|user|>", "<|assistant|>"

@@ -8,8 +8,8 @@ import torch
 
 from demo_model import build, forward, losses
 from demo_model.labels import patches
-from sts_cli.evaluation.questions import ask
-from sts_cli.evaluation.scenes import draw
+from sts_cli.scenes.drawing import draw
+from sts_cli.scenes.questions import ask
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from sts_cli.evaluation.canvas import Canvas, Thing
-from sts_cli.evaluation.colors import Color, apart
-from sts_cli.evaluation.scenes import EASY_FONTS, Scene, add_shape, add_sign
-from sts_cli.evaluation.words import COLORS
+from sts_cli.scenes.canvas import Canvas, Thing
+from sts_cli.scenes.colors import Color, apart
+from sts_cli.scenes.drawing import EASY_FONTS, Scene, add_shape, add_sign
+from sts_cli.scenes.words import COLORS
 
 FLAT_SIDE = 64
 FLAT = ("circle", "square", "triangle", "diamond", "ring", "cross", "star")

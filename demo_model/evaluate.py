@@ -20,11 +20,11 @@ from demo_model import build, forward, losses
 from demo_model.elsewhere import flat, room
 from demo_model.labels import GRID, patches
 from sts_cli.evaluation.metrics import token_f1
-from sts_cli.evaluation.questions import Question, ask, questions
-from sts_cli.evaluation.scenes import HELD_OUT_FONTS, Scene, draw
 from sts_cli.evaluation.table import wilson
-from sts_cli.evaluation.words import WORDS
 from sts_cli.inputs.rows import CAPTION
+from sts_cli.scenes.drawing import HELD_OUT_FONTS, Scene, draw
+from sts_cli.scenes.questions import Question, ask, questions
+from sts_cli.scenes.words import WORDS
 
 SEED = 910_000_000  # neither training nor validation draws from here
 SETS: dict[str, Callable[[int], Scene]] = {

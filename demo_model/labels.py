@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from demo_model.pointing import Things
-from sts_cli.evaluation.scenes import Scene
-from sts_cli.evaluation.words import CHARACTERS, COLORS, SHAPES
+from sts_cli.scenes.drawing import Scene
+from sts_cli.scenes.words import CHARACTERS, COLORS, SHAPES
 
 SIDE, PATCH = 336, 14
 GRID = SIDE // PATCH  # 24 x 24 patches

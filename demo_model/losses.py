@@ -14,8 +14,8 @@ from torch import Tensor
 from demo_model.forward import Half
 from demo_model.labels import GRID, HEADS
 from demo_model.pointing import CELLS, Hints, Point, Things, cell, hints
-from sts_cli.evaluation.questions import ask, spoken
-from sts_cli.evaluation.scenes import Scene
+from sts_cli.scenes.drawing import Scene
+from sts_cli.scenes.questions import ask, spoken
 
 DENSE = {
     "kind": 1.0,

@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from sts_cli.evaluation.canvas import Thing
-from sts_cli.evaluation.questions import described, from_left
-from sts_cli.evaluation.words import COLORS, SHAPES
+from sts_cli.scenes.canvas import Thing
+from sts_cli.scenes.questions import described, from_left
+from sts_cli.scenes.words import COLORS, SHAPES
 
 Point = tuple[float, float]  # shares of the picture
 Things = Mapping[Thing, tuple[Point, ...]]  # things, each with the centers of its letters

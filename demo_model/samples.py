@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from sts_cli.evaluation.questions import ask
-from sts_cli.evaluation.scenes import Scene, draw
+from sts_cli.scenes.drawing import Scene, draw
+from sts_cli.scenes.questions import ask
 
 
 @dataclass(frozen=True)

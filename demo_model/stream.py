@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from demo_model.labels import labels, letters, patches
 from demo_model.pointing import Things
-from sts_cli.evaluation.scenes import Scene, draw
+from sts_cli.scenes.drawing import Scene, draw
 
 T = TypeVar("T")
 LARGE, LARGEST = 0.15, 2.2  # share of scenes with larger shapes, and up to how many times as large

@@ -21,7 +21,7 @@ from demo_model.labels import GRID, HEADS, labels, patches
 from demo_model.optimizer import Optimizer, schedule
 from demo_model.pointing import CELLS, Things
 from demo_model.stream import Difficulty, Example, Ring, Stream, example
-from sts_cli.evaluation.scenes import draw
+from sts_cli.scenes.drawing import draw
 
 VALIDATION_SEED = 900_000_000  # far from every training seed
 WINDOW = (12, 16)  # rows and columns of patches that the tower sees at first

@@ -20,10 +20,10 @@ from demo_model.optimizer import Optimizer
 from demo_model.pointing import CELLS, Point, Things, cell, hints
 from demo_model.stream import chosen
 from demo_model.train import complete, some
-from sts_cli.evaluation.canvas import Thing
-from sts_cli.evaluation.questions import questions
-from sts_cli.evaluation.scenes import Scene, draw
-from sts_cli.evaluation.words import COLORS, SHAPES
+from sts_cli.scenes.canvas import Thing
+from sts_cli.scenes.drawing import Scene, draw
+from sts_cli.scenes.questions import questions
+from sts_cli.scenes.words import COLORS, SHAPES
 
 TOKENS = tokenizer()
 SEEDS = range(30)

@@ -13,10 +13,10 @@ from PIL import Image
 from sts_cli.cli.eval import one_precision
 from sts_cli.errors import ProfileError
 from sts_cli.evaluation.metrics import exact_match, normalised, same, token_f1
-from sts_cli.evaluation.questions import KINDS
-from sts_cli.evaluation.suite import DEVELOPMENT, suite
 from sts_cli.evaluation.table import wilson
 from sts_cli.profile import Profile
+from sts_cli.scenes.questions import KINDS
+from sts_cli.scenes.suite import DEVELOPMENT, suite
 
 
 @pytest.mark.parametrize(

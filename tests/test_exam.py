@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from benchmarks.exam import Condition, Exam
 from sts_cli.engine.batches import OFF
-from sts_cli.evaluation.questions import KINDS
-from sts_cli.evaluation.suite import DEVELOPMENT
 from sts_cli.profile import Cut
+from sts_cli.scenes.questions import KINDS
+from sts_cli.scenes.suite import DEVELOPMENT
 
 
 def test_the_parts_of_an_exam_are_the_exam() -> None:

@@ -7,11 +7,11 @@ import random
 import numpy as np
 import pytest
 
-from sts_cli.evaluation.boards import typeface
-from sts_cli.evaluation.canvas import Thing, overlap
-from sts_cli.evaluation.questions import KINDS, Question, ask, questions, signs, spoken
-from sts_cli.evaluation.scenes import FONTS, HELD_OUT_FONTS, Scene, draw
-from sts_cli.evaluation.words import CHARACTERS, COLORS, SHAPES
+from sts_cli.scenes.boards import typeface
+from sts_cli.scenes.canvas import Thing, overlap
+from sts_cli.scenes.drawing import FONTS, HELD_OUT_FONTS, Scene, draw
+from sts_cli.scenes.questions import KINDS, Question, ask, questions, signs, spoken
+from sts_cli.scenes.words import CHARACTERS, COLORS, SHAPES
 
 SEEDS = range(7_000, 7_060)
 SCENES = {level: [draw(seed, level) for seed in SEEDS] for level in (0.0, 1.0)}

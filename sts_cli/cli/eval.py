@@ -78,7 +78,7 @@ def evaluate(
     source = find(model)
     ready: Iterable[Prepared]
     if questions == SCENES:
-        from sts_cli.evaluation.suite import DEVELOPMENT, HELD_OUT, suite
+        from sts_cli.scenes.suite import DEVELOPMENT, HELD_OUT, suite
 
         ready = suite(per_kind, level, DEVELOPMENT if development else HELD_OUT)
     else:

@@ -1,1 +1,1 @@
-"""What proves that answers stayed right: the built-in suite and its measures."""
+"""Evidence that answers stayed right: measures and tables."""

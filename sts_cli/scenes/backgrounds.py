@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from sts_cli.evaluation.colors import Color
+from sts_cli.scenes.colors import Color
 
 
 def background(

@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from sts_cli.evaluation import phrasings
-from sts_cli.evaluation.canvas import Thing
-from sts_cli.evaluation.scenes import Scene
-from sts_cli.evaluation.words import COLORS, SHAPES
+from sts_cli.scenes import phrasings
+from sts_cli.scenes.canvas import Thing
+from sts_cli.scenes.drawing import Scene
+from sts_cli.scenes.words import COLORS, SHAPES
 
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 NUMBERS = ("0", "1", "2", "3", "4", "5", "6")

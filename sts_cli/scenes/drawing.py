@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from sts_cli.evaluation.backgrounds import background
-from sts_cli.evaluation.boards import board
-from sts_cli.evaluation.canvas import Canvas, Thing
-from sts_cli.evaluation.colors import apart, jittered, luma
-from sts_cli.evaluation.outlines import outline
-from sts_cli.evaluation.words import CHARACTERS, COLORS, SHAPES, WORDS
+from sts_cli.scenes.backgrounds import background
+from sts_cli.scenes.boards import board
+from sts_cli.scenes.canvas import Canvas, Thing
+from sts_cli.scenes.colors import apart, jittered, luma
+from sts_cli.scenes.outlines import outline
+from sts_cli.scenes.words import CHARACTERS, COLORS, SHAPES, WORDS
 
 SIZES = ((336, 336), (336, 336), (448, 336), (336, 448), (598, 336))
 EASY_FONTS = ("LiberationSans-Bold", "OpenSans-Bold", "Roboto-Bold", "Quicksand-Bold")

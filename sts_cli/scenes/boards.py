@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from PIL import Image, ImageDraw, ImageFont
 
-from sts_cli.evaluation.colors import Color
+from sts_cli.scenes.colors import Color
 
 
 def board(
@@ -45,4 +45,4 @@ def board(
 @cache
 def typeface(name: str, size: int) -> ImageFont.FreeTypeFont:
     """A bundled font at a size in pixels."""
-    return ImageFont.truetype(str(files("sts_cli") / "evaluation" / "fonts" / f"{name}.ttf"), size)
+    return ImageFont.truetype(str(files("sts_cli") / "scenes" / "fonts" / f"{name}.ttf"), size)

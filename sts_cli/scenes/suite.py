@@ -6,10 +6,10 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 
-from sts_cli.evaluation.questions import KINDS, questions
-from sts_cli.evaluation.scenes import draw
 from sts_cli.inputs.images import Prepared
 from sts_cli.records import Item
+from sts_cli.scenes.drawing import draw
+from sts_cli.scenes.questions import KINDS, questions
 
 HELD_OUT = 950_000_000  # first seed; the demo model was trained and validated on others
 DEVELOPMENT = 940_000_000  # for choosing constants

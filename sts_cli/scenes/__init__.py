@@ -1,0 +1,1 @@
+"""Drawn scenes with questions whose answers are known: the built-in suite."""
