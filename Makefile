@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types tests fix clean
+.PHONY: demo test lint types tests test-demo-model fix clean
 
 demo: .venv/installed
 	$(BIN)/sts ask samples/sign.png "what is on the sign?"
@@ -20,6 +20,10 @@ types: .venv/installed
 
 tests: .venv/installed
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+# The recipe of the demo model, apart: nothing that is installed depends on it
+test-demo-model: .venv/installed
+	$(BIN)/python -m pytest demo_model
 
 fix: .venv/installed
 	$(BIN)/ruff check --fix .
