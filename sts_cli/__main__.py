@@ -17,7 +17,7 @@ from sts_cli.errors import StsError
 from sts_cli.report.console import stderr, stream
 from sts_cli.report.visible import visible
 
-UsageError = typer.BadParameter.__bases__[0]  # click's, or the one that typer carries
+UsageError: Any = typer.BadParameter.__bases__[0]  # click's, or the one that typer carries
 
 
 @contextlib.contextmanager
