@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -12,14 +14,31 @@ from sts_cli import __version__
 from sts_cli.cli import ask, batch, doctor, eval, merge, models, profiles
 from sts_cli.cli.interrupt import while_read
 from sts_cli.errors import StsError
-from sts_cli.report.console import stderr
+from sts_cli.report.console import stderr, stream
+from sts_cli.report.visible import visible
+
+UsageError: Any = typer.BadParameter.__bases__[0]  # click's, or the one that typer carries
+
+
+@contextlib.contextmanager
+def quoted_visibly() -> Iterator[None]:
+    """Usage errors quote what was typed, and typer prints them by itself."""
+    try:
+        yield
+    except UsageError as error:
+        error.message = visible(error.message)
+        raise
 
 
 class Commands(TyperGroup):
     """All commands, each of which ends quietly once nobody reads what it prints."""
 
+    def make_context(self, *given: Any, **options: Any) -> Any:
+        with while_read(), quoted_visibly():  # --version prints here
+            return super().make_context(*given, **options)
+
     def invoke(self, ctx: Any) -> Any:
-        with while_read():
+        with while_read(), quoted_visibly():
             return super().invoke(ctx)
 
 
@@ -35,7 +54,7 @@ app = typer.Typer(
 
 def version(wanted: bool) -> None:
     if wanted:
-        print(f"sts {__version__}")
+        stream(f"sts {__version__}\n")
         raise typer.Exit
 
 
@@ -62,7 +81,7 @@ def main() -> None:
     try:
         app()
     except StsError as error:
-        stderr().print(f"sts: {error}", style="red", markup=False)
+        stderr().print(f"sts: {error}", style="red")
         sys.exit(2)
 
 

@@ -30,8 +30,7 @@ NEEDED = (
 OPTIONAL = {  # module -> (package, what it is for)
     "num2words": ("num2words", "SmolVLM2 models"),
     "pillow_heif": ("pillow-heif", "HEIC and HEIF images"),
-    "torchvision": ("torchvision", "faster image processing; not needed"),
-    "ray": ("ray", "running a batch on a cluster"),
+    "torchvision": ("torchvision", "models of Pixtral; elsewhere faster, and not needed"),
 }
 SCARCE = 1_000_000_000  # bytes of memory or disk below which trouble is near
 

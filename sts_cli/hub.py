@@ -16,7 +16,10 @@ from sts_cli.weights import INDEX
 
 SMALL = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "spiece.model"]
 NOT = ["*/*", "consolidated*", "*.bin", "*.onnx"]
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(  # as huggingface_hub takes it
+    r"(?!.*(?:--|\.\.|\.git$))[a-z0-9](?:[\w.-]{0,94}\w)?/[a-z0-9](?:[\w.-]{0,94}\w)?",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 def is_hub_id(name: str) -> bool:
@@ -27,10 +30,10 @@ def is_hub_id(name: str) -> bool:
 def cache_folder() -> Path:
     """The hub cache, found as huggingface_hub documents it."""
     if "HF_HUB_CACHE" in os.environ:
-        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+        return Path(os.path.expanduser(os.environ["HF_HUB_CACHE"]))  # ~nobody stays as it is
     caches = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     home = Path(os.environ.get("HF_HOME", caches / "huggingface"))
-    return home.expanduser() / "hub"
+    return Path(os.path.expanduser(home)) / "hub"
 
 
 def is_offline() -> bool:
@@ -57,7 +60,8 @@ def has_weights(snapshot: Path) -> bool:
 def cached_ids() -> list[str]:
     """The ids of all models in the cache, sorted."""
     folders = cache_folder().glob("models--*--*")
-    return sorted(folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders)
+    names = (one.name.removeprefix("models--").replace("--", "/", 1) for one in folders)
+    return sorted(filter(is_hub_id, names))
 
 
 def fetch(name: str, say: Callable[[str], None], check: Callable[[Path], None]) -> Path:

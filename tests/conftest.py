@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import isolation
 import pytest
 
 from sts_cli.runtime import settle_cpu
+
+__all__ = ["isolation"]  # before all that reads the environment
 
 settle_cpu()
 

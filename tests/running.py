@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +52,35 @@ def sts(*arguments: object, stdin: bytes = b"") -> Done:
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 0
     return Done(code, *(one.buffer.getvalue().decode() for one in (out, err)))  # type: ignore
+
+
+def on_terminal(*arguments: object) -> Done:
+    """Run `sts` here, on a terminal of 80 columns; `out` is all that the terminal was sent."""
+    master, slave = pty.openpty()
+    drawn: list[bytes] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # Linux ends a terminal with an error
+            while part := os.read(master, 1 << 16):
+                drawn.append(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    code = 0
+    with (
+        open(slave, "w", encoding="utf-8") as screen,
+        patch.object(sys, "argv", ["sts", *map(str, arguments)]),
+        patch.object(sys, "stdout", screen),
+        patch.object(sys, "stderr", screen),
+        patch.dict(os.environ, TERM="xterm", COLUMNS="80"),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 0
+    reader.join()
+    os.close(master)
+    return Done(code, b"".join(drawn).decode(), "")
 
 
 def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -24,6 +24,12 @@ def model(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model may be loaded."""
+    monkeypatch.setattr("sts_cli.loading.load", lambda *_, **__: pytest.fail("a model was loaded"))
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Four pictures and a question file about them."""
     pictures = tmp_path / "pictures"
@@ -221,10 +227,10 @@ def test_compare_can_be_a_gate(model: Path, folder: Path):
     assert passed.code == 0 and "6 of 6 answers agree" in passed.err
     pruned = sts("batch", rows, "-p", "extreme", "-c", "--max-new-tokens", 12)
     share = sum(row["agree"] for row in pruned.rows) / 6
-    if share < 1:
-        gate = ("--fail-under", f"agreement={share + 0.01}")
-        missed = sts("batch", rows, "-p", "extreme", "-c", "--max-new-tokens", 12, *gate)
-        assert missed.code == 3 and "less than" in missed.err
+    assert share < 1
+    gate = ("--fail-under", f"agreement={share + 0.01}")
+    missed = sts("batch", rows, "-p", "extreme", "-c", "--max-new-tokens", 12, *gate)
+    assert missed.code == 3 and "less than" in missed.err
 
 
 def test_a_gate_counts_the_answers_of_earlier_runs_too(model: Path, folder: Path, tmp_path: Path):
@@ -251,13 +257,13 @@ def test_a_gate_is_passed_by_exactly_as_much(model: Path, folder: Path, tmp_path
 
 
 def test_a_run_that_is_complete_needs_no_model_any_more(
-    model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, folder: Path, tmp_path: Path, request: pytest.FixtureRequest
 ):
     out = tmp_path / "a.jsonl"
     asked = ("batch", folder / "questions.jsonl", "-o", out, *SHORT)
     sts(*asked)
     before = out.read_bytes()
-    monkeypatch.setattr("sts_cli.cli.engine.settle_cpu", lambda: pytest.fail("a model was loaded"))
+    request.getfixturevalue("no_weights")
     done = sts(*asked)
     assert done.code == 0 and "6 answered before" in done.err and out.read_bytes() == before
 
@@ -368,10 +374,10 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     message: str,
     model: Path,
     folder: Path,
+    no_weights: None,
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("sts_cli.cli.engine.settle_cpu", lambda: pytest.fail("a model was loaded"))
     before = sorted(folder.rglob("*"))
     done = sts(*arguments)
     assert (done.code, done.out) == (2, "")

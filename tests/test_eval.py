@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from running import Done, sts
 
 from sts_cli.cli.eval import one_precision
 from sts_cli.errors import ProfileError
 from sts_cli.evaluation.metrics import exact_match, normalised, same, token_f1
-from sts_cli.evaluation.table import wilson
+from sts_cli.evaluation.table import Results, wilson
 from sts_cli.profile import Profile
+from sts_cli.records import Answer, Item, Problem
 from sts_cli.scenes.questions import KINDS
 from sts_cli.scenes.suite import DEVELOPMENT, suite
+
+Questions = Callable[..., Path]
 
 
 @pytest.mark.parametrize(
@@ -104,3 +109,90 @@ def test_eval_of_the_built_in_scenes(tiny_checkpoint: Path):
         *("-p", "off,random", "--max-new-tokens", "1"),
     )
     assert set(found["profiles"]["off"]) == {*KINDS, "all"}
+
+
+def tell(*arguments: object) -> Done:
+    return sts("eval", *arguments, "--max-new-tokens", "2", "-q")
+
+
+@pytest.fixture
+def questions(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Questions:
+    """Writes a question file; the picture is a.png."""
+    monkeypatch.setenv("STS_MODEL", str(tiny_checkpoint))
+    Image.effect_noise((60, 40), 90).save(tmp_path / "a.png")
+
+    def file(*rows: dict[str, str]) -> Path:
+        path = tmp_path / "q.jsonl"
+        path.write_text("".join(json.dumps({"image": "a.png", **row}) + "\n" for row in rows))
+        return path
+
+    return file
+
+
+def test_eval_where_every_question_fails_says_so(questions: Questions):
+    file = questions(*({"image": f"gone{n}.png", "question": "?"} for n in range(3)))
+    sentence = (
+        "sts: None of the 3 questions could be answered; the first: image_missing: No image "
+        f"{file.parent / 'gone0.png'}.\n"
+    )
+    done = tell(file, "-p", "off,grid")
+    assert (done.code, done.out, done.err) == (1, "", sentence)
+    done = tell(file, "-p", "off,grid", "--json")
+    assert (done.code, done.err) == (1, sentence)
+    assert json.loads(done.out)["profiles"] == {} and json.loads(done.out)["failed"] == 3
+
+
+def test_eval_counts_the_questions_that_fail_and_names_the_first(questions: Questions):
+    file = questions({"question": "?", "answer": "x"}, {"image": "gone.png", "question": "?"})
+    done = tell(file, "-p", "off")
+    assert done.code == 1 and "exact match" in done.out
+    assert "1 of 2 questions have errors and are not counted; the first: image_miss" in done.err
+
+
+def test_eval_without_truths_tells_agreement_only(questions: Questions):
+    file = questions({"question": "1?"}, {"question": "2?", "kind": "two"})
+    found = json.loads(tell(file, "-p", "off,random", "--json").out)["profiles"]["random"]
+    for cell in found.values():
+        assert [cell[name] for name in ("n", "exact", "low", "high", "f1")] == [0, *[None] * 4]
+        assert 0 <= cell["agreement"] <= 1
+    assert (found["all"]["questions"], found["two"]["questions"]) == (2, 1)
+    done = sts("eval", file, "-p", "off,random", "--max-new-tokens", "2")
+    assert done.code == 0
+    assert "No question has a known answer: only agreement with 'off' is told." in done.err
+    assert done.out.split()[:4] == ["agreement", "n", "off", "random"]
+    assert "exact" not in done.out and "F1" not in done.out and "±" not in done.out
+    assert done.out.count("agreement") == 1
+
+
+def test_eval_leaves_questions_without_truth_out_of_accuracy(questions: Questions):
+    file = questions({"question": "1?", "answer": "x"}, {"question": "2?", "kind": "two"})
+    done = sts("eval", file, "-p", "off", "--max-new-tokens", "2")
+    told = "1 of 2 questions have no known answer; exact match and token F1 are of the others."
+    assert done.code == 0 and told in done.err
+    lines = [line.split() for line in done.out.splitlines()]
+    assert lines[:3] == [["exact", "match", "n", "off"], ["two", "0", "-"], ["all", "1", "0.0±40"]]
+
+
+def test_profiles_of_one_file_name_are_told_apart(questions: Questions, tmp_path: Path):
+    mine = [tmp_path / folder / "off.yaml" for folder in ("a", "b")]
+    for number, path in enumerate(mine):
+        path.parent.mkdir()
+        path.write_text(f"structure: {{method: grid, keep: {8 + number}}}\n")
+    file = questions({"question": "1?"})
+    found = json.loads(tell(file, "-p", f"{mine[0]},off,{mine[1]},grid", "--json").out)["profiles"]
+    assert list(found) == [str(mine[0]), "off", str(mine[1]), "grid"]
+    assert [found[name]["all"]["tokens"] for name in list(found)[:3]] == [8, 64, 9]
+
+
+def test_a_profile_twice_is_refused(questions: Questions):
+    done = tell(questions({"question": "1?"}), "-p", "off,grid,off")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "sts: --profiles names 'off' 2 times; once is enough.\n"
+
+
+def test_a_question_that_fails_under_one_profile_counts_under_none():
+    item = Item("1", ("a.png",), "?", answers=("x",))
+    results = Results()
+    problem = Problem("out_of_memory", "No room.")
+    results.add([Answer(item, "m", "off", text="x"), Answer(item, "m", "grid", problem=problem)])
+    assert (results.rows(), results.failed, results.problem) == ({}, 1, problem)

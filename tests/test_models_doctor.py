@@ -11,13 +11,17 @@ from pathlib import Path
 
 import pytest
 import typer
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 from typer.testing import CliRunner
 
 from sts_cli.cli.doctor import doctor
 from sts_cli.cli.models import count, models
+from sts_cli.diagnosis import OPTIONAL
 from sts_cli.errors import ModelError
 from sts_cli.families import FAMILIES
+from sts_cli.hub import is_hub_id
 from sts_cli.sources import demo_folder
 
 app = typer.Typer()
@@ -75,6 +79,63 @@ def test_models_for_people(
     assert f"Supported families: {', '.join(FAMILIES)}." in done.stdout
 
 
+def test_trash_in_the_cache_is_no_model_and_stops_nothing(hub_cache: Path) -> None:
+    for name in ("a--i--j", "a--b\x1b", "a--b.git", "a--b-", "-a--b", "a"):
+        (hub_cache / f"models--{name}").mkdir(parents=True)
+    (hub_cache / "models--a--file").touch()
+    snapshots = {}
+    for name in ("dangling", "nonsense"):
+        folder = hub_cache / f"models--a--{name}"
+        snapshots[name] = folder / "snapshots" / "0123"
+        snapshots[name].mkdir(parents=True)
+        (snapshots[name] / "model.safetensors").write_text("trash")
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text("0123")
+    (snapshots["dangling"] / "config.json").symlink_to("/nowhere")
+    (snapshots["nonsense"] / "config.json").write_text("{bad")
+    done = CliRunner().invoke(app, ["models", "--json"])
+    assert done.exit_code == 0, done.exception
+    told = json.loads(done.stdout)["models"]
+    assert [row["name"] for row in told] == ["demo", "a/dangling", "a/file", "a/nonsense"]
+    assert not any("path" in row for row in told[1:])
+
+
+@pytest.mark.parametrize("name", ["HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "STS_CACHE"])
+def test_a_cache_of_nobody_is_a_cache_without_models(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.setenv(name, "~no-such-user/x")
+    for command in ("models", "doctor"):
+        done = CliRunner().invoke(app, [command, "--json"])
+        assert isinstance(done.exception, SystemExit | None), done.exception
+    assert json.loads(done.stdout)["folders"]["hub_cache_models"] == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/b",
+        "A-b/c.d_e",
+        "a/b--c",
+        "a/b..c",
+        "a/b.git",
+        "a/b-",
+        "a-/b",
+        "ä/b",
+        "a/" + "b" * 97,
+        "a/",
+    ],
+)
+def test_an_id_of_the_hub_is_what_the_hub_says(name: str) -> None:
+    try:
+        validate_repo_id(name)
+        told = True
+    except HFValidationError:
+        told = False
+    assert is_hub_id(name) is told
+
+
 def test_counts_are_short() -> None:
     assert [count(n) for n in (7_700_000, 494_000_000, 7_060_000_000)] == [
         "7.7 M",
@@ -91,6 +152,16 @@ def test_doctor_as_json() -> None:
     assert told["device"]["dtype"] in ("bfloat16", "float16", "float32")
     assert told["versions"]["torch"]
     assert told["folders"]["hub_offline"] is True
+
+
+def test_doctor_offers_what_the_package_offers() -> None:
+    """Nothing for a command that does not exist; torchvision is for some image processors."""
+    project = (Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8")
+    offered = {package for package, _ in OPTIONAL.values()} - {"torchvision"}
+    assert {package for package in offered if f'["{package}>=' in project} == offered
+    assert set(json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)["optional"]) == set(
+        OPTIONAL
+    )
 
 
 def test_doctor_for_people() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from sts_cli.records import Answer, Comparison, Item, Problem, Seconds, TokenCounts
-from sts_cli.report.console import Report, line, milliseconds
+from sts_cli.report.console import Report, Screen, line, milliseconds
 from sts_cli.report.single import side_by_side, speed
 
 SECONDS = Seconds(0.004, 0.021, 0.001, 0.011, 0.006, 0.038, 0.044)
@@ -38,7 +38,7 @@ FAILED = Answer(
 
 
 def console() -> Console:
-    return Console(file=io.StringIO(), width=80, highlight=False, soft_wrap=True)
+    return Screen(file=io.StringIO(), width=80, soft_wrap=True)
 
 
 def told(screen: Console) -> str:
@@ -101,6 +101,24 @@ def test_brackets_in_answers_are_no_markup():
     with Report(screen, None) as report:
         report.item(replace(ANSWER, text="[red]x[/red] [/]"))
     assert told(screen).endswith("[red]x[/red] [/]")
+
+
+def test_brackets_and_colons_in_answers_side_by_side_are_text():
+    screen = console()
+    side_by_side(screen, replace(COMPARED, text="[red]x[/red] [/] :smile:"))
+    assert "[red]x[/red] [/] :smile:" in told(screen)
+
+
+def test_an_item_is_one_line_whatever_it_holds():
+    screen = console()
+    item = Item("7\n8  forged", ("street.png",), "what?")
+    apart = Comparison(replace(FULL, text="two\nlines"), False, 0.67, 4.0, 1.0)
+    with Report(screen, None) as report:
+        report.item(replace(COMPARED, item=item, comparison=apart, text="OP\x07EN"))
+        report.item(replace(FAILED, item=item, problem=Problem("internal", "a\r\nb\tc")))
+    first, second = told(screen).splitlines()
+    assert first.startswith("7\\n8  forged  ") and "(off: two lines) OP\\x07EN" in first
+    assert second == r"x 7\n8  forged  internal: a\x0d\nb\tc"
 
 
 def test_a_long_error_is_cut_on_a_terminal_and_whole_in_a_log():

@@ -110,21 +110,17 @@ def test_a_question_has_one_answer(scene: Scene) -> None:
     """Whatever is asked, however often: equal questions about a picture have equal answers."""
     rng, answers = random.Random(1), {}
     for kind in KINDS:
-        for _ in range(40):
-            one = ask(kind, scene, rng)
-            if one is not None:
-                assert answers.setdefault(one.question, one.answer) == one.answer
+        for one in filter(None, (ask(kind, scene, rng) for _ in range(40))):
+            assert answers.setdefault(one.question, one.answer) == one.answer
 
 
 @pytest.mark.parametrize("scene", ALL)
 def test_colors_are_asked_of_single_things(scene: Scene) -> None:
     rng = random.Random(2)
-    for _ in range(20):
-        one = ask("color", scene, rng)
-        if one is not None:
-            words = one.question.rstrip("?.").split()
-            (meant,) = (thing for thing in scene.things if thing.shape in words)
-            assert one.answer == meant.color
+    for one in filter(None, (ask("color", scene, rng) for _ in range(20))):
+        words = one.question.rstrip("?.").split()
+        (meant,) = (thing for thing in scene.things if thing.shape in words)
+        assert one.answer == meant.color
 
 
 def test_answers_by_hand() -> None:

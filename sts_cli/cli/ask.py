@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,8 +26,9 @@ from sts_cli.errors import OutputError
 from sts_cli.inputs.images import prepare
 from sts_cli.inputs.rows import CAPTION
 from sts_cli.records import Item, KeptTokens, answer_row
-from sts_cli.report.console import stderr
+from sts_cli.report.console import stderr, stream
 from sts_cli.report.single import side_by_side, speed
+from sts_cli.report.visible import visible_json
 from sts_cli.sources import find
 
 if TYPE_CHECKING:
@@ -71,14 +71,10 @@ def ask(
     source = find(model)
     ready = prepare(Item(id="1", images=(image,), question=question, folder=Path()))
     if ready.item.problem is not None:
-        console.print(f"sts: {ready.item.problem.message}", style="red", markup=False)
+        console.print(f"sts: {ready.item.problem.message}", style="red")
         raise typer.Exit(2)
     engine, _ = load_engine(source, plan, device, dtype, console, quiet)
     from sts_cli.engine.scheduler import answer_all
-
-    def show(piece: str) -> None:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
 
     (answer,) = answer_all(
         engine,
@@ -86,16 +82,16 @@ def ask(
         plan,
         compare=compare,
         max_new_tokens=max_new_tokens or plan.max_new_tokens,
-        on_text=None if json_ else show,
+        on_text=None if json_ else stream,
         places=overlay is not None,
     )
     if json_:
-        print(json.dumps(answer_row(answer), ensure_ascii=False))
+        stream(json.dumps(answer_row(answer), ensure_ascii=False) + "\n", shown=visible_json)
     elif answer.problem is None:
-        print()
+        stream("\n")
     if answer.problem is not None:
         message = f"sts: {answer.problem.kind}: {answer.problem.message}"
-        console.print(message, style="red", markup=False)
+        console.print(message, style="red")
         raise typer.Exit(1)
     if overlay is not None:
         assert answer.kept is not None

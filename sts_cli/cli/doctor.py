@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from sts_cli.diagnosis import Diagnosis, diagnose
 from sts_cli.report.console import stdout
@@ -37,15 +36,17 @@ def doctor(
 def show(found: Diagnosis, console: Console) -> None:
     """The diagnosis for people: topics, what is missing for what, problems last."""
     for topic, facts in found.facts.items():
-        console.print(f"[bold]{topic}[/bold]")
+        console.print(topic, style="bold")
         for name, value in facts.items():
-            console.print(f"  {name.replace('_', ' '):<18}{escape(text(name, value))}")
+            console.print(f"  {name.replace('_', ' '):<18}{text(name, value)}")
     for sentence in found.advice:
-        console.print(f"[yellow]note[/yellow]  {escape(sentence)}")
+        console.print("note", style="yellow", end="  ")
+        console.print(sentence)
     for sentence in found.problems:
-        console.print(f"[red]problem[/red]  {escape(sentence)}")
+        console.print("problem", style="red", end="  ")
+        console.print(sentence)
     if not found.problems:
-        console.print("[green]ready[/green]")
+        console.print("ready", style="green")
 
 
 def text(name: str, value: Any) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from sts_cli.cli.engine import load_outline
 from sts_cli.errors import OutputError
 from sts_cli.inputs.items import Input
@@ -18,6 +20,8 @@ from sts_cli.outputs.jsonl import Rows
 from sts_cli.outputs.scan import read
 from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.records import Problem
+from sts_cli.report.console import stdout
+from sts_cli.report.visible import in_line
 from sts_cli.sources import Source
 
 SHOWN = 50  # bad rows of which each is printed
@@ -60,6 +64,7 @@ def dry_run(
     digests: set[int] = set()
     questions = 0
     seconds = 0.0
+    console = stdout(soft_wrap=True)
     for ready in decode_ahead(rows.items(limit, part)):
         ids[hash(ready.item.id)] += 1
         seconds += ready.seconds
@@ -72,33 +77,35 @@ def dry_run(
         except Exception as error:  # a processor may refuse a size, as it would in the run
             problem = problem_of(error)
         if problem is not None:
-            show(ready.item.id, problem, bad.total())
+            show(console, ready.item.id, problem, bad.total())
             bad[problem.kind] += 1
             continue
         questions += 1
         tokens.update(known.get((image.size, alone), VISUAL) for image in ready.images)
         digests.update(hash(digest) for digest in ready.digests)
         formats.update(image.format or "?" for image in ready.images)
-    print(f"rows: {questions + bad.total()}, of which {questions} can be asked")
+    console.print(f"rows: {questions + bad.total()}, of which {questions} can be asked")
     for kind, count in bad.most_common():
-        print(f"  {kind}: {count}")
-    print(f"images: {tokens.total()}, of which {len(digests)} are different")
+        console.print(f"  {kind}: {count}")
+    console.print(f"images: {tokens.total()}, of which {len(digests)} are different")
     if formats:
-        print(f"  {', '.join(f'{count} {name}' for name, count in formats.most_common())}")
+        console.print(f"  {', '.join(f'{count} {name}' for name, count in formats.most_common())}")
     repeated = sum(count - 1 for count in ids.values())
     if repeated:
-        print(f"ids: {repeated} rows repeat the id of another; all are answered")
+        console.print(f"ids: {repeated} rows repeat the id of another; all are answered")
     for what, count in rows.skipped.items():
-        print(f"passed over in the folder: {count} {what}")
+        console.print(f"passed over in the folder: {count} {what}")
     if family is None:
-        print(f"model {source.name}: not on this machine; {VISUAL} tokens an image are assumed")
+        console.print(
+            f"model {source.name}: not on this machine; {VISUAL} tokens an image are assumed"
+        )
     if tokens:
-        print(budget(tokens, profile, layers))
-    print(f"decoding: {seconds:.1f} s, in threads beside the model")
+        console.print(budget(tokens, profile, layers))
+    console.print(f"decoding: {seconds:.1f} s, in threads beside the model")
     if pace is not None:
-        print(pace.told(max(0, questions - pace.rows)))
+        console.print(pace.told(max(0, questions - pace.rows)))
     else:
-        print(
+        console.print(
             "time: not known before some rows are answered: run with --out FILE.jsonl --limit 20, "
             "then with --out FILE.jsonl --dry-run"
         )
@@ -155,9 +162,9 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 100 else f"{minutes} min"
 
 
-def show(identity: str, problem: Problem, before: int) -> None:
+def show(console: Console, identity: str, problem: Problem, before: int) -> None:
     """One bad row, unless there were too many."""
     if before < SHOWN:
-        print(f"{identity}: {problem.kind}: {problem.message}")
+        console.print(f"{in_line(identity)}: {problem.kind}: {in_line(problem.message)}")
     elif before == SHOWN:
-        print("... and more; the counts follow")
+        console.print("... and more; the counts follow")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, cast
@@ -63,7 +65,7 @@ def evaluate(
     """Exact match, agreement, tokens and speed of several profiles on the same questions.
 
     Each image is encoded once and each question answered under every profile in turn. The
-    questions' `answer` is the truth; without it, only agreement with the first profile counts.
+    questions' `answer` is the truth; without it, only agreement with the first profile is told.
 
     \b
       sts eval scenes --profiles off,aggressive,random --per-kind 100
@@ -72,7 +74,7 @@ def evaluate(
     console = stderr()
     check_choices(device, dtype, quantize)
     size = rows_at_once(batch_size)
-    wished = [load_profile(name) for name in profiles.split(",")]
+    wished = told_apart(profiles.split(","))
     precision = cast(Quantize, quantize) if quantize else one_precision(wished)
     plans = [replace(plan, quantize=precision) for plan in wished]
     source = find(model)
@@ -89,20 +91,60 @@ def evaluate(
 
     results = Results()
     every = answer_each(engine, ready, plans, batch_size=size, max_new_tokens=max_new_tokens)
-    for count, answers in enumerate(every, 1):
-        results.add(answers)
-        if not quiet and console.is_terminal:
-            console.print(f"{count} questions", end="\r")
-        if count == limit:
-            break
+    moving = console.is_terminal and not quiet
+    with console.status("0 questions") if moving else contextlib.nullcontext() as counter:
+        for count, answers in enumerate(every, 1):
+            results.add(answers)
+            if counter is not None:
+                counter.update(f"{count} questions")
+            if count == limit:
+                break
     rows = results.rows()
     if json_:
-        print(json.dumps({"model": source.name, "failed": results.failed, "profiles": rows}))
-    else:
+        typer.echo(json.dumps({"model": source.name, "failed": results.failed, "profiles": rows}))
+    elif rows:
         show(stdout(), rows)
-    if results.failed:
-        console.print(f"{results.failed} questions have errors and are not counted", style="red")
+    if rows and not quiet:
+        console.print(unknown(*next(iter(rows.items()))), end="")
+    if results.problem is not None:
+        first = f"the first: {results.problem.kind}: {results.problem.message}"
+        told = (
+            f"{results.failed} of {count} questions have errors and are not counted"
+            if rows
+            else f"None of the {results.failed} questions could be answered"
+        )
+        console.print(f"sts: {told}; {first}", style="red")
         raise typer.Exit(1)
+
+
+def told_apart(names: Sequence[str]) -> list[Profile]:
+    """The profiles of these names, each named differently: files of one name by their paths.
+
+    Raises ProfileError.
+    """
+    plans = [load_profile(name) for name in names]
+    named = Counter(plan.name for plan in plans)
+    apart = [
+        plan if named[plan.name] == 1 else replace(plan, name=name)
+        for name, plan in zip(names, plans, strict=True)
+    ]
+    name, count = Counter(plan.name for plan in apart).most_common(1)[0]
+    if count > 1:
+        raise ProfileError(f"--profiles names '{name}' {count} times; once is enough.")
+    return apart
+
+
+def unknown(reference: str, found: dict[str, dict[str, Any]]) -> str:
+    """A line about questions without a known answer, or nothing."""
+    asked, known = found["all"]["questions"], found["all"]["n"]
+    if known == asked:
+        return ""
+    if known == 0:
+        return f"No question has a known answer: only agreement with '{reference}' is told.\n"
+    return (
+        f"{asked - known} of {asked} questions have no known answer; exact match and token F1 are "
+        "of the others.\n"
+    )
 
 
 def one_precision(plans: Sequence[Profile]) -> Quantize:
@@ -115,30 +157,38 @@ def one_precision(plans: Sequence[Profile]) -> Quantize:
 
 
 def show(console: Console, rows: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """Exact match in per cent, with half of its 95% interval, by kind and profile."""
+    """Exact match in per cent, with half of its 95% interval, by kind and profile.
+
+    Agreement with the first profile instead, where no truth is known.
+    """
     kinds = list(dict.fromkeys(kind for found in rows.values() for kind in found if kind != "all"))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("exact match")
+    first = next(iter(rows.values()))
+    truth = first["all"]["n"] > 0
+    table.add_column("exact match" if truth else "agreement")
     table.add_column("n", justify="right")
     for name in rows:
         table.add_column(name, justify="right")
-    first = next(iter(rows.values()), {})
     for kind in [*kinds, "all"]:
-        cells = (found[kind] for found in rows.values())
-        table.add_row(
-            kind,
-            str(first[kind]["n"]),
-            *(
-                f"{100 * cell['exact']:.1f}±{50 * (cell['high'] - cell['low']):.0f}"
-                for cell in cells
-            ),
-        )
+        cells = [found[kind] for found in rows.values()]
+        if truth:
+            table.add_row(kind, str(first[kind]["n"]), *map(exact, cells))
+        else:
+            shares = (f"{cell['agreement']:.1%}" for cell in cells)
+            table.add_row(kind, str(first[kind]["questions"]), *shares)
     table.add_section()
+    accuracy = (("token F1", "f1", "{:.1%}"), ("agreement", "agreement", "{:.1%}"))
     for label, key, form in (
-        ("token F1", "f1", "{:.1%}"),
-        ("agreement", "agreement", "{:.1%}"),
+        *(accuracy if truth else ()),
         ("visual tokens", "tokens", "{:.1f}"),
         ("speed-up", "speedup", "{:.2f}x"),
     ):
         table.add_row(label, "", *(form.format(found["all"][key]) for found in rows.values()))
     console.print(table)
+
+
+def exact(cell: dict[str, Any]) -> str:
+    """`84.0±10`, or a dash where no truth is known."""
+    if cell["exact"] is None:
+        return "-"
+    return f"{100 * cell['exact']:.1f}±{50 * (cell['high'] - cell['low']):.0f}"

@@ -12,6 +12,7 @@ from sts_cli import pruning
 from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.profile_files import load_profile, shipped
 from sts_cli.report.console import stdout
+from sts_cli.report.visible import in_line
 
 app = typer.Typer(invoke_without_command=True, help="List and explain profiles.")
 
@@ -37,10 +38,8 @@ def show(name: Annotated[str, typer.Argument(help="A profile's name, or a YAML f
     """Explain one profile: its file, its stages, its budget in tokens."""
     profile = load_profile(name)
     path = shipped().get(name, Path(name))
-    print(f"# {path}")
-    print(path.read_text("utf-8").rstrip())
-    print()
-    print(explained(profile))
+    text = path.read_text("utf-8").rstrip()
+    stdout(soft_wrap=True).print(f"# {in_line(str(path))}\n{text}\n\n{explained(profile)}")
 
 
 def explained(profile: Profile) -> str:

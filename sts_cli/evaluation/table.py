@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from sts_cli.evaluation.metrics import exact_match, same, token_f1
-from sts_cli.records import Answer
+from sts_cli.records import Answer, Problem
 
 
 @dataclass
 class Tally:
-    """What one profile did on one kind of question."""
+    """What one profile did on one kind of question; `right` and `f1` where the truth is known."""
 
     right: list[bool] = field(default_factory=list)
     f1: list[float] = field(default_factory=list)
@@ -22,14 +22,16 @@ class Tally:
     speedup: list[float] = field(default_factory=list)
 
     def row(self) -> dict[str, float | int | None]:
-        """Shares in 0..1; the interval is Wilson's, 95%."""
+        """Shares in 0..1; the interval is Wilson's, 95%. No accuracy where no truth is known."""
+        known = bool(self.right)
         low, high = wilson(sum(self.right), len(self.right))
         return {
+            "questions": len(self.agree),
             "n": len(self.right),
-            "exact": round(mean(self.right), 4),
-            "low": round(low, 4),
-            "high": round(high, 4),
-            "f1": round(mean(self.f1), 4),
+            "exact": round(mean(self.right), 4) if known else None,
+            "low": round(low, 4) if known else None,
+            "high": round(high, 4) if known else None,
+            "f1": round(mean(self.f1), 4) if known else None,
             "agreement": round(mean(self.agree), 4),
             "tokens": round(mean(self.tokens), 1),
             "speedup": round(median(self.speedup), 3) if self.speedup else None,
@@ -42,11 +44,14 @@ class Results:
     def __init__(self) -> None:
         self.tallies: dict[str, dict[str, Tally]] = {}  # profile -> kind -> tally
         self.failed = 0
+        self.problem: Problem | None = None  # the first
 
     def add(self, answers: Sequence[Answer]) -> None:
         """One question under each profile. Questions without accepted answers count too."""
-        if answers[0].problem is not None:
+        problem = next((one.problem for one in answers if one.problem is not None), None)
+        if problem is not None:
             self.failed += 1
+            self.problem = self.problem or problem
             return
         item, reference = answers[0].item, answers[0]
         for answer in answers:

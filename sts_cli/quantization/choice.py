@@ -72,5 +72,5 @@ def kept_folder() -> Path | None:
     given = os.environ.get("STS_CACHE")
     if given == "":
         return None
-    caches = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    return (Path(given).expanduser() if given else caches / "sts") / "quantized"
+    caches = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+    return Path(os.path.expanduser(given) if given else os.path.join(caches, "sts")) / "quantized"

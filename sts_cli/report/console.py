@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from time import monotonic
 from types import TracebackType
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,13 +19,35 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.text import Text
 
 from sts_cli.records import Answer, TokenCounts
+from sts_cli.report.visible import in_line, visible
 
 
-class Printer(Console):
-    """Tables on standard output; leaves a closed pipe to `while_read`, where rich would exit."""
+class Screen(Console):
+    """The one way to what people read: text means itself, and steers no terminal.
+
+    No markup and no emoji codes, for ids and answers hold brackets and colons. Text is made visible
+    before it is measured; `render` sees all that is printed, however it came to be.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for part in super().render(renderable, options):
+            yield part if part.control else part._replace(text=visible(part.text))
+
+
+class Printer(Screen):
+    """Talk on standard output; leaves a closed pipe to `while_read`, where rich would exit."""
 
     def on_broken_pipe(self) -> None:
         raise
@@ -31,12 +55,18 @@ class Printer(Console):
 
 def stdout(soft_wrap: bool = False) -> Console:
     """For what people read and programs do not; 80 columns where it is no terminal."""
-    return Printer(highlight=False, soft_wrap=soft_wrap)
+    return Printer(soft_wrap=soft_wrap)
 
 
 def stderr() -> Console:
     """Colour and movement on a terminal only, and not under NO_COLOR; 80 columns elsewhere."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Screen(stderr=True, soft_wrap=True)
+
+
+def stream(piece: str, shown: Callable[[str], str] = visible) -> None:
+    """A piece of data for standard output, at once: as it is, but on a terminal as `shown`."""
+    sys.stdout.write(shown(piece) if sys.stdout.isatty() else piece)
+    sys.stdout.flush()
 
 
 class Report:
@@ -146,23 +176,28 @@ def line(answer: Answer, width: int | None) -> Text:
     """One item on one line, of at most `width` columns if that is given."""
     shown = Text()
     if answer.problem is not None:
-        shown.append("x ", "red").append(f"{answer.item.id}  ", "bold")
-        shown.append(f"{answer.problem.kind}: {answer.problem.message}")
+        shown.append("x ", "red").append(f"{in_line(answer.item.id)}  ", "bold")
+        shown.append(f"{answer.problem.kind}: {in_line(answer.problem.message)}")
     else:
         assert answer.seconds is not None and answer.tokens is not None
-        shown.append(f"{answer.item.id}  ", "bold")
+        shown.append(f"{in_line(answer.item.id)}  ", "bold")
         shown.append(f"{counts(answer.tokens)}  ", "dim")
         shown.append(f"{milliseconds(answer.seconds.total)}  ", "cyan")
         if answer.comparison is not None:
             shown.append(f"x{answer.comparison.speedup_total:.2f} ", "cyan")
             shown.append(
-                "= " if answer.comparison.agree else f"(off: {answer.comparison.full.text}) ",
+                "= " if answer.comparison.agree else f"(off: {short(answer.comparison.full)}) ",
                 "green" if answer.comparison.agree else "yellow",
             )
-        shown.append(" ".join((answer.text or "").split()))
+        shown.append(short(answer))
     if width is not None:
         shown.truncate(width, overflow="ellipsis")
     return shown
+
+
+def short(answer: Answer) -> str:
+    """The text of an answer on one line."""
+    return " ".join(visible(answer.text or "").split())
 
 
 def counts(tokens: TokenCounts) -> str:
