@@ -15,8 +15,9 @@ from pathlib import Path
 from time import thread_time
 from urllib.parse import unquote_to_bytes
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from sts_cli.inputs.pixels import as_rgb
 from sts_cli.records import Problem, printable
 
 LARGEST_FILE = 256 << 20  # bytes
@@ -136,7 +137,7 @@ def decode(data: bytes, name: str, seconds: float) -> Picture | Problem:
             if image.width * image.height > MOST_PIXELS:
                 return too_many_pixels(name, image.width * image.height)
             image.draft("RGB", fitting(image))  # a huge JPEG decodes to half its size, or less
-            rgb = as_rgb(image)
+            rgb = as_rgb(image, data)
             small = rgb.resize(fitting(rgb)) if fitting(rgb) != rgb.size else rgb
             small.format = image.format
             return Picture(small, hashlib.sha256(data).hexdigest())
@@ -177,38 +178,3 @@ def fitting(image: Image.Image) -> tuple[int, int]:
     """The image's size, or the largest of its shape that has at most USED_PIXELS."""
     scale = min(1.0, (USED_PIXELS / (image.width * image.height)) ** 0.5)
     return max(1, int(image.width * scale)), max(1, int(image.height * scale))
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Upright and RGB: transparency over white, 16 bits and more scaled to 8."""
-    image = upright(image)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = eight_bits(image)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """As the camera was held; a damaged orientation tag turns nothing."""
-    image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # EXIF blocks are written by anybody, and read by no strict rule
-        return image
-
-
-def eight_bits(image: Image.Image) -> Image.Image:
-    """Grey values of any range as 0..255: by what the format can hold, else by the extremes."""
-    if image.mode.startswith("I;16"):
-        image = image.convert("I")
-        low, high = 0.0, 65535.0
-    else:
-        darkest, brightest = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
-        low, high = min(0.0, darkest), max(1.0, brightest)
-        if low == 0 and high > 1:
-            high = 255.0 if high <= 255 else max(65535.0, high)
-    scale = 255.0 / (high - low)
-    return image.convert("F").point(lambda value: value * scale - low * scale).convert("L")
