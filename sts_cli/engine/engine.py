@@ -17,9 +17,9 @@ from sts_cli.decoding.torch import TorchDecoder
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.clock import Clock
 from sts_cli.engine.cutting import Asked, Counts, cut_tokens
-from sts_cli.engine.penalties import penalties
 from sts_cli.engine.places import kept_of
 from sts_cli.engine.proof import prove
+from sts_cli.engine.settings import StopStrings, check_settings, end_tokens, penalties
 from sts_cli.errors import ProfileError
 from sts_cli.families import adapter, tested
 from sts_cli.families.default import Encoded, Pixels, Prompt
@@ -76,10 +76,12 @@ class Engine:
         self.decoder: Decoder[Any] = TorchDecoder(model) if decoder is None else decoder
         self.layers = self.decoder.layers
         self.clock = Clock(model.device)
-        self.penalties = penalties(model.generation_config)
-        ends = model.generation_config.eos_token_id
-        self.ends = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
-        self.max_new_tokens = model.generation_config.max_new_tokens or MAX_NEW_TOKENS
+        settings = model.generation_config
+        check_settings(settings)
+        self.penalties = penalties(settings)
+        self.ends = end_tokens(settings)
+        self.stop_strings = StopStrings(settings, self.family.tokenizer)
+        self.max_new_tokens = settings.max_new_tokens or MAX_NEW_TOKENS
         if not tested(model.config.model_type, model.get_decoder().config.model_type):
             prove(self.family, self.decoder)
 
@@ -211,7 +213,9 @@ class Engine:
                 answers[row].append(token)
                 if row == 0 and on_ids is not None:
                     on_ids(answers[row])
-                if len(answers[row]) < limit:
+                if self.stop_strings.end([*prompts[row].ids, *answers[row]]):
+                    finish[row] = "stop"
+                elif len(answers[row]) < limit:
                     stay.append(index)
             if not stay:
                 return list(zip(answers, finish, strict=True))
