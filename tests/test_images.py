@@ -9,13 +9,14 @@ import random
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image, features
 
-from sts_cli.inputs import picture
+from sts_cli.inputs import images, picture
 from sts_cli.inputs.images import decode_ahead, prepare
 from sts_cli.inputs.picture import read_picture
 from sts_cli.inputs.readers import Readers
@@ -359,3 +360,22 @@ def test_damaged_images_of_every_format_are_images_or_problems(tmp_path: Path):
         problem = one.item.problem
         assert (problem is None) == (len(one.images) == 1)
         assert problem is None or (problem.kind.startswith("image_") and len(problem.message) < 400)
+
+
+def test_decoded_images_that_are_remembered_stay_within_their_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """However large the images are that come after small ones."""
+    monkeypatch.setattr(images, "HELD_BYTES", 100_000)
+    sizes = [20] * 10 + [100] * 6  # 1,200 and 30,000 bytes each
+    for number, size in enumerate(sizes):
+        Image.new("RGB", (size, size), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    alive: dict[int, weakref.ref[Image.Image]] = {}
+    rows = [Item(str(n), (f"{n}.png",), "?", tmp_path) for n in range(len(sizes))]
+    for number, ready in enumerate(decode_ahead(rows, ahead=1)):
+        alive[number] = weakref.ref(ready.images[0])
+        del ready
+        there = [one() for one in alive.values()]
+        held = sum(3 * image.width * image.height for image in there if image is not None)
+        there.clear()
+        assert held <= 100_000 + 30_000  # the one that came last is still on its way out

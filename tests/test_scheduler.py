@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
+import checkpoints
 import pytest
 import torch
 from PIL import Image
 
-from sts_cli.engine import fitting, images
+from sts_cli.engine import fitting, images, scheduler
 from sts_cli.engine.batches import question_of
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.scheduler import answer_all
@@ -41,6 +42,13 @@ def picture(seed: int) -> Image.Image:
 def prepared(number: int, image: int, question: str = "what is on the sign?") -> Prepared:
     item = Item(id=str(number), images=(f"{image}.png",), question=question)
     return Prepared(item, (picture(image),), (str(image),), 0.0)
+
+
+def closed() -> Image.Image:
+    """An image that no processor can read any more."""
+    image = picture(1)
+    image.close()
+    return image
 
 
 def questions() -> list[Prepared]:
@@ -98,6 +106,98 @@ def test_remembered_images_stay_within_their_memory_pixels_included(
     assert fresh == [True] * 5 + [False] * 3
 
 
+def test_what_was_asked_for_last_is_remembered_longest(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(images, "REMEMBERED_BYTES", 500_000)  # three images of 112 x 112
+    with ThreadPoolExecutor(1) as pool:
+        known = images.Images(engine, pool)
+        for seed in (0, 1, 2):
+            known.encode([known.expect(str(seed), picture(seed), True)[0]])
+        known.expect("0", picture(0), True)  # asked for again: now 1 is the oldest
+        known.encode([known.expect("3", picture(3), True)[0]])
+        fresh = {seed: known.expect(str(seed), picture(seed), True)[1] for seed in (0, 2, 3, 1)}
+    assert fresh == {0: False, 2: False, 3: False, 1: True}
+
+
+def test_an_image_alone_and_one_among_others_are_two_pictures(tmp_path: Path):
+    """LLaVA-OneVision cuts only an image that is alone in its question into tiles."""
+    folder = checkpoints.write("llava_onevision", tmp_path / "model")
+    onevision = Engine(load(find(str(folder)), dtype="float32"))
+    both = Item(id="1", images=("0.png", "1.png"), question="which is larger?")
+    rows = [prepared(0, 0), Prepared(both, (picture(0), picture(1)), ("0", "1"), 0.0)]
+    together = list(answer_all(onevision, rows, OFF, batch_size=1, max_new_tokens=3))
+    apart = [next(answer_all(onevision, [row], OFF, max_new_tokens=3)) for row in rows]
+    assert [one.tokens for one in together] == [one.tokens for one in apart]
+    assert [one.text for one in together] == [one.text for one in apart]
+    assert together[1].tokens.visual < 2 * together[0].tokens.visual
+
+
+def test_an_image_that_the_processor_refuses_is_told_and_let_go(tmp_path: Path):
+    """Qwen2-VL takes no picture that is more than 200 times as long as it is high."""
+    folder = checkpoints.write("qwen2_vl", tmp_path / "model")
+    qwen = Engine(load(find(str(folder)), dtype="float32"))
+    banner = Image.new("RGB", (2670, 10))
+    held = weakref.ref(banner)
+    item = Item(id="banner", images=("banner.png",), question="what?")
+    with ThreadPoolExecutor(1) as pool:
+        known = images.Images(qwen, pool)
+        question = question_of(0, Prepared(item, (banner,), ("b",), 0.0), known)
+        del banner
+        assert question.pictures[0].refused and question.pictures[0].nbytes > 0
+        assert held() is None
+    rows = [prepared(0, 0), Prepared(item, (Image.new("RGB", (2670, 10)),), ("b",), 0.0)]
+    good, bad = answer_all(qwen, rows, OFF, max_new_tokens=1)
+    assert good.problem is None and bad.problem.kind == "image_unreadable"
+    assert "image of 2670 x 10 pixels: absolute aspect ratio must be smaller" in bad.problem.message
+
+
+def test_a_retry_has_the_memory_of_the_batch_that_failed(engine: Engine):
+    """The failed batch's tensors are gone once its rows are tried again, in halves and alone."""
+    plain, held, alive = engine.generate, list[weakref.ref](), list[bool]()
+
+    def scarce(prompts, profile, **settings):
+        alive.extend(one() is not None for one in held)
+        large = torch.zeros(1000)
+        held.append(weakref.ref(large))
+        if len(prompts) > 1 or profile.name == "off":
+            raise torch.OutOfMemoryError(f"no room for {large.shape}")
+        return plain(prompts, profile, **settings)
+
+    engine.generate = scarce  # type: ignore
+    try:
+        rows = [prepared(0, 0), prepared(1, 1)]
+        answers = list(
+            answer_all(engine, rows, OFF, batch_size=2, max_new_tokens=1, fallbacks=[AGGRESSIVE])
+        )
+    finally:
+        del engine.generate
+    assert [answer.profile for answer in answers] == ["aggressive"] * 2
+    assert len(alive) >= 6 and not any(alive)
+
+
+def test_a_batch_grows_back_when_memory_is_there_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(scheduler, "GROW_AFTER", 2)
+    sizes: list[int] = []
+    plain = engine.generate
+
+    def scarce_at_first(prompts, profile, **settings):
+        sizes.append(len(prompts))
+        if sizes.count(2) == 1 and sizes[-1] == 2:
+            raise MemoryError
+        return plain(prompts, profile, **settings)
+
+    engine.generate = scarce_at_first  # type: ignore
+    try:
+        rows = [prepared(number, 0) for number in range(24)]
+        assert len(list(answer_all(engine, rows, OFF, batch_size=2, max_new_tokens=1))) == 24
+    finally:
+        del engine.generate
+    assert sizes.count(2) > 2  # after it had shrunk to 1
+
+
 def test_a_row_that_could_not_be_read_is_an_answer_with_its_problem(engine: Engine):
     bad = Item(id="bad", problem=Problem("image_missing", "no such file"))
     rows = [prepared(0, 0), Prepared(bad, (), (), 0.0), prepared(2, 1)]
@@ -110,11 +210,11 @@ def test_a_row_that_could_not_be_read_is_an_answer_with_its_problem(engine: Engi
 def test_a_failing_row_does_not_take_its_batch_with_it(engine: Engine):
     """Whatever an image does to its processor, the rows beside it get their answers."""
     rows = [prepared(0, 0), prepared(1, 1), prepared(2, 2)]
-    broken = Prepared(rows[1].item, ("not an image",), ("x",), 0.0)  # type: ignore
+    broken = Prepared(rows[1].item, (closed(),), ("x",), 0.0)
     answers = list(answer_all(engine, [rows[0], broken, rows[2]], OFF, max_new_tokens=2))
     assert [answer.problem and answer.problem.kind for answer in answers] == [
         None,
-        "internal",
+        "image_unreadable",
         None,
     ]
 
@@ -236,9 +336,9 @@ def test_a_batch_has_as_many_rows_as_fit_into_the_memory_that_is_free(engine: En
 
 def test_a_first_image_that_cannot_be_preprocessed_still_gets_its_own_problem(engine: Engine):
     rows = [prepared(0, 0), prepared(1, 1)]
-    broken = Prepared(rows[0].item, ("not an image",), ("x",), 0.0)  # type: ignore
+    broken = Prepared(rows[0].item, (closed(),), ("x",), 0.0)
     first, second = answer_all(engine, [broken, rows[1]], OFF, max_new_tokens=1)
-    assert first.problem.kind == "internal" and second.problem is None
+    assert first.problem.kind == "image_unreadable" and second.problem is None
 
 
 def test_one_question_too_large_tries_the_fallbacks_and_says_which(engine: Engine):

@@ -52,7 +52,7 @@ def dry_run(
 ) -> int:
     """Read every row and decode every image; print what a run would meet. The exit code."""
     family = load_outline(source)
-    from sts_cli.engine.batches import problem_of
+    from sts_cli.engine.images import refusal
     from sts_cli.inputs.images import decode_ahead
 
     layers = LAYERS if family is None else len(family.model.get_decoder().layers)
@@ -75,7 +75,7 @@ def dry_run(
                 if family is not None and (image.size, alone) not in known:
                     known[image.size, alone] = family.pixels(image, alone).count
         except Exception as error:  # a processor may refuse a size, as it would in the run
-            problem = problem_of(error)
+            problem = refusal(error, image.size)
         if problem is not None:
             show(console, ready.item.id, problem, bad.total())
             bad[problem.kind] += 1

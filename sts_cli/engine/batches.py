@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.engine import Engine, Generation
-from sts_cli.engine.images import Images, Picture
+from sts_cli.engine.images import Images, Picture, Refused
 from sts_cli.engine.stream import TextStream, decode
 from sts_cli.evaluation.metrics import same, token_f1
 from sts_cli.families.default import Prompt
@@ -17,6 +17,7 @@ from sts_cli.profile import Profile
 from sts_cli.records import Answer, Comparison, Item, Problem, Seconds, TokenCounts
 
 OFF = Profile("off")
+NO_MEMORY = "One question at a time does not fit into memory; use a stronger profile."
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,20 +78,35 @@ class Batches:
 
     def answer(self, batch: Sequence[Question]) -> tuple[list[tuple[Answer, ...]], int]:
         """Answers to each question, and how many questions at once fitted into memory."""
+        found = self._tried(batch, self.profiles)
+        if not isinstance(found, Problem):
+            return found, len(batch)
+        memory = found.kind == "out_of_memory"
+        if len(batch) > 1:
+            half = len(batch) // 2 if memory else 1
+            parts = [self.answer(batch[i : i + half]) for i in range(0, len(batch), half)]
+            answers = [answer for part, _ in parts for answer in part]
+            return answers, min(fits for _, fits in parts) if memory else len(batch)
+        if memory:
+            return [self._smaller(batch[0])], 1
+        return [self.problem(batch[0].item, found)], 1
+
+    def _tried(
+        self, batch: Sequence[Question], profiles: Sequence[Profile]
+    ) -> list[tuple[Answer, ...]] | Problem:
+        """The batch's answers, or what went wrong: the one place where a failure stays with a row.
+
+        The exception ends here, and the failed batch's tensors with its traceback: a retry has the
+        memory that they held.
+        """
         try:
-            return self._answer(batch, self.profiles), len(batch)
+            return self._answer(batch, profiles)
         except BrokenPipeError:  # of `on_text`: who reads the answer has gone
             raise
-        except Exception as error:  # the one place where a row's failure stays with its row
-            memory = out_of_memory(error)
-            if len(batch) > 1:
-                half = len(batch) // 2 if memory else 1
-                parts = [self.answer(batch[i : i + half]) for i in range(0, len(batch), half)]
-                answers = [answer for part, _ in parts for answer in part]
-                return answers, min(fits for _, fits in parts) if memory else len(batch)
-            if memory:
-                return [self._smaller(batch[0])], 1
-            return [self.problem(batch[0].item, problem_of(error))], 1
+        except Refused as error:
+            return error.problem
+        except Exception as error:
+            return problem_of(error)
 
     def problem(self, item: Item, problem: Problem) -> tuple[Answer, ...]:
         """The same problem under each profile."""
@@ -102,13 +118,12 @@ class Batches:
     def _smaller(self, question: Question) -> tuple[Answer, ...]:
         """One question that did not fit, with the first fallback profile that does."""
         for fallback in self.fallbacks:
-            try:
-                return self._answer([question], [fallback, *self.profiles[1:]])[0]
-            except Exception as error:
-                if not out_of_memory(error):
-                    return self.problem(question.item, problem_of(error))
-        message = "One question at a time does not fit into memory; use a stronger profile."
-        return self.problem(question.item, Problem("out_of_memory", message))
+            found = self._tried([question], [fallback, *self.profiles[1:]])
+            if not isinstance(found, Problem):
+                return found[0]
+            if found.kind != "out_of_memory":
+                return self.problem(question.item, found)
+        return self.problem(question.item, Problem("out_of_memory", NO_MEMORY))
 
     def _answer(
         self, batch: Sequence[Question], profiles: Sequence[Profile]
@@ -212,6 +227,8 @@ def compared(pruned: Answer, full: Answer) -> Answer:
 
 
 def problem_of(error: Exception) -> Problem:
-    """What a user reads about a row that failed for a reason nobody foresaw."""
+    """The problem of a row that failed for lack of memory, or for a reason nobody foresaw."""
+    if out_of_memory(error):
+        return Problem("out_of_memory", NO_MEMORY)
     first_line = (str(error).splitlines() or [""])[0]
     return Problem("internal", f"{type(error).__name__}: {first_line}")

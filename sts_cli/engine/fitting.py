@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sts_cli.engine.images import Picture
+from sts_cli.engine.images import Picture, Refused
 from sts_cli.profile import Profile
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def fitting_rows(
     try:
         visual = sum(one.pixels.count for one in pictures)
         values = sum(t.numel() for one in pictures for t in one.pixels.inputs.values())
-    except Exception:  # what ails an image is told in the answer to its question
+    except Refused:  # told in the answer to its question
         return most
     new = max_new_tokens or engine.max_new_tokens
     config, width = engine.family.model.get_decoder().config, engine.family.model.dtype.itemsize

@@ -13,15 +13,26 @@ from PIL import Image
 
 from sts_cli.engine.engine import Engine
 from sts_cli.families.default import Encoded, Pixels
+from sts_cli.hardware import out_of_memory
+from sts_cli.records import Problem
 
 BACKLOG = 4  # decoded images that may wait for a preprocessing thread
+REFUSED_BYTES = 4 << 10  # what remembering a refusal takes
 REMEMBERED_BYTES = 256 << 20  # pixels and features of images that later questions may ask about
+
+
+class Refused(Exception):
+    """An image that the model's processor does not take."""
+
+    def __init__(self, problem: Problem):
+        super().__init__(problem.message)
+        self.problem = problem
 
 
 class Picture:
     """One distinct image on its way: pixels from a worker thread, then features."""
 
-    def __init__(self, pixels: Future[tuple[Pixels, float]]):
+    def __init__(self, pixels: Future[tuple[Pixels | Problem, float]]):
         self._pixels = pixels
         self.encoded: Encoded | None = None
 
@@ -31,8 +42,16 @@ class Picture:
 
     @property
     def pixels(self) -> Pixels:
-        """Waits for the worker thread; raises what preprocessing raised."""
-        return self._pixels.result()[0]
+        """Waits for the worker thread. Raises Refused for what the model's processor refuses."""
+        found = self._pixels.result()[0]
+        if isinstance(found, Problem):
+            raise Refused(found)
+        return found
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model's processor does not take it; waits for the worker thread."""
+        return isinstance(self._pixels.result()[0], Problem)
 
     @property
     def seconds(self) -> float:
@@ -43,7 +62,7 @@ class Picture:
     def nbytes(self) -> int:
         """Memory that remembering it takes; 0 while it is on its way."""
         if self.encoded is None:
-            return 0
+            return REFUSED_BYTES if self.ready and self.refused else 0
         tensors = (self.encoded.features, *self.encoded.deep, *self.pixels.inputs.values())
         return sum(tensor.nbytes for tensor in tensors)
 
@@ -102,7 +121,28 @@ class Images:
                 total -= size
 
 
-def _preprocess(family: Any, image: Image.Image, alone: bool) -> tuple[Pixels, float]:
+def _preprocess(family: Any, image: Image.Image, alone: bool) -> tuple[Pixels | Problem, float]:
+    """The image as the model takes it, or why it does not.
+
+    A reason is a value: an exception would keep the image alive in its traceback.
+    """
     started = perf_counter()
-    pixels = family.pixels(image, alone)
-    return pixels, perf_counter() - started
+    found: Pixels | Problem
+    try:
+        found = family.pixels(image, alone)
+    except Exception as error:  # processors raise anything, for sizes that they do not take
+        if out_of_memory(error):
+            found = Problem("out_of_memory", "The image does not fit into memory.")
+        else:
+            found = refusal(error, image.size)
+    return found, perf_counter() - started
+
+
+def refusal(error: Exception, size: tuple[int, int]) -> Problem:
+    """The problem of an image that a model's processor refuses, with the processor's reason."""
+    reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+    width, height = size
+    return Problem(
+        "image_unreadable",
+        f"The model's processor does not take this image of {width} x {height} pixels: {reason}",
+    )

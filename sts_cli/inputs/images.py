@@ -97,6 +97,7 @@ def decode_ahead(
     try:
         with Feed(items, ahead) as feed:
             while waiting or not feed.finished:
+                forget(known)  # images may have come since they were asked for
                 if has_room(waiting, workers, ahead):
                     new = feed.take(1, wait=not waiting)
                     taken = [expect(item, readers, known, seconds) for item in new]
@@ -138,9 +139,13 @@ def expect(
             fresh.append(known[place])
         known.move_to_end(place)
         pictures.append(known[place])
-        if len(known) > REMEMBERED or sum(map(size_of, known.values())) > HELD_BYTES:
-            known.popitem(last=False)
     return Expected(item, tuple(pictures), tuple(fresh))
+
+
+def forget(known: OrderedDict[str, Future[Decoded]]) -> None:
+    """Keep at most REMEMBERED images and HELD_BYTES, those asked for last."""
+    while len(known) > REMEMBERED or sum(map(size_of, known.values())) > HELD_BYTES:
+        known.popitem(last=False)
 
 
 def timed_read(name: str, item: Item, seconds: float) -> Decoded:
