@@ -419,3 +419,28 @@ def test_profiles_are_listed_and_explained():
     shown = sts("profiles", "show", "aggressive")
     assert "structure: {method: repulsion, keep: 0.1215}" in shown.out
     assert "keeps 70" in shown.out and "keeps 58" in shown.out and "64.0 tokens" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("about: nothing here.", "profile 'mine' has no cuts: all is kept"),
+        (
+            "structure: {method: grid, keep: 5000}",
+            "grid keeps 5000 where 64 visual tokens are left",
+        ),
+        (
+            "cuts: [{method: grid, keep: 0.1}, {method: random, depth: 0.5, keep: 50}]",
+            "random keeps 50 where 6 visual tokens are left: it drops nothing there",
+        ),
+    ],
+)
+def test_what_a_profile_asks_for_in_vain_is_noted_once(
+    model: Path, folder: Path, tmp_path: Path, text: str, note: str
+):
+    (tmp_path / "mine.yaml").write_text(text)
+    chosen = ("--profile", tmp_path / "mine.yaml", *SHORT)
+    done = sts("batch", folder / "questions.jsonl", "--model", model, *chosen)
+    assert done.err.count(f"note: {note}" if "no cuts" in note else note) == 1, done.err
+    quiet = sts("batch", folder / "questions.jsonl", "--model", model, *chosen, "--quiet")
+    assert "note:" not in quiet.err

@@ -329,6 +329,10 @@ def test_a_batch_has_as_many_rows_as_fit_into_the_memory_that_is_free(engine: En
     for count in range(1, most + 1):
         assert rows(int(one * (count + 0.5) / fitting.SHARE), OFF) == count
         assert rows(int(one * (count + 0.5) / fitting.SHARE), AGGRESSIVE, OFF) == count
+    large = fitting.choosing_bytes(pixels.count) + one * 1.5
+    assert rows(int(large / fitting.SHARE), AGGRESSIVE, OFF) == 1
+    assert rows(int(large / fitting.SHARE) + int(one / fitting.SHARE), AGGRESSIVE, OFF) == 2
+    assert fitting.choosing_bytes(8192) > 4 * 8192 * 8192  # one matrix at least
     assert fitting.row_values(config, AGGRESSIVE, 576, 0, 8) < (
         fitting.row_values(config, OFF, 576, 0, 8)
     )

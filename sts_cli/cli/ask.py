@@ -26,7 +26,7 @@ from sts_cli.errors import OutputError
 from sts_cli.inputs.images import prepare
 from sts_cli.inputs.rows import CAPTION
 from sts_cli.records import Item, KeptTokens, answer_row
-from sts_cli.report.console import stderr, stream
+from sts_cli.report.console import idle_notes, stderr, stream
 from sts_cli.report.single import side_by_side, speed
 from sts_cli.report.visible import visible_json
 from sts_cli.sources import find
@@ -96,6 +96,8 @@ def ask(
     if overlay is not None:
         assert answer.kept is not None
         draw(overlay, ready.images[0], answer.kept[0])
+    for sentence in [] if quiet else idle_notes(plan, answer):
+        console.print(sentence, style="yellow")
     if compare and not quiet and not json_:
         side_by_side(console, answer)
     elif not quiet:

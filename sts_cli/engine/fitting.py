@@ -17,6 +17,7 @@ MOST = {"cpu": 8, "cuda": 16}  # rows; more gain little on a CPU (benchmarks/bat
 TEXT = 256  # tokens of a question and its template
 SHARE = 0.5  # of the free memory, for what is not counted below
 ENCODER = 32  # values in a vision encoder for each of its input: 18 in Qwen2-VL, 30 in SigLIP
+MATRICES = 1.5  # of N x N float32 values that choosing among N tokens holds
 LAYER = 8  # hidden states of a layer that are alive at once, its MLP's apart
 
 
@@ -48,7 +49,8 @@ def fitting_rows(
     new = max_new_tokens or engine.max_new_tokens
     config, width = engine.family.model.get_decoder().config, engine.family.model.dtype.itemsize
     row = max(row_values(config, one, visual, values, new) for one in profiles) * width
-    return max(1, min(most, int(SHARE * free / row)))
+    shared = choosing_bytes(visual) if any(one.cuts for one in profiles) else 0
+    return max(1, min(most, int((SHARE * free - shared) / row)))
 
 
 def row_values(config: Any, profile: Profile, visual: int, values: int, new: int) -> float:
@@ -65,3 +67,8 @@ def row_values(config: Any, profile: Profile, visual: int, values: int, new: int
     prompt = 2 * (visual + TEXT) * hidden  # before and after the images' features are put in
     layer = entering * (LAYER * hidden + 3 * inner)
     return 2 * layers * heads * size * cached + max(ENCODER * values, prompt + layer)
+
+
+def choosing_bytes(visual: int) -> float:
+    """Memory for choosing among an image's `visual` tokens, whatever the number of questions."""
+    return MATRICES * 4 * visual**2

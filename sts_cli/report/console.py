@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.text import Text
 
+from sts_cli.profile import Profile
 from sts_cli.records import Answer, TokenCounts
 from sts_cli.report.visible import in_line, visible
 
@@ -77,12 +78,14 @@ class Report:
         console: Console,
         total: int | None,
         *,
+        profile: Profile | None = None,
         quiet: bool = False,
         lines: bool = True,
         clock: Callable[[], float] = monotonic,
     ):
         self.console, self.quiet, self.clock = console, quiet, clock
         self.lines = lines and not quiet
+        self.profile, self.noted = profile, set[str]()
         self.answered = 0
         self.errors: Counter[str] = Counter()
         self.seconds, self.average, self.share = array("d"), array("d"), array("d")
@@ -124,7 +127,12 @@ class Report:
         return self.agreed / len(self.total) if self.total else None
 
     def item(self, answer: Answer) -> None:
-        """Count an answer and show its line."""
+        """Count an answer and show its line; say once what its profile asks for in vain."""
+        if self.profile is not None and not self.quiet:
+            for sentence in idle_notes(self.profile, answer):
+                if sentence not in self.noted:
+                    self.noted.add(sentence)
+                    self.console.print(sentence, style="yellow")
         if answer.problem is not None:
             self.errors[answer.problem.kind] += 1
         else:
@@ -170,6 +178,13 @@ class Report:
                 f"({self.agreement:.1%})\nspeed-up, median: prefill x{median(self.prefill):.2f}, "
                 f"total x{median(self.total):.2f}"
             )
+
+
+def idle_notes(profile: Profile, answer: Answer) -> list[str]:
+    """What a profile asks for in vain, of the image of an answer."""
+    if answer.tokens is None or len(answer.item.images) != 1:
+        return []
+    return [f"note: {sentence}" for sentence in profile.idle(answer.tokens.visual)]
 
 
 def line(answer: Answer, width: int | None) -> Text:
