@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from benchmarks.processes import split
+from sts_cli.answering.agreement import exact_match, token_f1
+from sts_cli.answering.stream import decode
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.engine import Engine
-from sts_cli.engine.stream import decode
-from sts_cli.evaluation.metrics import exact_match, token_f1
 from sts_cli.families.default import Encoded, Prompt
 from sts_cli.inputs.images import Prepared
 from sts_cli.loading import load

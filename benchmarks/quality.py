@@ -76,9 +76,9 @@ def compare(model: str, prompts: int, words: int, per_kind: int) -> dict[str, An
 
 def answers_of(loaded: Any, per_kind: int) -> list[Any]:
     """The model's answers to the built-in questions, without pruning, in their order."""
-    from sts_cli.engine.batches import OFF
+    from sts_cli.answering.batches import OFF
+    from sts_cli.answering.scheduler import answer_all
     from sts_cli.engine.engine import Engine
-    from sts_cli.engine.scheduler import answer_all
     from sts_cli.scenes.suite import suite
 
     questions = suite(per_kind, level=0.0)
@@ -87,7 +87,7 @@ def answers_of(loaded: Any, per_kind: int) -> list[Any]:
 
 def agreement(wanted: list[Any], given: list[Any]) -> dict[str, float]:
     """How many answers are the same, and how many are right; nothing if none were asked."""
-    from sts_cli.evaluation.metrics import exact_match, same
+    from sts_cli.answering.agreement import exact_match, same
     from sts_cli.evaluation.table import wilson
 
     if not wanted:

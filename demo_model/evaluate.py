@@ -19,7 +19,7 @@ from torch import Tensor
 from demo_model import build, forward, losses
 from demo_model.elsewhere import flat, room
 from demo_model.labels import GRID, patches
-from sts_cli.evaluation.metrics import token_f1
+from sts_cli.answering.agreement import token_f1
 from sts_cli.evaluation.table import wilson
 from sts_cli.inputs.rows import CAPTION
 from sts_cli.scenes.drawing import HELD_OUT_FONTS, Scene, draw

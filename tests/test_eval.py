@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from running import Done, sts
 
+from sts_cli.answering.agreement import exact_match, normalised, same, token_f1
 from sts_cli.cli.eval import one_precision
 from sts_cli.errors import ProfileError
-from sts_cli.evaluation.metrics import exact_match, normalised, same, token_f1
 from sts_cli.evaluation.table import Results, wilson
 from sts_cli.profile import Profile
 from sts_cli.records import Answer, Item, Problem

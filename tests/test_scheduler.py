@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sts_cli.engine import fitting, images, scheduler
-from sts_cli.engine.batches import question_of
+from sts_cli.answering import features as images
+from sts_cli.answering import fitting, scheduler
+from sts_cli.answering.batches import question_of
+from sts_cli.answering.scheduler import answer_all
 from sts_cli.engine.engine import Engine
-from sts_cli.engine.scheduler import answer_all
 from sts_cli.errors import ProfileError
 from sts_cli.inputs.images import Prepared
 from sts_cli.loading import load

@@ -74,7 +74,7 @@ def ask(
         console.print(f"sts: {ready.item.problem.message}", style="red")
         raise typer.Exit(2)
     engine, _ = load_engine(source, plan, device, dtype, console, quiet)
-    from sts_cli.engine.scheduler import answer_all
+    from sts_cli.answering.scheduler import answer_all
 
     (answer,) = answer_all(
         engine,

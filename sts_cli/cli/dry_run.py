@@ -52,7 +52,7 @@ def dry_run(
 ) -> int:
     """Read every row and decode every image; print what a run would meet. The exit code."""
     family = load_outline(source)
-    from sts_cli.engine.images import refusal
+    from sts_cli.answering.features import refusal
     from sts_cli.inputs.images import decode_ahead
 
     layers = LAYERS if family is None else len(family.model.get_decoder().layers)

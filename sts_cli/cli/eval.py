@@ -86,7 +86,7 @@ def evaluate(
     else:
         ready = decode_ahead(open_input(questions).items())
     engine, _ = load_engine(source, plans[0], device, dtype, console, quiet)
-    from sts_cli.engine.scheduler import answer_each
+    from sts_cli.answering.scheduler import answer_each
     from sts_cli.evaluation.table import Results
 
     results = Results()

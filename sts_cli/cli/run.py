@@ -66,7 +66,7 @@ class Outcome:
 
 def run_job(job: Job, engine: Engine, writer: Journal | Stdout, report: Report) -> Outcome:
     """Answer all rows that have no answer; every answer is written before the next batch."""
-    from sts_cli.engine.scheduler import answer_all
+    from sts_cli.answering.scheduler import answer_all
     from sts_cli.inputs.images import decode_ahead
 
     outcome = Outcome()

@@ -1,1 +1,1 @@
-"""From prompts to answers: embed, prune, prefill, prune, prefill, decode."""
+"""One batch of prompts to token ids: embed; cut and run, span by span; decode."""

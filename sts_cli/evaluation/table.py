@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from sts_cli.evaluation.metrics import exact_match, same, token_f1
+from sts_cli.answering.agreement import exact_match, same, token_f1
 from sts_cli.records import Answer, Problem
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sts_cli.engine.images import Picture, Refused
+from sts_cli.answering.features import Picture, Refused
 from sts_cli.profile import Profile
 
 if TYPE_CHECKING:

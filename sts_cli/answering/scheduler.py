@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sts_cli.engine.batches import OFF, Batches, Question, compared, question_of
+from sts_cli.answering.batches import OFF, Batches, Question, compared, question_of
+from sts_cli.answering.features import Images
+from sts_cli.answering.fitting import fitting_rows, most_rows
 from sts_cli.engine.engine import Engine
-from sts_cli.engine.fitting import fitting_rows, most_rows
-from sts_cli.engine.images import Images
 from sts_cli.hardware import free_memory
 from sts_cli.inputs.feed import Feed
 from sts_cli.inputs.images import Prepared

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from sts_cli.answering.agreement import same, token_f1
+from sts_cli.answering.features import Images, Picture, Refused
+from sts_cli.answering.stream import TextStream, decode
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.engine import Engine, Generation
-from sts_cli.engine.images import Images, Picture, Refused
-from sts_cli.engine.stream import TextStream, decode
-from sts_cli.evaluation.metrics import same, token_f1
 from sts_cli.families.default import Prompt
 from sts_cli.hardware import out_of_memory
 from sts_cli.inputs.images import Prepared

@@ -1,0 +1,1 @@
+"""Questions to answers: which are asked together, what is remembered, what a failure costs."""
