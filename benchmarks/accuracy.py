@@ -25,7 +25,7 @@ import torch  # noqa: E402
 from benchmarks.exam import Condition, Exam, Mark, grouped  # noqa: E402
 from benchmarks.processes import CORES, split  # noqa: E402
 from demo_model import evaluate  # noqa: E402
-from sts_cli.answering.batches import OFF  # noqa: E402
+from sts_cli.answering.request import OFF  # noqa: E402
 from sts_cli.evaluation.table import mean, wilson  # noqa: E402
 from sts_cli.profile import Cut  # noqa: E402
 from sts_cli.profile_files import load_profile  # noqa: E402

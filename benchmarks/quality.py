@@ -76,13 +76,13 @@ def compare(model: str, prompts: int, words: int, per_kind: int) -> dict[str, An
 
 def answers_of(loaded: Any, per_kind: int) -> list[Any]:
     """The model's answers to the built-in questions, without pruning, in their order."""
-    from sts_cli.answering.batches import OFF
+    from sts_cli.answering.request import OFF, Request
     from sts_cli.answering.scheduler import answer_all
     from sts_cli.engine.engine import Engine
     from sts_cli.scenes.suite import suite
 
     questions = suite(per_kind, level=0.0)
-    return list(answer_all(Engine(loaded), questions, OFF)) if per_kind else []
+    return list(answer_all(Engine(loaded), questions, Request((OFF,)))) if per_kind else []
 
 
 def agreement(wanted: list[Any], given: list[Any]) -> dict[str, float]:

@@ -20,7 +20,7 @@ import yaml  # noqa: E402  (after the CPU's settings)
 
 from benchmarks.exam import Condition, Exam, Mark, grouped  # noqa: E402
 from benchmarks.processes import CORES  # noqa: E402
-from sts_cli.answering.batches import OFF  # noqa: E402
+from sts_cli.answering.request import OFF  # noqa: E402
 from sts_cli.evaluation.table import mean  # noqa: E402
 from sts_cli.profile_files import parse  # noqa: E402
 from sts_cli.scenes.questions import KINDS  # noqa: E402

@@ -1,3 +1,64 @@
-"""Ask vision-language models about images, faster: training-free visual token pruning."""
+"""Ask vision-language models about images, faster: training-free visual token pruning.
+
+    import sts_cli
+    vlm = sts_cli.load("demo", profile="aggressive")
+    print(vlm.ask("sign.png", "what is on the sign?").text)
+
+docs/library.md shows the rest. Nothing heavy is imported before `load`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sts_cli.profile import Cut, Profile, Quantize
+from sts_cli.records import Answer, Item, Problem
+
+if TYPE_CHECKING:
+    from sts_cli.library import Model
 
 __version__ = "0.1.0"
+__all__ = ["Answer", "Cut", "Item", "Problem", "Profile", "load", "load_profile"]
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    profile: str | Path | Profile = "balanced",
+    device: str = "auto",
+    dtype: str = "auto",
+    quantize: Quantize | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Model:
+    """A model that answers: "demo", a folder, or a Hugging Face id. None: $STS_MODEL, else demo.
+
+    `profile` is a shipped profile's name, a YAML file, or a Profile. `device` is auto, cpu, cuda or
+    cuda:N, `dtype` auto, bfloat16, float16 or float32; `quantize` comes before what the profile
+    says. `progress` is told what takes long. Raises errors.ModelError or errors.ProfileError, each
+    with one sentence that says what to do.
+    """
+    from sts_cli.libraries import check_libraries
+    from sts_cli.runtime import settle_cpu
+    from sts_cli.sources import find
+
+    chosen = profile if isinstance(profile, Profile) else load_profile(profile)
+    chosen = replace(chosen, quantize=quantize or chosen.quantize)
+    source = find(None if model is None else str(model))
+    settle_cpu()
+    check_libraries()
+    from sts_cli.library import load_model
+
+    return load_model(source, chosen, device=device, dtype=dtype, progress=progress)
+
+
+def load_profile(profile: str | Path) -> Profile:
+    """A shipped profile by its name, or one's own by the path of its YAML file.
+
+    Raises errors.ProfileError.
+    """
+    from sts_cli.profile_files import load_profile as read
+
+    return read(str(profile))

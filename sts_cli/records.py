@@ -38,7 +38,7 @@ class Item:
     """
 
     id: str
-    images: tuple[str, ...] = ()  # as the user wrote them
+    images: tuple[Any, ...] = ()  # as the user wrote them; from Python also bytes, PIL, numpy
     question: str = ""
     folder: Path = Path()  # what relative image names are relative to
     answers: tuple[str, ...] = ()  # accepted answers, for evaluation
@@ -52,7 +52,7 @@ class Item:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        return tuple(self.folder / name for name in self.images)
+        return tuple(self.folder / name for name in self.images if isinstance(name, str | Path))
 
 
 Place = tuple[float, float]  # row and column of a token's centre in its image, each in 0..1
@@ -137,8 +137,12 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def label(image: str) -> str:
+def label(image: object) -> str:
     """An image's name for people; of a data: address its kind and a digest of the content."""
+    if isinstance(image, Path):
+        image = str(image)
+    if not isinstance(image, str):
+        return f"({type(image).__name__})"
     if not image.startswith("data:"):
         return printable(image)
     kind = printable(image[5:].partition(",")[0].partition(";")[0])[:40]

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from benchmarks.exam import Condition, Exam
-from sts_cli.answering.batches import OFF
+from sts_cli.answering.request import OFF
 from sts_cli.profile import Cut
 from sts_cli.scenes.questions import KINDS
 from sts_cli.scenes.suite import DEVELOPMENT

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import checkpoints
 import pytest
 import torch
 from PIL import Image
 
-from sts_cli.answering import features as images
-from sts_cli.answering import fitting, scheduler
+from sts_cli.answering import features, fitting, scheduler
 from sts_cli.answering.batches import question_of
-from sts_cli.answering.scheduler import answer_all
+from sts_cli.answering.request import Request
+from sts_cli.answering.scheduler import answer_all as answer_request
 from sts_cli.engine.engine import Engine
 from sts_cli.errors import ProfileError
 from sts_cli.inputs.images import Prepared
 from sts_cli.loading import load
 from sts_cli.profile import Cut, Profile
 from sts_cli.profile_files import load_profile
-from sts_cli.records import Item, Problem
+from sts_cli.records import Answer, Item, Problem
 from sts_cli.sources import find
 
 OFF, AGGRESSIVE = load_profile("off"), load_profile("aggressive")
+
+
+def answer_all(
+    engine: Engine, rows: Iterable[Prepared], profile: Profile, **settings: Any
+) -> Iterator[Answer]:
+    """Answers under one profile; the settings are those of a Request, or of the call."""
+    call = {name: settings.pop(name) for name in ("on_text", "stop") if name in settings}
+    return answer_request(engine, rows, Request((profile,), **settings), **call)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +96,7 @@ def test_a_waiting_question_does_not_hold_its_decoded_image(engine: Engine):
     ready = prepared(0, 0)
     decoded = weakref.ref(ready.images[0])
     with ThreadPoolExecutor(1) as pool:
-        question = question_of(0, ready, images.Images(engine, pool))
+        question = question_of(0, ready, features.FeatureCache(engine, pool))
     del ready
     assert question.ready and question.pictures[0].pixels.size == (60, 40)
     assert decoded() is None
@@ -96,9 +105,9 @@ def test_a_waiting_question_does_not_hold_its_decoded_image(engine: Engine):
 def test_remembered_images_stay_within_their_memory_pixels_included(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(images, "REMEMBERED_BYTES", 500_000)  # three images of 112 x 112
+    monkeypatch.setattr(features, "REMEMBERED_BYTES", 500_000)  # three images of 112 x 112
     with ThreadPoolExecutor(1) as pool:
-        known = images.Images(engine, pool)
+        known = features.FeatureCache(engine, pool)
         pictures = [known.expect(str(seed), picture(seed), True)[0] for seed in range(8)]
         for one in pictures:
             known.encode([one])
@@ -110,9 +119,9 @@ def test_remembered_images_stay_within_their_memory_pixels_included(
 def test_what_was_asked_for_last_is_remembered_longest(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(images, "REMEMBERED_BYTES", 500_000)  # three images of 112 x 112
+    monkeypatch.setattr(features, "REMEMBERED_BYTES", 500_000)  # three images of 112 x 112
     with ThreadPoolExecutor(1) as pool:
-        known = images.Images(engine, pool)
+        known = features.FeatureCache(engine, pool)
         for seed in (0, 1, 2):
             known.encode([known.expect(str(seed), picture(seed), True)[0]])
         known.expect("0", picture(0), True)  # asked for again: now 1 is the oldest
@@ -142,7 +151,7 @@ def test_an_image_that_the_processor_refuses_is_told_and_let_go(tmp_path: Path):
     held = weakref.ref(banner)
     item = Item(id="banner", images=("banner.png",), question="what?")
     with ThreadPoolExecutor(1) as pool:
-        known = images.Images(qwen, pool)
+        known = features.FeatureCache(qwen, pool)
         question = question_of(0, Prepared(item, (banner,), ("b",), 0.0), known)
         del banner
         assert question.pictures[0].refused and question.pictures[0].nbytes > 0
@@ -314,10 +323,11 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(engine: Engine
 
 def test_a_batch_has_as_many_rows_as_fit_into_the_memory_that_is_free(engine: Engine):
     with ThreadPoolExecutor(1) as pool:
-        pictures = [images.Images(engine, pool).expect("0", picture(0), True)[0]]
+        pictures = [features.FeatureCache(engine, pool).expect("0", picture(0), True)[0]]
 
     def rows(free: int | None, *profiles: Profile) -> int:
-        return fitting.fitting_rows(engine, profiles, pictures, 8, free)
+        request = Request(profiles, max_new_tokens=8)
+        return fitting.fitting_rows(engine, request, pictures, free)
 
     most = fitting.most_rows(engine.clock.device)
     assert [rows(0, OFF), rows(1 << 40, OFF), rows(None, OFF)] == [1, most, most]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from sts_cli.answering.agreement import same, token_f1
-from sts_cli.answering.features import Images, Picture, Refused
+from sts_cli.answering.features import FeatureCache, ImageFeatures, Refused
+from sts_cli.answering.request import Request
 from sts_cli.answering.stream import TextStream, decode
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.engine import Engine, Generation
@@ -16,7 +17,6 @@ from sts_cli.inputs.images import Prepared
 from sts_cli.profile import Profile
 from sts_cli.records import Answer, Comparison, Item, Problem, Seconds, TokenCounts
 
-OFF = Profile("off")
 NO_MEMORY = "One question at a time does not fit into memory; use a stronger profile."
 
 
@@ -30,8 +30,8 @@ class Question:
     number: int
     item: Item
     decoding: float  # seconds
-    pictures: tuple[Picture, ...]
-    new: tuple[Picture, ...]  # those that this question was the first to ask about
+    pictures: tuple[ImageFeatures, ...]
+    new: tuple[ImageFeatures, ...]  # those that this question was the first to ask about
 
     @property
     def ready(self) -> bool:
@@ -42,7 +42,7 @@ class Question:
         return self.decoding + sum(picture.seconds for picture in self.new)
 
 
-def question_of(number: int, ready: Prepared, images: Images) -> Question:
+def question_of(number: int, ready: Prepared, images: FeatureCache) -> Question:
     """The question that an item asks; those of its images that are new start preprocessing."""
     seen = [
         images.expect(digest, image, len(ready.images) == 1)
@@ -54,31 +54,25 @@ def question_of(number: int, ready: Prepared, images: Images) -> Question:
 
 
 class Batches:
-    """Answers one batch after another under the same profiles."""
+    """Answers one batch after another to the same request."""
 
     def __init__(
         self,
         engine: Engine,
-        images: Images,
-        profiles: Sequence[Profile],
-        max_new_tokens: int | None,
-        fallbacks: Sequence[Profile],
+        images: FeatureCache,
+        request: Request,
         on_text: Callable[[str], None] | None,
-        places: bool,
     ):
         self.engine = engine
         self.images = images
-        self.profiles = profiles
-        self.limit = max_new_tokens
-        self.fallbacks = fallbacks
+        self.request = request
         self.on_text = on_text
-        self.places = places
         self.choices = Choices()
         self.count = 0
 
     def answer(self, batch: Sequence[Question]) -> tuple[list[tuple[Answer, ...]], int]:
         """Answers to each question, and how many questions at once fitted into memory."""
-        found = self._tried(batch, self.profiles)
+        found = self._tried(batch, self.request.profiles)
         if not isinstance(found, Problem):
             return found, len(batch)
         memory = found.kind == "out_of_memory"
@@ -112,13 +106,13 @@ class Batches:
         """The same problem under each profile."""
         return tuple(
             Answer(item, self.engine.name, profile.name, problem=problem)
-            for profile in self.profiles
+            for profile in self.request.profiles
         )
 
     def _smaller(self, question: Question) -> tuple[Answer, ...]:
         """One question that did not fit, with the first fallback profile that does."""
-        for fallback in self.fallbacks:
-            found = self._tried([question], [fallback, *self.profiles[1:]])
+        for fallback in self.request.fallbacks:
+            found = self._tried([question], [fallback, *self.request.profiles[1:]])
             if not isinstance(found, Problem):
                 return found[0]
             if found.kind != "out_of_memory":
@@ -160,17 +154,17 @@ class Batches:
             return self.engine.generate(
                 prompts,
                 profile,
-                max_new_tokens=self.limit,
+                max_new_tokens=self.request.max_new_tokens,
                 choices=self.choices,
-                places=self.places,
+                places=self.request.places,
             )
         shown = TextStream(self.engine.family.tokenizer, self.on_text)
         found = self.engine.generate(
             prompts,
             profile,
-            max_new_tokens=self.limit,
+            max_new_tokens=self.request.max_new_tokens,
             choices=self.choices,
-            places=self.places,
+            places=self.request.places,
             on_ids=shown.show,
         )
         shown.show(found[0].ids, last=True)

@@ -29,7 +29,7 @@ class Refused(Exception):
         self.problem = problem
 
 
-class Picture:
+class ImageFeatures:
     """One distinct image on its way: pixels from a worker thread, then features."""
 
     def __init__(self, pixels: Future[tuple[Pixels | Problem, float]]):
@@ -67,7 +67,7 @@ class Picture:
         return sum(tensor.nbytes for tensor in tensors)
 
 
-class Images:
+class FeatureCache:
     """Pictures by the digest of their content, the least recently asked for forgotten first.
 
     One thread may ask for pictures while another encodes them.
@@ -78,9 +78,9 @@ class Images:
         self.pool = pool
         self._lock = Lock()
         self._room = Semaphore(BACKLOG)
-        self._known: OrderedDict[str, Picture] = OrderedDict()
+        self._known: OrderedDict[str, ImageFeatures] = OrderedDict()
 
-    def expect(self, digest: str, image: Image.Image, alone: bool) -> tuple[Picture, bool]:
+    def expect(self, digest: str, image: Image.Image, alone: bool) -> tuple[ImageFeatures, bool]:
         """The picture of this content, and whether it is new; a new one starts preprocessing.
 
         Waits while too many do. `alone` says whether it is its question's only image.
@@ -96,12 +96,12 @@ class Images:
         self._room.acquire()
         pixels = self.pool.submit(_preprocess, family, image, alone)
         pixels.add_done_callback(lambda done: self._room.release())
-        picture = Picture(pixels)
+        picture = ImageFeatures(pixels)
         with self._lock:
             self._known[digest] = picture
         return picture, True
 
-    def encode(self, pictures: Sequence[Picture]) -> float:
+    def encode(self, pictures: Sequence[ImageFeatures]) -> float:
         """Give every picture its features; returns the seconds that the new ones took."""
         new = list(dict.fromkeys(one for one in pictures if one.encoded is None))
         encoded, seconds = self.engine.encode([one.pixels for one in new])

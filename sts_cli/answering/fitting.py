@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sts_cli.answering.features import Picture, Refused
+from sts_cli.answering.features import ImageFeatures, Refused
+from sts_cli.answering.request import Request
 from sts_cli.profile import Profile
 
 if TYPE_CHECKING:
@@ -28,9 +29,8 @@ def most_rows(device: torch.device) -> int:
 
 def fitting_rows(
     engine: Engine,
-    profiles: Sequence[Profile],
-    pictures: Sequence[Picture],
-    max_new_tokens: int | None,
+    request: Request,
+    pictures: Sequence[ImageFeatures],
     free: int | None,
 ) -> int:
     """How many questions such as one about `pictures` may share a batch: 1 to `most_rows`.
@@ -46,10 +46,10 @@ def fitting_rows(
         values = sum(t.numel() for one in pictures for t in one.pixels.inputs.values())
     except Refused:  # told in the answer to its question
         return most
-    new = max_new_tokens or engine.max_new_tokens
+    new = request.max_new_tokens or engine.max_new_tokens
     config, width = engine.family.model.get_decoder().config, engine.family.model.dtype.itemsize
-    row = max(row_values(config, one, visual, values, new) for one in profiles) * width
-    shared = choosing_bytes(visual) if any(one.cuts for one in profiles) else 0
+    row = max(row_values(config, one, visual, values, new) for one in request.profiles) * width
+    shared = choosing_bytes(visual) if any(one.cuts for one in request.profiles) else 0
     return max(1, min(most, int((SHARE * free - shared) / row)))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sts_cli.answering.batches import OFF, Batches, Question, compared, question_of
-from sts_cli.answering.features import Images
+from sts_cli.answering.batches import Batches, Question, compared, question_of
+from sts_cli.answering.features import FeatureCache
 from sts_cli.answering.fitting import fitting_rows, most_rows
+from sts_cli.answering.request import Request
 from sts_cli.engine.engine import Engine
 from sts_cli.hardware import free_memory
 from sts_cli.inputs.feed import Feed
 from sts_cli.inputs.images import Prepared
-from sts_cli.profile import Profile
 from sts_cli.records import Answer
 
 WORKERS = 2  # threads that preprocess images while the engine computes
@@ -23,67 +23,48 @@ GROW_AFTER = 16  # batches without running out of memory, before the batch grows
 def answer_all(
     engine: Engine,
     prepared: Iterable[Prepared],
-    profile: Profile,
+    request: Request,
     *,
-    compare: bool = False,
-    batch_size: int | None = None,
-    max_new_tokens: int | None = None,
-    fallbacks: Sequence[Profile] = (),
     on_text: Callable[[str], None] | None = None,
-    places: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Answer]:
     """One Answer for each prepared item, in input order, as soon as those before it are known.
 
-    `compare` also answers under profile `off`, from the same encoded images, in turn. See
-    `answer_each` for the rest.
+    Where the request compares, each is answered under `off`, too, from the same encoded images, in
+    turn. See `answer_each` for the rest.
     """
-    for answers in answer_each(
-        engine,
-        prepared,
-        [profile, OFF] if compare else [profile],
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        fallbacks=fallbacks,
-        on_text=on_text,
-        places=places,
-        stop=stop,
-    ):
-        yield compared(*answers) if compare else answers[0]
+    every = request.beside_off() if request.compare else request
+    for answers in answer_each(engine, prepared, every, on_text=on_text, stop=stop):
+        yield compared(*answers) if request.compare else answers[0]
 
 
 def answer_each(
     engine: Engine,
     prepared: Iterable[Prepared],
-    profiles: Sequence[Profile],
+    request: Request,
     *,
-    batch_size: int | None = None,
-    max_new_tokens: int | None = None,
-    fallbacks: Sequence[Profile] = (),
     on_text: Callable[[str], None] | None = None,
-    places: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Answer, ...]]:
-    """For each prepared item, in input order, its Answer under each of the profiles.
+    """For each prepared item, in input order, its Answer under each of the request's profiles.
 
     A batch is the oldest question that waits and those nearest to it in length; its images are
-    encoded once for all profiles. Without a `batch_size` it has as many rows such as the first as
+    encoded once for all profiles. Without a batch size it has as many rows such as the first as
     fit into memory, and gain something. A batch that runs out of memory is halved; one question
-    that does tries `fallbacks` instead of the first profile, then becomes a problem. Of a batch's
-    first question under the first profile, `on_text` hears the text while it is generated. With
-    `places` each Answer says which tokens were kept. When `stop` becomes true, the batch in hand
-    is the last; answers that waited for older ones come out.
+    that does tries the fallbacks instead of the first profile, then becomes a problem. Of a batch's
+    first question under the first profile, `on_text` hears the text while it is generated. When
+    `stop` becomes true, the batch in hand is the last; answers that waited for older ones come out.
     Raises ProfileError before the first item for a profile that the model cannot honour.
     """
-    for one in (*profiles, *fallbacks):
+    for one in (*request.profiles, *request.fallbacks):
         engine.check(one)
-    largest = batch_size or most_rows(engine.clock.device)
-    size, calm, next_out = batch_size, 0, 0
+    largest = request.batch_size or most_rows(engine.clock.device)
+    size, calm, next_out = request.batch_size, 0, 0
     waiting: list[Question] = []
     done: dict[int, tuple[Answer, ...]] = {}
     pool = ThreadPoolExecutor(WORKERS)
-    images = Images(engine, pool)
-    batches = Batches(engine, images, profiles, max_new_tokens, fallbacks, on_text, places)
+    images = FeatureCache(engine, pool)
+    batches = Batches(engine, images, request, on_text)
     with pool, Feed(questions(prepared, images), largest) as feed:
         while not stop():
             for question in feed.take(WINDOW * largest - len(waiting), not waiting, stop):
@@ -94,7 +75,7 @@ def answer_each(
             if waiting:
                 if size is None:
                     free, first = free_memory(engine.clock.device), waiting[0].pictures
-                    size = largest = fitting_rows(engine, profiles, first, max_new_tokens, free)
+                    size = largest = fitting_rows(engine, request, first, free)
                 batch = similar(waiting, size)
                 waiting = [one for one in waiting if one not in batch]
                 answers, fitted = batches.answer(batch)
@@ -114,7 +95,7 @@ def answer_each(
         raise feed.error
 
 
-def questions(prepared: Iterable[Prepared], images: Images) -> Iterator[Question]:
+def questions(prepared: Iterable[Prepared], images: FeatureCache) -> Iterator[Question]:
     """The items as questions, no more of them ahead than the preprocessing threads keep up with."""
     for number, ready in enumerate(prepared):
         yield question_of(number, ready, images)

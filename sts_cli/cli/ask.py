@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sts_cli.cli.engine import load_engine
+from sts_cli.answering.request import Request
+from sts_cli.cli.engine import load_for
 from sts_cli.cli.options import (
     Compare,
     Device,
@@ -73,18 +74,14 @@ def ask(
     if ready.item.problem is not None:
         console.print(f"sts: {ready.item.problem.message}", style="red")
         raise typer.Exit(2)
-    engine, _ = load_engine(source, plan, device, dtype, console, quiet)
-    from sts_cli.answering.scheduler import answer_all
-
-    (answer,) = answer_all(
-        engine,
-        [ready],
-        plan,
+    request = Request(
+        (plan,),
         compare=compare,
         max_new_tokens=max_new_tokens or plan.max_new_tokens,
-        on_text=None if json_ else stream,
         places=overlay is not None,
     )
+    vlm = load_for(source, request, device, dtype, console, quiet)
+    (answer,) = vlm.answers([ready], request, on_text=None if json_ else stream)
     if json_:
         stream(json.dumps(answer_row(answer), ensure_ascii=False) + "\n", shown=visible_json)
     elif answer.problem is None:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from sts_cli.answering.request import Request
 from sts_cli.cli.dry_run import dry_run, measured
-from sts_cli.cli.engine import load_engine
+from sts_cli.cli.engine import load_for
 from sts_cli.cli.options import (
     BatchSize,
     Compare,
@@ -107,11 +108,15 @@ def batch(
     console = stderr()
     check_choices(device, dtype, quantize)
     plan = chosen_profile(profile, quantize)
-    size = rows_at_once(batch_size) or plan.batch_size
-    weaker = fallbacks(plan, on_oom)
+    request = Request(
+        (plan,),
+        compare=compare,
+        fallbacks=fallbacks(plan, on_oom),
+        batch_size=rows_at_once(batch_size) or plan.batch_size,
+        max_new_tokens=max_new_tokens or plan.max_new_tokens,
+    )
     part = shard_of(shard)
     gate = least_agreement(fail_under, compare)
-    longest = max_new_tokens or plan.max_new_tokens
     form = format_of(out, format_)
     rows = open_input(input_, question, images)
     check_places(rows, out, sidecar_)
@@ -121,7 +126,7 @@ def batch(
         "profile": plan.settings(),
         "input": rows.identity(),
         "question": question,
-        "max_new_tokens": longest,
+        "max_new_tokens": request.max_new_tokens,
         "compare": compare,
         "shard": shard,
         "format": form.name,
@@ -137,11 +142,7 @@ def batch(
         rows=rows,
         limit=limit,
         part=part,
-        profile=plan,
-        weaker=weaker,
-        compare=compare,
-        batch_size=size,
-        max_new_tokens=longest,
+        request=request,
         sidecars=sidecar_,
         keep_sidecars=sidecar_ and out is None and not fresh,
         quiet=quiet,
@@ -157,12 +158,12 @@ def batch(
         outcome = finish(job, writer, Outcome(whole=True, before=writer.before))
     else:
         try:
-            engine, precision = load_engine(source, plan, device, dtype, console, quiet, weaker)
+            vlm = load_for(source, request, device, dtype, console, quiet)
         except BaseException:
             writer.discard()
             raise
-        writer.confirm(precision)
-        outcome = run_job(job, engine, writer, report)
+        writer.confirm(vlm.precision)
+        outcome = run_job(job, vlm, writer, report)
     report.summary(outcome.notes)
     if outcome.failure is not None:
         console.print(f"sts: {outcome.failure}", style="red", markup=False)

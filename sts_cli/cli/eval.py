@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sts_cli.cli.engine import load_engine
+from sts_cli.answering.request import Request
+from sts_cli.cli.engine import load_for
 from sts_cli.cli.options import (
     BatchSize,
     Device,
@@ -85,12 +86,12 @@ def evaluate(
         ready = suite(per_kind, level, DEVELOPMENT if development else HELD_OUT)
     else:
         ready = decode_ahead(open_input(questions).items())
-    engine, _ = load_engine(source, plans[0], device, dtype, console, quiet)
-    from sts_cli.answering.scheduler import answer_each
+    request = Request(tuple(plans), batch_size=size, max_new_tokens=max_new_tokens)
+    vlm = load_for(source, request, device, dtype, console, quiet)
     from sts_cli.evaluation.table import Results
 
     results = Results()
-    every = answer_each(engine, ready, plans, batch_size=size, max_new_tokens=max_new_tokens)
+    every = vlm.answers_each(ready, request)
     moving = console.is_terminal and not quiet
     with console.status("0 questions") if moving else contextlib.nullcontext() as counter:
         for count, answers in enumerate(every, 1):

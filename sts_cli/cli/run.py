@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sts_cli.answering.request import Request
 from sts_cli.cli.interrupt import Interruption
 from sts_cli.errors import OutputError
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.journal import Journal
 from sts_cli.outputs.sidecar import sidecar, write_sidecar
 from sts_cli.outputs.stream import Stdout
-from sts_cli.profile import Profile
 from sts_cli.records import Item
 from sts_cli.report.console import Report
 
 if TYPE_CHECKING:
-    from sts_cli.engine.engine import Engine
+    from sts_cli.library import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,7 @@ class Job:
     rows: Input
     limit: int | None
     part: tuple[int, int]  # of the rows: the i-th of n
-    profile: Profile
-    weaker: tuple[Profile, ...]
-    compare: bool
-    batch_size: int | None
-    max_new_tokens: int | None
+    request: Request
     sidecars: bool
     keep_sidecars: bool
     quiet: bool
@@ -64,9 +60,8 @@ class Outcome:
         return before + [f"passed over: {count} {what}" for what, count in self.skipped.items()]
 
 
-def run_job(job: Job, engine: Engine, writer: Journal | Stdout, report: Report) -> Outcome:
+def run_job(job: Job, vlm: Model, writer: Journal | Stdout, report: Report) -> Outcome:
     """Answer all rows that have no answer; every answer is written before the next batch."""
-    from sts_cli.answering.scheduler import answer_all
     from sts_cli.inputs.images import decode_ahead
 
     outcome = Outcome()
@@ -80,16 +75,8 @@ def run_job(job: Job, engine: Engine, writer: Journal | Stdout, report: Report) 
 
     try:
         with report, Interruption(job.quiet) as stop:
-            for answer in answer_all(
-                engine,
-                decode_ahead(unanswered()),
-                job.profile,
-                compare=job.compare,
-                batch_size=job.batch_size,
-                max_new_tokens=job.max_new_tokens,
-                fallbacks=job.weaker,
-                stop=lambda: stop.asked,
-            ):
+            ready = decode_ahead(unanswered())
+            for answer in vlm.answers(ready, job.request, stop=lambda: stop.asked):
                 if job.sidecars:
                     write_sidecar(answer)
                 writer.append(answer)

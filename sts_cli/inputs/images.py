@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from PIL import Image
 
@@ -132,6 +134,12 @@ def expect(
     """Start on the images of an item that are not among those just decoded."""
     pictures, fresh = [], []
     for name in item.images if item.problem is None else ():
+        if not isinstance(name, str | Path):  # in memory, and not worth a place in the cache
+            job = partial(timed_read, name, item, seconds)
+            fresh.append(readers.submit(job, (took_too_long(name, seconds), seconds)))
+            pictures.append(fresh[-1])
+            continue
+        name = str(name)
         place = name if name.startswith("data:") else str(item.folder / name)
         if place not in known:
             job = partial(timed_read, name, item, seconds)
@@ -148,7 +156,7 @@ def forget(known: OrderedDict[str, Future[Decoded]]) -> None:
         known.popitem(last=False)
 
 
-def timed_read(name: str, item: Item, seconds: float) -> Decoded:
+def timed_read(name: Any, item: Item, seconds: float) -> Decoded:
     started = perf_counter()
     found = read_picture(name, item.folder, seconds)
     return found, perf_counter() - started

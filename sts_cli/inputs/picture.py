@@ -13,8 +13,10 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from time import thread_time
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import numpy as np
 from PIL import Image
 
 from sts_cli.inputs.pixels import as_rgb
@@ -67,12 +69,15 @@ def settle_pillow() -> None:
     Image.init()
 
 
-def read_picture(name: str, folder: Path, seconds: float = DECODE_SECONDS) -> Picture | Problem:
+def read_picture(name: Any, folder: Path, seconds: float = DECODE_SECONDS) -> Picture | Problem:
     """The image that a row names: a path relative to `folder`, or a data: address.
 
-    A decoder that computes for `seconds` is stopped where that can be done.
+    From Python also the bytes of a file, a PIL image, or a numpy array. A decoder that computes for
+    `seconds` is stopped where that can be done.
     """
     try:
+        if not isinstance(name, str):
+            return from_memory(name, seconds)
         data = from_address(name) if name.startswith("data:") else from_file(folder / name)
         if isinstance(data, Problem):
             return data
@@ -83,12 +88,37 @@ def read_picture(name: str, folder: Path, seconds: float = DECODE_SECONDS) -> Pi
         return Problem("image_too_large", f"{printable(name)[:200]} does not fit into memory.")
 
 
-def shown(name: str) -> str:
+def from_memory(image: object, seconds: float) -> Picture | Problem:
+    """An image that a Python program holds. Raises TookTooLong."""
+    if isinstance(image, bytes):
+        return decode(image, "the image", seconds)
+    if isinstance(image, np.ndarray):
+        shape = image.shape[2:]
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or shape not in ((), (3,), (4,)):
+            return Problem(
+                "image_unreadable",
+                f"An array of {image.dtype} and shape {image.shape} is no image; give uint8, H x W "
+                "or H x W x 3 or 4.",
+            )
+        image = Image.fromarray(np.ascontiguousarray(image))
+    if not isinstance(image, Image.Image):
+        return Problem(
+            "image_unreadable",
+            f"An image is a path, bytes, a PIL image or a numpy array, not {type(image).__name__}.",
+        )
+    rgb = as_rgb(image)
+    digest = hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
+    return Picture(rgb.resize(fitting(rgb)) if fitting(rgb) != rgb.size else rgb, digest)
+
+
+def shown(name: object) -> str:
     """An image's name in messages."""
+    if not isinstance(name, str):
+        return "the image"
     return "the image" if name.startswith("data:") else printable(name)
 
 
-def took_too_long(name: str, seconds: float) -> Problem:
+def took_too_long(name: object, seconds: float) -> Problem:
     return Problem("image_unreadable", f"{shown(name)} was not decoded within {seconds:g} seconds.")
 
 
