@@ -281,6 +281,28 @@ def test_a_folder_gives_its_images_and_counts_the_rest(tmp_path: Path):
     assert {one.question for one in rows.items()} == {CAPTION}
 
 
+def test_folders_may_lie_in_each_other_however_deep_and_stay_sorted(tmp_path: Path):
+    folder = str(tmp_path)
+    for _ in range(1200):
+        folder = os.path.join(folder, "m")
+        os.mkdir(folder)
+    for name in (
+        f"{tmp_path}/a.png",
+        f"{tmp_path}/z.png",
+        f"{tmp_path}/m/n.png",
+        f"{folder}/x.png",
+    ):
+        open(name, "xb").close()
+    try:
+        names = [one.id for one in open_input(str(tmp_path)).items()]
+        assert names == ["a.png", "m/" * 1200 + "x.png", "m/n.png", "z.png"]
+    finally:  # rmtree cannot
+        os.remove(f"{folder}/x.png")
+        while folder != f"{tmp_path}/m":
+            os.rmdir(folder)
+            folder = os.path.dirname(folder)
+
+
 def test_a_folder_without_images_says_what_it_held(tmp_path: Path):
     (tmp_path / "x.txt").touch()
     with pytest.raises(InputError, match=r"holds no images \(1 no images\)"):
