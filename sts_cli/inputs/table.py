@@ -15,6 +15,7 @@ from sts_cli.inputs.cells import LONGEST_RECORD, StrayQuote, cells_of, records_o
 from sts_cli.inputs.lines import UTF16
 from sts_cli.inputs.rows import (
     ANSWER,
+    CAPTIONS,
     EXAMPLE,
     ID,
     IMAGE,
@@ -26,7 +27,7 @@ from sts_cli.inputs.rows import (
 )
 from sts_cli.records import Item, printable
 
-KNOWN = {*ID, *IMAGE, *QUESTION, *ANSWER, LABEL}
+KNOWN = {*ID, *IMAGE, *QUESTION, *ANSWER, *CAPTIONS, LABEL}
 LISTS = (*IMAGE, "expected")  # columns whose cells may be JSON lists
 
 
