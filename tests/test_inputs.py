@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sts_cli.errors import InputError
+from sts_cli.inputs.folder import read_folder
 from sts_cli.inputs.items import open_input
 from sts_cli.inputs.jsonl import read_jsonl, read_line
 from sts_cli.inputs.lines import read_lines
@@ -279,6 +281,28 @@ def test_a_folder_gives_its_images_and_counts_the_rest(tmp_path: Path):
     assert [one.id for one in rows.items()] == names
     assert rows.skipped == {"hidden": 1, "no images": 2, "folders seen before": 1}
     assert {one.question for one in rows.items()} == {CAPTION}
+
+
+def test_folders_may_lie_in_each_other_however_deep_and_stay_sorted(tmp_path: Path):
+    folder = str(tmp_path)
+    for _ in range(1200):
+        folder = os.path.join(folder, "m")
+        os.mkdir(folder)
+    for name in (
+        f"{tmp_path}/a.png",
+        f"{tmp_path}/z.png",
+        f"{tmp_path}/m/n.png",
+        f"{folder}/x.png",
+    ):
+        open(name, "xb").close()
+    try:
+        names = [one.id for one in read_folder(tmp_path, "?", Counter())]
+        assert names == ["a.png", "m/" * 1200 + "x.png", "m/n.png", "z.png"]
+    finally:  # rmtree cannot
+        os.remove(f"{folder}/x.png")
+        while folder != f"{tmp_path}/m":
+            os.rmdir(folder)
+            folder = os.path.dirname(folder)
 
 
 def test_a_folder_without_images_says_what_it_held(tmp_path: Path):

@@ -8,10 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from sts_cli.errors import InputError
+from sts_cli.inputs.lines import read_lines
+from sts_cli.inputs.requests import is_request
 from sts_cli.inputs.rows import EXAMPLE, IMAGE, Origin, item_of
 from sts_cli.records import Item
 
 LARGEST_DOCUMENT = 1 << 30  # bytes; it is read as a whole, unlike JSON lines
+
+
+def is_json_lines(path: Path) -> bool:
+    """Whether a file is one row a line, although it is called .json, as POPE's are."""
+    with path.open("rb") as file:
+        _, line = next(read_lines(file), (0, None))
+        more = bool(file.read(1))
+    try:
+        row = json.loads(line or b"null")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and "questions" not in row and (more or is_row(row))
+
+
+def is_row(row: dict[str, Any]) -> bool:
+    return is_request(row) or any(key in row for key in IMAGE)
 
 
 def read_document(path: Path, origin: Origin) -> Iterator[Item]:

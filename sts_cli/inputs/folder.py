@@ -26,34 +26,46 @@ def read_folder(root: Path, question: str, skipped: Counter[str]) -> Iterator[It
 
     Links are followed, but no folder is entered twice, so loops of links end.
     """
-    for name in walk(str(root), "", skipped, set()):
+    for name in walk(str(root), skipped):
         yield Item(printable(name), (name,), question, root)
 
 
-def walk(root: str, below: str, skipped: Counter[str], seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Paths relative to `root` of the images under its folder `below`."""
-    folder = os.path.join(root, below)
+def walk(root: str, skipped: Counter[str]) -> Iterator[str]:
+    """Paths relative to `root` of the images under it, however deep folders lie in each other."""
+    seen: set[tuple[int, int]] = set()
+    open_folders = [("", entries_of(root, seen, skipped))]
+    while open_folders:
+        below, entries = open_folders[-1]
+        for name, inside in entries:
+            path = os.path.join(below, name)
+            if name.startswith("."):
+                skipped["hidden"] += 1
+            elif inside:
+                open_folders.append((path, entries_of(os.path.join(root, path), seen, skipped)))
+                break
+            elif is_image_name(name):
+                yield path
+            else:
+                skipped["no images"] += 1
+        else:
+            open_folders.pop()
+
+
+def entries_of(
+    folder: str, seen: set[tuple[int, int]], skipped: Counter[str]
+) -> Iterator[tuple[str, bool]]:
+    """Name of each entry of a folder, sorted, and whether it is a folder; none at a second time."""
     try:
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
             skipped["folders seen before"] += 1
-            return
+            return iter(())
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            found = sorted((entry.name, is_folder(entry)) for entry in entries)
+            return iter(sorted((entry.name, is_folder(entry)) for entry in entries))
     except OSError:
         skipped["folders that cannot be read"] += 1
-        return
-    for name, inside in found:
-        path = os.path.join(below, name)
-        if name.startswith("."):
-            skipped["hidden"] += 1
-        elif inside:
-            yield from walk(root, path, skipped, seen)
-        elif is_image_name(name):
-            yield path
-        else:
-            skipped["no images"] += 1
+        return iter(())
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 from sts_cli.errors import InputError, did_you_mean
-from sts_cli.inputs.documents import read_document
+from sts_cli.inputs.documents import is_json_lines, read_document
 from sts_cli.inputs.folder import is_image_name, read_folder
 from sts_cli.inputs.jsonl import read_jsonl
-from sts_cli.inputs.lines import BOM, read_lines
+from sts_cli.inputs.lines import BOM, UTF16, read_lines
 from sts_cli.inputs.rows import CAPTION, EXAMPLE, Origin
-from sts_cli.inputs.table import read_table
+from sts_cli.inputs.table import check_table, read_table
 from sts_cli.records import Item, printable
 
 Kind = Literal["jsonl", "table", "document", "folder", "image", "stdin"]
@@ -135,16 +135,21 @@ def from_file(name: str, path: Path, question: str | None, images: Path | None) 
             start = file.read(64)
     except OSError as error:
         raise InputError(f"Cannot read '{shown}': {error.strerror}.") from error
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"'{shown}' is UTF-16 text; save it as UTF-8.")
     text = start.removeprefix(BOM).lstrip()
     kind = KINDS.get(path.suffix.lower()) or ("jsonl" if text.startswith(b"{") else None)
+    marked = start.startswith(UTF16)
+    if (marked and kind != "table") or (kind and not marked and b"\0" in start):
+        raise InputError(f"'{shown}' is UTF-16 text, or none at all; save it as UTF-8.")
     if kind is None and start:
         raise InputError(
             f"'{shown}' is neither an image nor a question file. Known: a folder of "
             f"images, .jsonl with lines such as {EXAMPLE}, .csv, and VQAv2's .json."
         )
+    if kind == "document" and is_json_lines(path):
+        kind = "jsonl"
     origin = Origin(printable(path.name), images or path.parent, question)
+    if kind == "table":
+        check_table(path, origin.name)
 
     def read() -> Iterator[Item]:
         if kind == "table":

@@ -33,5 +33,7 @@ def read_line(line: bytes, number: int, origin: Origin) -> Item:
     except RecursionError:
         return invalid(number, origin, "not valid JSON: nested too deeply.")
     except ValueError as error:  # JSONDecodeError, or a number of thousands of digits
+        if b"\r" in line:
+            return invalid(number, origin, "lines end in CR alone; save the file with LF or CR LF.")
         return invalid(number, origin, f"not valid JSON: {str(error)[:200]}.")
     return item_of(row, number, origin)

@@ -7,12 +7,13 @@ from typing import BinaryIO
 
 LONGEST_LINE = 64 << 20  # bytes; a row with images inside it can be large
 BOM = b"\xef\xbb\xbf"
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_lines(file: BinaryIO, longest: int = LONGEST_LINE) -> Iterator[tuple[int, bytes | None]]:
     """Number, from 1, and content of each line that is not blank; None for one that is too long.
 
-    A byte order mark and line ends of any system are taken off.
+    A byte order mark is taken off, and LF or CR LF at the ends of lines.
     """
     number = 0
     while line := file.readline(longest):

@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sts_cli.inputs.answers import answer_in, fields_of_answer
+from sts_cli.inputs.choices import fields_of_choice, is_choice
+from sts_cli.inputs.embedded import LONGEST_PATH, as_address
 from sts_cli.inputs.requests import fields_of_request, is_request
 from sts_cli.records import Item, Problem, printable
 
 # Known keys, the first that a row has counts.
-ID = ("id", "question_id", "custom_id")
+ID = ("id", "question_id", "custom_id", "index")
 IMAGE = ("image", "images", "image_path", "file_name")
 QUESTION = ("question", "prompt", "text")
-ANSWER = ("answer",)
+ANSWER = ("expected", "answer")
+LABEL = "label"  # an accepted answer where it is yes or no
+CAPTIONS = ("caption", "text", "prompt")  # of an ImageFolder's metadata
+METADATA = ("metadata.jsonl", "metadata.csv")
 
 CAPTION = "What is in the image?"  # what is asked where nothing else is
 LONGEST_QUESTION = 100_000  # characters
@@ -36,6 +42,16 @@ class Origin:
     question: str | None = None  # for rows without one
 
 
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Which key of a row is its id, and so on; all others are extra."""
+
+    id: str | None
+    image: str | None
+    question: str | None
+    answer: str | None
+
+
 def item_of(row: object, line: int, origin: Origin) -> Item:
     """The item that a row asks for; a row that cannot be answered keeps its `problem`."""
     identity, question = str(line), ""
@@ -46,12 +62,15 @@ def item_of(row: object, line: int, origin: Origin) -> Item:
     try:
         if not isinstance(row, dict):
             raise RowInvalid(f"not a JSON object. A line looks like {EXAMPLE}")
-        fields = fields_of_request(row) if is_request(row) else row
-        identity = read_id(fields, line)
-        images = read_images(fields)
-        answers = read_answers(fields)
-        extra = {printable(key): clean(fields[key]) for key in fields if key not in known(fields)}
-        question = read_question(fields, origin.question)
+        fields = plain(row)
+        roles = roles_of(fields, origin)
+        identity = read_id(fields, roles.id, line)
+        images = read_images(fields, roles.image)
+        answers = read_answers(fields, roles.answer)
+        used = (roles.id, roles.image, roles.question, roles.answer)
+        extra = {printable(key): clean(fields[key]) for key in fields if key not in used}
+        default = CAPTION if is_captioned(fields, origin) else None
+        question = read_question(fields, roles.question, origin.question or default)
     except ValueError as error:
         problem = Problem("row_invalid", f"{origin.name}:{line}: {error}")
     return Item(identity, images, question, origin.folder, answers, extra, problem)
@@ -63,12 +82,28 @@ def invalid(line: int, origin: Origin, reason: str) -> Item:
     return Item(str(line), folder=origin.folder, problem=problem)
 
 
-def known(row: Mapping[str, Any]) -> set[str]:
-    """The keys of a row that have a meaning here; all others go to `extra`."""
-    keys = {first(row, names) for names in (ID, IMAGE, QUESTION, ANSWER)}
-    if is_image_folder(row):
-        keys.add("text")
-    return {key for key in keys if key is not None}
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of another form as the row of ours that asks the same. Raises ValueError."""
+    if is_request(row):
+        return fields_of_request(row)
+    answer = answer_in(row)
+    if answer is not None:
+        return fields_of_answer(answer)
+    return fields_of_choice(row) if is_choice(row) else row
+
+
+def roles_of(row: Mapping[str, Any], origin: Origin) -> Roles:
+    """What the keys of a row mean, told by which of them it has.
+
+    Beside `expected`, an `answer` is somebody's and not the truth.
+    """
+    image, question = first(row, IMAGE), first(row, QUESTION)
+    answer = "expected" if "expected" in row else first(row, ANSWER)
+    if answer is None and is_captioned(row, origin):
+        return Roles(first(row, ID), image, None, first(row, CAPTIONS))
+    if answer is None and str(row.get(LABEL)).strip().lower() in ("yes", "no"):
+        answer = LABEL
+    return Roles(first(row, ID), image, question, answer)
 
 
 def first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
@@ -76,13 +111,14 @@ def first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     return next((name for name in names if row.get(name) is not None), None)
 
 
-def is_image_folder(row: Mapping[str, Any]) -> bool:
-    """Whether a row is one of an ImageFolder's metadata, where `text` is the caption."""
-    return "file_name" in row and not any(key in row for key in ("question", "prompt", *ID))
+def is_captioned(row: Mapping[str, Any], origin: Origin) -> bool:
+    """Whether a row is one of an ImageFolder's, whose texts say what an image shows."""
+    if "file_name" not in row or row.get("question") is not None:
+        return False
+    return origin.name in METADATA or not any(key in row for key in ("prompt", *ID))
 
 
-def read_id(row: Mapping[str, Any], line: int) -> str:
-    key = first(row, ID)
+def read_id(row: Mapping[str, Any], key: str | None, line: int) -> str:
     if key is None:
         return str(line)
     value = row[key]
@@ -91,11 +127,11 @@ def read_id(row: Mapping[str, Any], line: int) -> str:
     return printable(str(value))
 
 
-def read_images(row: Mapping[str, Any]) -> tuple[str, ...]:
-    key = first(row, IMAGE)
+def read_images(row: Mapping[str, Any], key: str | None) -> tuple[str, ...]:
     if key is None:
         raise RowInvalid(f'no "image" key. A line looks like {EXAMPLE}')
-    names = row[key] if isinstance(row[key], list) else [row[key]]
+    values = row[key] if isinstance(row[key], list) else [row[key]]
+    names = [as_address(one) if isinstance(one, str) else one for one in values]
     if not names:
         raise RowInvalid(f'"{key}" lists no image.')
     for name in names:
@@ -109,14 +145,21 @@ def read_images(row: Mapping[str, Any]) -> tuple[str, ...]:
             raise RowInvalid(
                 f"{name[:80]} is a web address; sts works offline. Download the image first."
             )
+        if name.startswith("data:") and "," not in name:
+            raise RowInvalid(
+                f"{name[:80]} is only the digest of an image, as answer files have it; the image "
+                "stands in the question file."
+            )
+        if len(name) > LONGEST_PATH and not name.startswith("data:"):
+            raise RowInvalid(
+                f'"{key}" has {len(name):,} characters, and is neither a path nor a whole image '
+                "in base64."
+            )
     return tuple(names)
 
 
-def read_question(row: Mapping[str, Any], default: str | None) -> str:
-    key = first(row, QUESTION)
-    if key is None or (key == "text" and is_image_folder(row)):
-        if default is None and is_image_folder(row):
-            default = CAPTION
+def read_question(row: Mapping[str, Any], key: str | None, default: str | None) -> str:
+    if key is None:
         if default is None:
             raise RowInvalid('no "question" key. Add one, or ask all rows the same: --question')
         return default
@@ -136,11 +179,10 @@ def read_question(row: Mapping[str, Any], default: str | None) -> str:
     return value
 
 
-def read_answers(row: Mapping[str, Any]) -> tuple[str, ...]:
-    key = "text" if is_image_folder(row) and "text" in row else first(row, ANSWER)
-    if key is None:
+def read_answers(row: Mapping[str, Any], key: str | None) -> tuple[str, ...]:
+    value = None if key is None else row[key]
+    if value is None:
         return ()
-    value = row[key]
     values = value if isinstance(value, list) else [value]
     for one in values:
         if isinstance(one, bool) or not isinstance(one, str | int | float):

@@ -1,43 +1,178 @@
-"""Question files as comma-separated tables with a header."""
+"""Question files as tables with a header: comma-separated, or one row a line with tabs."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 from sts_cli.errors import InputError
-from sts_cli.inputs.rows import EXAMPLE, IMAGE, Origin, invalid, item_of
-from sts_cli.records import Item
+from sts_cli.inputs.answers import fields_of_answer, is_answer
+from sts_cli.inputs.cells import LONGEST_RECORD, StrayQuote, cells_of, records_of
+from sts_cli.inputs.lines import UTF16
+from sts_cli.inputs.rows import (
+    ANSWER,
+    CAPTIONS,
+    EXAMPLE,
+    ID,
+    IMAGE,
+    LABEL,
+    QUESTION,
+    Origin,
+    invalid,
+    item_of,
+)
+from sts_cli.records import Item, printable
 
-LARGEST_CELL = 8 << 20  # characters
+KNOWN = {*ID, *IMAGE, *QUESTION, *ANSWER, *CAPTIONS, LABEL}
+LISTS = (*IMAGE, "expected")  # columns whose cells may be JSON lists
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a kind of table parts its cells."""
+
+    quoting: bool
+    delimiters: str
+    cells: Callable[[str, str], list[str]]
+    example: str  # of a header
+
+
+COMMAS = Layout(True, ",;\t", cells_of, "id,image,question")
+TABS = Layout(False, "\t", str.split, "id, image and question with tabs between them")
+Row = tuple[int, dict[str, Any] | str]  # the line that it begins in; a text says what is wrong
 
 
 def read_table(path: Path, origin: Origin) -> Iterator[Item]:
     """One item for each row under the header; the columns are named as the keys of JSON rows."""
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    csv.field_size_limit(LARGEST_CELL)
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.reader(file, delimiter=delimiter)
-        header = next(rows, [])
-        if not any(name in header for name in IMAGE):
-            raise InputError(
-                f"{origin.name}: the first line names no column 'image'. It must be a header such "
-                f"as id,image,question; or use JSON lines such as {EXAMPLE}"
-            )
-        while True:
-            try:
-                cells = next(rows, None)
-            except csv.Error as error:
-                yield invalid(rows.line_num, origin, f"not a row of the table: {error}.")
-                continue
-            if cells is None:
-                return
+    for line, row in rows_of(path, origin.name):
+        yield invalid(line, origin, row) if isinstance(row, str) else item_of(row, line, origin)
+
+
+def check_table(path: Path, name: str) -> None:
+    """Read a whole table. Raises InputError where one of its rows cannot be told from others."""
+    for _ in rows_of(path, name):
+        pass
+
+
+def rows_of(path: Path, name: str) -> Iterator[Row]:
+    """The rows under the header, as a stream. Raises InputError."""
+    layout = TABS if path.suffix.lower() == ".tsv" else COMMAS
+    with path.open("rb") as file:
+        encoding = "utf-16" if file.read(2) in UTF16 else "utf-8-sig"
+    with path.open(encoding=encoding, errors="surrogateescape") as file:  # any line ends
+        lines = lines_of(file, name)
+        records = records_of(lines) if layout.quoting else lines
+        found = ((line, record.rstrip("\n")) for line, record in records if record.strip())
+        line, header = next(found, (1, ""))
+        if not header:
+            return
+        delimiter, columns = columns_of(header, name, layout)
+        answers = is_answer(columns)
+        for line, record in found:
+            cells = cells_at(record, delimiter, line, name, layout)
             if not any(cells):
                 continue
-            if len(cells) != len(header):
-                reason = f"{len(cells)} cells, but the header has {len(header)}."
-                yield invalid(rows.line_num, origin, reason)
-                continue
-            row = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
-            yield item_of(row, rows.line_num, origin)
+            if len(cells) == len(columns):
+                row = {key: cell for key, cell in zip(columns, cells, strict=True) if cell}
+                yield line, fields_of(row, answers)
+            else:
+                quotes = '"' in record and not layout.quoting
+                yield line, wrong_count(len(cells), len(columns), quotes)
+
+
+def lines_of(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
+    """Number and text of each line. Raises InputError for what is not text, or endless."""
+    number = 0
+    try:
+        while line := file.readline(LONGEST_RECORD):
+            number += 1
+            if not line.isascii() and printable(line) != line:
+                raise InputError(
+                    f"{name}:{number} is not UTF-8 text (perhaps Windows-1252); save the file as "
+                    "UTF-8, in Excel as 'CSV UTF-8'."
+                )
+            if len(line) == LONGEST_RECORD:
+                raise InputError(
+                    f"{name}:{number} is longer than {LONGEST_RECORD:,} characters, the most that "
+                    "sts reads; keep images in files."
+                )
+            yield number, line
+    except UnicodeError as error:
+        raise InputError(
+            f"{name} is not whole UTF-16 text (after line {number}); save the file as UTF-8."
+        ) from error
+
+
+def columns_of(header: str, name: str, layout: Layout) -> tuple[str, list[str]]:
+    """What parts the cells of a table, and what its columns are called here."""
+    for delimiter in layout.delimiters:
+        try:
+            cells = layout.cells(header, delimiter)
+        except StrayQuote:
+            continue
+        columns = [column(cell, number) for number, cell in enumerate(cells, 1)]
+        if not any(key in columns for key in IMAGE):
+            continue
+        twice = [key for key, count in Counter(columns).items() if count > 1]
+        if twice:
+            raise InputError(f"{name}: the header names '{twice[0]}' twice; rename one of the two.")
+        return delimiter, columns
+    raise InputError(
+        f"{name}: the first line names no column 'image'. It must be a header such as "
+        f"{layout.example}; or use JSON lines such as {EXAMPLE}"
+    )
+
+
+def column(cell: str, number: int) -> str:
+    """A column's name: one that sts knows in any case and with blanks, others as they stand."""
+    name = cell.strip()
+    plain = name.casefold().replace(" ", "_")
+    return plain if plain in KNOWN else name or f"column {number}"
+
+
+def cells_at(record: str, delimiter: str, line: int, name: str, layout: Layout) -> list[str]:
+    """The cells of the record that begins in `line`. Raises InputError for a stray quote."""
+    try:
+        return layout.cells(record, delimiter)
+    except StrayQuote as error:
+        number = line + record.count("\n", 0, error.at)
+        start = record[error.at :].partition("\n")[0][:30]
+        raise InputError(
+            f"{name}:{number}: the quote at {start!r} is stray or not closed, so it is not certain "
+            'where rows end. Begin and end such a cell with " and write "" for each quote in it; '
+            "or save the table with tabs as .tsv, where quotes are text."
+        ) from error
+
+
+def wrong_count(found: int, wanted: int, quotes: bool) -> str:
+    hint = " In a .tsv quotes are text; if they are to hold cells together, name the file .csv."
+    return f"{found} cells, but the header has {wanted}.{hint if quotes else ''}"
+
+
+def fields_of(row: dict[str, Any], answers: bool) -> dict[str, Any]:
+    """A row as JSON would have it: lists in cells are lists, and a table of answers is not flat."""
+    for key in row.keys() & LISTS:
+        row[key] = from_json(row[key], "[", list)
+    if not answers:
+        return row
+    if row.get("image") == "null":  # of a row that named none
+        del row["image"]
+    return fields_of_answer({**row, "extra": from_json(row.get("extra", ""), "{", dict)})
+
+
+def from_json(cell: str, start: str, kind: type) -> Any:
+    """The list or object that a cell holds as JSON, or as Python writes a list; else the text."""
+    if not cell.startswith(start):
+        return cell
+    for text in (cell, cell.replace("'", '"')):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, kind):
+            return value
+    return cell

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from sts_cli.inputs.cells import cells_of
 from sts_cli.outputs.formats import Kept
 from sts_cli.outputs.keys import cell, images_of, key
 from sts_cli.records import Answer, Item, answer_row
@@ -106,9 +107,9 @@ def records(file: BinaryIO) -> Iterator[bytes]:
 
 def kept(record: bytes, start: int, end: int) -> Kept | None:
     try:
-        text = io.StringIO(record.decode(), newline="")
-        row = dict(zip(COLUMNS, next(csv.reader(text)), strict=True))
-    except (ValueError, csv.Error, StopIteration):
+        texts = cells_of(record.decode().removesuffix("\r\n"), ",")
+        row = dict(zip(COLUMNS, texts, strict=True))
+    except ValueError:
         return None
     if not record.endswith(b"\r\n"):
         return None

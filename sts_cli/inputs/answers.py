@@ -1,0 +1,46 @@
+"""Rows of our own answer files, read as the questions that they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MARKS = ("tokens", "seconds", "profile", "finish", "model")
+MEASURED = {
+    *MARKS,
+    *("answer", "rows", "error", "message", "full", "full_answer", "agree", "similarity"),
+    *("speedup", "speedup_prefill", "speedup_total"),
+}
+FLAT = ("tokens_", "seconds_")  # how a table's columns for `tokens` and `seconds` begin
+
+
+def is_answer(keys: Iterable[str]) -> bool:
+    """Whether a row, or a table, of these keys was written by sts, also if some were taken out."""
+    plain = {key.split("_")[0] if key.startswith(FLAT) else key for key in keys}
+    return sum(mark in plain for mark in MARKS) >= 2 and {"image", "question"} <= plain
+
+
+def answer_in(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Our row in a row of an answer file: itself, LLaVA's `metadata`, or OpenAI's `sts`."""
+    for one in (row, row.get("metadata"), row.get("sts")):
+        if isinstance(one, dict) and is_answer(one):
+            return one
+    return None
+
+
+def fields_of_answer(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The question that a row of ours answers: all but the model's answer and measurements.
+
+    Asking it gives the same id, image, question, `expected` and `extra` as asking the question
+    file.
+    """
+    extra = row["extra"] if isinstance(row.get("extra"), dict) else {}
+    own = {key: value for key, value in row.items() if key != "extra" and not is_measured(key)}
+    for key in ("image", "images"):  # one of them is null
+        if own.get(key, key) is None:
+            del own[key]
+    return {**extra, **own}
+
+
+def is_measured(key: str) -> bool:
+    return key in MEASURED or key.startswith(FLAT)
