@@ -102,7 +102,7 @@ def read_config(folder: Path) -> Any:
     """transformers' config of a checkpoint that it can run as a vision-language model."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise ModelError(
             f"'{config.model_type}' is not an image-text-to-text model of transformers."
@@ -153,6 +153,7 @@ def from_folder(
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # to say so ourselves
         local_files_only=True,
+        trust_remote_code=False,
         use_safetensors=True,
     )
     # transformers would go on with random numbers in their place

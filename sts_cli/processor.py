@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from sts_cli.errors import ModelError
+from sts_cli.weights import read_json
 
 NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
@@ -12,16 +14,26 @@ NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_conf
 def load_processor(folder: Path, config: Any) -> Any:
     """The processor of the checkpoint in `folder`, whose model has `config`.
 
-    Raises what transformers raises: ImportError, OSError, ValueError, TypeError.
+    Raises ModelError, or what transformers raises: ImportError, OSError, ValueError, TypeError.
     """
     from transformers import AutoProcessor
 
     kind = processor_class(folder, config)
     if kind is not None and "video_processor" in kind.get_attributes():
         kind = without_video(kind)
-    processor = (kind or AutoProcessor).from_pretrained(folder, local_files_only=True)
+    code = ", ".join(files_with_code(folder))
+    try:
+        processor = (kind or AutoProcessor).from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except ValueError as error:
+        if code and "trust_remote_code" in str(error):  # which is for others to set
+            raise ModelError(needs_code(folder, code)) from error
+        raise
     for part in ("image_processor", "tokenizer"):
         if not hasattr(processor, part):
+            if code:
+                raise ModelError(needs_code(folder, code))
             raise ValueError(f"its processor, {type(processor).__name__}, has no {part}")
     return processor
 
@@ -33,15 +45,35 @@ def processor_class(folder: Path, config: Any) -> Any:
         processor_class_from_name,
     )
 
+    native = PROCESSOR_MAPPING.get(type(config), None)
     for name in NAMED_IN:
         path = folder / name
-        if path.is_file():
-            found = processor_class_from_name(
-                json.loads(path.read_text("utf-8")).get("processor_class") or ""
-            )
-            if found is not None:
-                return found
-    return PROCESSOR_MAPPING.get(type(config), None)
+        settings = read_json(path) if path.is_file() else {}
+        named = settings.get("processor_class")
+        found = processor_class_from_name(named or "")
+        if found is not None:
+            return found
+        if "AutoProcessor" in (settings.get("auto_map") or ()) and (named or native is None):
+            raise ModelError(needs_code(folder, name))
+    return native
+
+
+def needs_code(folder: Path, file: str) -> str:
+    """The sentence for a checkpoint whose `file` names a class that only its own code has."""
+    return (
+        f"{folder} needs Python code of its own (auto_map in {file}), which sts never runs; "
+        "use a checkpoint whose classes are all in transformers."
+    )
+
+
+def files_with_code(folder: Path) -> list[str]:
+    """The names of the small files in `folder` that point to Python code beside them."""
+    files = ("config.json", *NAMED_IN)
+    return [
+        name
+        for name in files
+        if (folder / name).is_file() and read_json(folder / name).get("auto_map")
+    ]
 
 
 class NoVideo:

@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from running import process
 from safetensors.torch import load_file, save_file
 
 from sts_cli.errors import ModelError
@@ -23,6 +24,12 @@ from sts_cli.sources import find
 @pytest.fixture
 def model(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
+
+
+def change(path: Path, **changes: object) -> None:
+    """Sets fields of a JSON file; None removes one."""
+    data = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in data.items() if value is not None}))
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -140,6 +147,63 @@ def test_a_damaged_processor_is_one_sentence(model: Path) -> None:
         load(find(str(model)))
     assert str(caught.value).startswith(f"Cannot load '{model}': ")
     assert "\n" not in str(caught.value)
+
+
+CODE = {  # by file: the class that its `auto_map` stands for, and what names a class there
+    "config.json": ("AutoConfig", "model_type"),
+    "processor_config.json": ("AutoProcessor", "processor_class"),
+    "preprocessor_config.json": ("AutoImageProcessor", "image_processor_type"),
+    "tokenizer_config.json": ("AutoTokenizer", "tokenizer_class"),
+}
+UNKNOWN = {  # refused where transformers has no class of that name
+    "config.json": "needs Python code from its repository (auto_map in config.json)",
+    "processor_config.json": "needs Python code of its own (auto_map in processor_config.json)",
+    "preprocessor_config.json": "needs Python code of its own (auto_map in preprocessor_config",
+}
+
+
+def with_code(model: Path, file: str, **changes: object) -> Path:
+    """Puts Python beside the model's `file`, which names it; the marker that it would write."""
+    marker = model / "imported"
+    (model / "theirs.py").write_text(f"open({str(marker)!r}, 'w')\nclass Theirs: pass\n")
+    kind, _ = CODE[file]
+    code = ["theirs.Theirs", None] if kind == "AutoTokenizer" else "theirs.Theirs"
+    change(model / file, auto_map={kind: code, "AutoModelForImageTextToText": "theirs.Theirs"})
+    change(model / file, **changes)
+    Image.new("RGB", (90, 60), "red").save(model / "picture.png")
+    return marker
+
+
+def ask_with_answers(model: Path, tmp_path: Path) -> tuple[int, str, str]:
+    """`sts ask` with the answers "yes" on its standard input; code, stderr, what was left of it."""
+    answers = tmp_path / "answers"
+    answers.write_text("y\n1\n")
+    with answers.open() as stdin:
+        picture = model / "picture.png"
+        done = process("ask", picture, "what?", "-m", model, "--max-new-tokens", 1, stdin=stdin)
+        return done.returncode, done.stderr, stdin.read()
+
+
+def test_code_beside_a_checkpoint_that_does_without_is_not_imported(
+    model: Path, tmp_path: Path
+) -> None:
+    for file in CODE:
+        marker = with_code(model, file)
+    change(model / "tokenizer_config.json", tokenizer_class="Theirs")  # tokenizer.json says it all
+    code, err, left = ask_with_answers(model, tmp_path)
+    assert (code, left) == (0, "y\n1\n"), err
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("file", UNKNOWN)
+def test_a_checkpoint_that_needs_its_code_is_refused_and_nobody_is_asked(
+    file: str, model: Path, tmp_path: Path
+) -> None:
+    marker = with_code(model, file, **{CODE[file][1]: "Theirs"})
+    code, err, left = ask_with_answers(model, tmp_path)
+    assert (code, left, err.count("\n")) == (2, "y\n1\n", 1), err
+    assert UNKNOWN[file] in err
+    assert not marker.exists()
 
 
 def test_a_processor_without_pictures_is_refused(model: Path) -> None:
