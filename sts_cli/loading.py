@@ -16,12 +16,13 @@ from huggingface_hub.errors import StrictDataclassError
 from sts_cli.checkpoint import Checkpoint
 from sts_cli.decoding.attention import NAME as ATTENTION
 from sts_cli.errors import ModelError
-from sts_cli.families import adapter, refuse, skeleton
+from sts_cli.families import UNTESTED_TOWERS, adapter, refuse, skeleton
 from sts_cli.families.default import Family
 from sts_cli.hardware import choose_device, choose_dtype, free_memory, out_of_memory
 from sts_cli.processor import load_processor
 from sts_cli.profile import Quantize
 from sts_cli.quantization.choice import choose, memory_needed
+from sts_cli.quantization.shapes import misshapen
 from sts_cli.sources import Source, fetched
 
 FOREIGN = (  # what transformers, torch and the system raise when a checkpoint is odd
@@ -84,6 +85,8 @@ def load(
 def untested(checkpoint: Checkpoint) -> str:
     """What a user is told about a family that no test covers."""
     around = f" around '{checkpoint.text_type}'" if checkpoint.text_type else ""
+    if checkpoint.vision_type in UNTESTED_TOWERS:
+        around += f" with the vision encoder '{checkpoint.vision_type}'"
     return (
         f"untested family: '{checkpoint.model_type}'{around}. Checked against transformers on one "
         "image while loading; compare answers with --profile off."
@@ -107,7 +110,23 @@ def read_config(folder: Path) -> Any:
         raise ModelError(
             f"'{config.model_type}' is not an image-text-to-text model of transformers."
         )
+    settings = getattr(config, "quantization_config", None)
+    if settings and not is_known_quantization(settings):
+        raise ModelError(
+            f"{folder} is quantized in a way that transformers does not know (quant_method "
+            f"{settings.get('quant_method')!r} in config.json); use the model that it was made from, with --quantize."
+        )
     return config
+
+
+def is_known_quantization(settings: Any) -> bool:
+    """Whether transformers reads what a config's `quantization_config` describes."""
+    from transformers.quantizers import AutoHfQuantizer
+
+    try:
+        return bool(AutoHfQuantizer.supports_quant_method(settings))
+    except ValueError:  # no method is named
+        return False
 
 
 def read_model(
@@ -157,13 +176,37 @@ def from_folder(
         use_safetensors=True,
     )
     # transformers would go on with random numbers in their place
-    odd = sorted(report["missing_keys"]) + sorted(key[0] for key in report["mismatched_keys"])
+    odd = {*misshapen(model), *(key[0] for key in report["mismatched_keys"])}
+    odd |= {
+        key.removesuffix("scales") + "weight" if key.endswith(".scales") else key
+        for key in report["missing_keys"]
+    }
     if odd:
         raise ModelError(
             f"{folder} lacks {len(odd)} weights of the shape that its config.json asks for, such "
-            f"as {odd[0]}; the config or the weights belong to another model."
+            f"as {min(odd)}; the config or the weights belong to another model."
+        )
+    broken = not_numbers(model)
+    if broken:
+        remedy = ", or needs --dtype bfloat16" if dtype == torch.float16 else "; fetch it again"
+        raise ModelError(
+            f"{folder} has NaN or infinite numbers in {len(broken)} of its weights, such as "
+            f"{broken[0]}: the model is damaged{remedy}."
         )
     return model.eval().requires_grad_(False)
+
+
+def not_numbers(model: Any) -> list[str]:
+    """Names of the weights that hold a NaN or an infinity. Reads some 15 GB a second."""
+    return [
+        name
+        for name, weight in model.state_dict().items()
+        if isinstance(weight, torch.Tensor)
+        and weight.is_floating_point()
+        and weight.itemsize > 1  # 8 bits: those of others' quantization
+        and weight.numel()
+        and not torch.stack(torch.aminmax(weight)).isfinite().all()
+    ]
 
 
 @contextlib.contextmanager
@@ -204,4 +247,9 @@ def explain(name: str, error: Exception) -> str:
         return f"Not enough GPU memory for '{name}'; try --quantize int8 or --quantize nf4."
     if out_of_memory(error):
         return f"Not enough memory for '{name}'; try --quantize int8 or --quantize int4."
+    if "the above report" in text:  # of transformers' log, which nobody sees
+        return (
+            f"Cannot load '{name}': its weights do not have the shapes that its config.json asks "
+            "for; the config or the weights belong to another model."
+        )
     return f"Cannot load '{name}': {text[:300]}"

@@ -120,6 +120,23 @@ def test_weights_of_another_size_are_refused(model: Path) -> None:
         load(find(str(model)))
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(number: float, model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    name = next(name for name in weights if name.endswith("layers.1.mlp.up_proj.weight"))
+    weights[name][3, 2] = number
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"NaN or infinite numbers in 1 of its weights, such as"):
+        load(find(str(model)), device="cpu")
+
+
+def test_weights_that_cannot_be_converted_are_one_sentence_of_ours() -> None:
+    error = RuntimeError(
+        "We encountered some issues during automatic conversion. See the above report!"
+    )
+    assert "its weights do not have the shapes that its config.json asks for" in explain("m", error)
+
+
 def test_extra_weights_do_no_harm(model: Path) -> None:
     weights = load_file(model / "model.safetensors")
     weights["somebody.else"] = torch.zeros(3)

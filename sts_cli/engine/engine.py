@@ -80,7 +80,8 @@ class Engine:
         ends = model.generation_config.eos_token_id
         self.ends = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
         self.max_new_tokens = model.generation_config.max_new_tokens or MAX_NEW_TOKENS
-        if not tested(model.config.model_type, model.get_decoder().config.model_type):
+        vision = getattr(getattr(model.config, "vision_config", None), "model_type", None)
+        if not tested(model.config.model_type, model.get_decoder().config.model_type, vision):
             prove(self.family, self.decoder)
 
     def check(self, profile: Profile) -> None:
