@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from sts_cli.checkpoint import Checkpoint
+from sts_cli.checkpoint import Checkpoint, examine_text_files
 from sts_cli.decoding.attention import NAME as ATTENTION
 from sts_cli.errors import ModelError
 from sts_cli.families import UNTESTED_TOWERS, adapter, refuse, skeleton
@@ -66,7 +66,10 @@ def load(
 
     def check(folder: Path) -> None:
         with quiet(), explained(source.name):
-            refuse(skeleton(read_config(folder)))  # before gigabytes are fetched
+            examine_text_files(folder, source.name)  # all before gigabytes are fetched
+            config = read_config(folder)
+            refuse(skeleton(config))
+            load_processor(folder, config)
 
     checkpoint = fetched(source, say, check).checkpoint
     assert checkpoint is not None
@@ -97,8 +100,9 @@ def outline(name: str, checkpoint: Checkpoint) -> Family:
     """A model's family, processor and shape, with no weights in it. Raises ModelError."""
     with quiet(), explained(name):
         config = read_config(checkpoint.folder)
-        processor = load_processor(checkpoint.folder, config)
-        return adapter(skeleton(config), processor)
+        model = skeleton(config)
+        refuse(model)
+        return adapter(model, load_processor(checkpoint.folder, config))
 
 
 def read_config(folder: Path) -> Any:
@@ -114,7 +118,8 @@ def read_config(folder: Path) -> Any:
     if settings and not is_known_quantization(settings):
         raise ModelError(
             f"{folder} is quantized in a way that transformers does not know (quant_method "
-            f"{settings.get('quant_method')!r} in config.json); use the model that it was made from, with --quantize."
+            f"{settings.get('quant_method')!r} in config.json); use the model that it was made "
+            "from, with --quantize."
         )
     return config
 

@@ -8,7 +8,10 @@ from typing import Any
 from sts_cli.errors import ModelError
 from sts_cli.weights import read_json
 
-NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+SETTINGS = "processor_config.json"
+NAMED_IN = (SETTINGS, "preprocessor_config.json", "tokenizer_config.json")
+ASSUMED = ("num_additional_image_tokens", "vision_aspect_ratio")  # if the file is silent
+CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}  # of an encoder, beside patches
 
 
 def load_processor(folder: Path, config: Any) -> Any:
@@ -35,7 +38,67 @@ def load_processor(folder: Path, config: Any) -> Any:
             if code:
                 raise ModelError(needs_code(folder, code))
             raise ValueError(f"its processor, {type(processor).__name__}, has no {part}")
+    complete(processor, folder, config)
+    check_template(processor, folder)
     return processor
+
+
+def complete(processor: Any, folder: Path, config: Any) -> None:
+    """Give a processor what old layouts leave out, as the model's config has it.
+
+    Raises ModelError where the config does not tell how many tokens an image takes.
+    """
+    written = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    for name, value in told_by(config).items():
+        assumed = name in ASSUMED and name not in written and hasattr(processor, name)
+        if value is not None and (assumed or getattr(processor, name, 0) is None):
+            setattr(processor, name, value)
+    for name in ("patch_size", "num_image_tokens"):
+        if getattr(processor, name, 1) is None:
+            raise ModelError(
+                f"{folder} does not say how many tokens an image takes: its processor has no "
+                f'{name}, nor has config.json; add "{name}" to {SETTINGS}.'
+            )
+    if getattr(processor, "chat_template", None) is None:
+        processor.chat_template = processor.tokenizer.chat_template
+
+
+def told_by(config: Any) -> dict[str, Any]:
+    """What a config knows of a processor's settings; None for what it does not."""
+    vision = getattr(config, "vision_config", None)
+    patch, side = getattr(vision, "patch_size", None), getattr(vision, "image_size", None)
+    whole = isinstance(patch, int) and isinstance(side, int) and patch > 0
+    return {
+        "patch_size": patch,
+        "num_image_tokens": (side // patch) ** 2 if whole else None,
+        # what the families do that leave it out of their configs
+        "vision_feature_select_strategy": getattr(
+            config, "vision_feature_select_strategy", "default"
+        ),
+        "num_additional_image_tokens": CLASS_TOKENS.get(getattr(vision, "model_type", "")),
+        "vision_aspect_ratio": getattr(config, "vision_aspect_ratio", None),
+    }
+
+
+def check_template(processor: Any, folder: Path) -> None:
+    """Raise ModelError for a chat template that cannot show a model an image."""
+    content = [{"type": "image"}, {"type": "text", "text": "?"}]
+    try:
+        rendered = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+    except Exception as error:  # a template may raise anything
+        words = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"The chat template of {folder} fails ({words}); copy chat_template.jinja from the "
+            "model it was made from."
+        ) from error
+    image = getattr(processor, "image_token", None)
+    if image is not None and rendered.count(image) != 1:
+        raise ModelError(
+            f"The chat template of {folder} writes {rendered.count(image)} placeholders for one "
+            "image; copy chat_template.jinja from the model it was made from."
+        )
 
 
 def processor_class(folder: Path, config: Any) -> Any:

@@ -16,6 +16,7 @@ from running import process
 from safetensors.torch import load_file, save_file
 
 from sts_cli.errors import ModelError
+from sts_cli.families import adapter
 from sts_cli.hardware import FAST_BFLOAT16, choose_device, choose_dtype, cpu_features, memory
 from sts_cli.loading import explain, load
 from sts_cli.sources import find
@@ -221,6 +222,82 @@ def test_a_checkpoint_that_needs_its_code_is_refused_and_nobody_is_asked(
     assert (code, left, err.count("\n")) == (2, "y\n1\n", 1), err
     assert UNKNOWN[file] in err
     assert not marker.exists()
+
+
+def tokens_of_an_image(folder: Path) -> int:
+    """How many visual tokens the processor writes for an image; the model must make as many."""
+    loaded = load(find(str(folder)), device="cpu")
+    family = adapter(loaded.model, loaded.processor)
+    pixels = family.pixels(Image.new("RGB", (120, 90), "red"))
+    return len(family.encode([pixels])[0].features)
+
+
+@pytest.mark.parametrize("lacking", [(), ("num_additional_image_tokens", "vision_aspect_ratio")])
+@pytest.mark.parametrize("family", ["llava", "llava_next", "llava_onevision"])
+def test_what_old_layouts_leave_out_comes_from_the_config(
+    family: str, lacking: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = checkpoints.write(family, tmp_path)
+    expected = tokens_of_an_image(folder)
+    settings = json.loads((folder / "processor_config.json").read_text())
+    kept = settings if lacking else {"processor_class": settings["processor_class"]}
+    kept = {name: value for name, value in kept.items() if name not in lacking}
+    (folder / "processor_config.json").write_text(json.dumps(kept))
+    assert tokens_of_an_image(folder) == expected
+
+
+def test_a_tiling_that_only_the_config_names_is_used(tmp_path: Path) -> None:
+    folder = checkpoints.write("llava_onevision", tmp_path)
+    change(folder / "config.json", vision_aspect_ratio="anyres_max_4")
+    assert load(find(str(folder))).processor.vision_aspect_ratio == "anyres_max_4"
+
+
+def test_an_image_of_unknown_size_in_tokens_is_refused_before_weights_are_read(
+    model: Path,
+) -> None:
+    change(model / "processor_config.json", patch_size=None)
+    change(model / "config.json", vision_config={"model_type": "resnet"})
+    source = find(str(model))
+    (model / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"its processor has no patch_size, nor has config\.json"):
+        load(source)
+
+
+def move_template(model: Path, template: object) -> None:
+    """Leaves `template` as the only one, in the tokenizer's config."""
+    (model / "chat_template.jinja").unlink()
+    change(model / "tokenizer_config.json", chat_template=template)
+
+
+def prompt(model: Path) -> str:
+    loaded = load(find(str(model)), device="cpu")
+    return adapter(loaded.model, loaded.processor).prompt_text("what?", 1)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_chat_template_of_the_tokenizer_alone_is_used(named: bool, model: Path) -> None:
+    expected = prompt(model)
+    template = (model / "chat_template.jinja").read_text()
+    move_template(model, [{"name": "default", "template": template}] if named else template)
+    assert prompt(model) == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("{{ messages[0]['role'] }}: {{ messages[0]['content'][1]['text'] }}", "0 placeholders"),
+        ("{{ raise_exception('no images here') }}", r"fails \(no images here\)"),
+        ([{"name": "tools", "template": "x"}], 'named "default"'),
+    ],
+)
+def test_a_chat_template_that_shows_no_image_is_refused_before_weights_are_read(
+    template: object, sentence: str, model: Path
+) -> None:
+    move_template(model, template)
+    source = find(str(model))
+    (model / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=sentence):
+        load(source)
 
 
 def test_a_processor_without_pictures_is_refused(model: Path) -> None:
