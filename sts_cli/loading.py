@@ -22,7 +22,7 @@ from sts_cli.hardware import choose_device, choose_dtype, free_memory, out_of_me
 from sts_cli.processor import load_processor
 from sts_cli.profile import Quantize
 from sts_cli.quantization.choice import choose, memory_needed
-from sts_cli.quantization.shapes import misshapen
+from sts_cli.soundness import misshapen, not_numbers
 from sts_cli.sources import Source, fetched
 
 FOREIGN = (  # what transformers, torch and the system raise when a checkpoint is odd
@@ -199,19 +199,6 @@ def from_folder(
             f"{broken[0]}: the model is damaged{remedy}."
         )
     return model.eval().requires_grad_(False)
-
-
-def not_numbers(model: Any) -> list[str]:
-    """Names of the weights that hold a NaN or an infinity. Reads some 15 GB a second."""
-    return [
-        name
-        for name, weight in model.state_dict().items()
-        if isinstance(weight, torch.Tensor)
-        and weight.is_floating_point()
-        and weight.itemsize > 1  # 8 bits: those of others' quantization
-        and weight.numel()
-        and not torch.stack(torch.aminmax(weight)).isfinite().all()
-    ]
 
 
 @contextlib.contextmanager

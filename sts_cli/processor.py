@@ -66,7 +66,8 @@ def complete(processor: Any, folder: Path, config: Any) -> None:
 def told_by(config: Any) -> dict[str, Any]:
     """What a config knows of a processor's settings; None for what it does not."""
     vision = getattr(config, "vision_config", None)
-    patch, side = getattr(vision, "patch_size", None), getattr(vision, "image_size", None)
+    patch: Any = getattr(vision, "patch_size", None)
+    side: Any = getattr(vision, "image_size", None)
     whole = isinstance(patch, int) and isinstance(side, int) and patch > 0
     return {
         "patch_size": patch,
