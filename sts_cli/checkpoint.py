@@ -13,6 +13,7 @@ from sts_cli.weights import Weights, read_json, read_weights
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+ADAPTER = "adapter_config.json"
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
 ORIGINALS = {  # the original authors' formats: what transformers' own conversions are called
     "llava_llama": "a conversion such as llava-hf/llava-1.5-7b-hf",
@@ -37,14 +38,22 @@ class Checkpoint:
 
     @property
     def tested(self) -> bool:
-        """Whether the tests cover the model's family, with its kind of language model."""
-        return tested(self.model_type, self.text_type)
+        """Whether the tests cover the model's family, with its language model and its encoder."""
+        return tested(self.model_type, self.text_type, self.vision_type)
 
     @property
     def text_type(self) -> str | None:
         """The language model's model_type; None where the config leaves it to the family."""
-        text = self.config.get("text_config")
-        return text.get("model_type") if isinstance(text, Mapping) else None
+        return self.part_type("text_config")
+
+    @property
+    def vision_type(self) -> str | None:
+        """The vision encoder's model_type; None where the config leaves it to the family."""
+        return self.part_type("vision_config")
+
+    def part_type(self, part: str) -> str | None:
+        settings = self.config.get(part)
+        return settings.get("model_type") if isinstance(settings, Mapping) else None
 
 
 def examine(folder: Path, called: str = "") -> Checkpoint:
@@ -65,6 +74,16 @@ def examine_config(folder: Path, called: str = "") -> dict[str, Any]:
         raise ModelError(f"{name} is not a model: {why_no_model(folder)}")
     config = read_json(path)
     kind = config.get("model_type")
+    if (folder / ADAPTER).is_file():
+        raise ModelError(
+            f"{name} holds a LoRA adapter ({ADAPTER}), which sts does not apply; merge it into its "
+            "base model, or remove it if the weights beside it are merged already."
+        )
+    if is_mlx(config):
+        raise ModelError(
+            f"{name} is quantized for MLX, which only Apple's library reads; use the model that it "
+            "was made from, with --quantize."
+        )
     if not isinstance(kind, str):
         raise ModelError(
             f"{path} names no model_type, so it is not the config of a transformers model."
@@ -89,6 +108,17 @@ def examine_config(folder: Path, called: str = "") -> dict[str, Any]:
     return config
 
 
+def is_mlx(config: Mapping[str, Any]) -> bool:
+    """Whether mlx wrote the config of a quantized model: `bits` and `group_size`, and no method."""
+    given = (config.get("quantization"), config.get("quantization_config"))
+    return any(
+        isinstance(one, Mapping)
+        and {"bits", "group_size"} <= one.keys()
+        and "quant_method" not in one
+        for one in given
+    )
+
+
 def known_to_transformers(kind: str) -> bool:
     """Whether transformers has this model type; slow, as it imports transformers."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -98,7 +128,7 @@ def known_to_transformers(kind: str) -> bool:
 
 def why_no_model(folder: Path) -> str:
     """The rest of a sentence for a folder without config.json."""
-    if (folder / "adapter_config.json").is_file():
+    if (folder / ADAPTER).is_file():
         return "it is a LoRA adapter; merge it into its base model first."
     if any(folder.glob("*.gguf")):
         return "GGUF files are not supported; use the model's safetensors checkpoint."

@@ -28,5 +28,5 @@ class OutputError(StsError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(name, [one for one in known if one != name], n=1)
     return f" Did you mean '{close[0]}'?" if close else ""

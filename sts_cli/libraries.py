@@ -22,8 +22,8 @@ def explain(error: BaseException) -> str:
     if "torchvision" in f"{error} {root}":
         return (
             "The installed torchvision does not match torch, and transformers stumbles over it; "
-            "run 'pip uninstall torchvision' (sts does not need it), or install the pair from "
-            "the same index."
+            "install the pair from the same index, or run 'pip uninstall torchvision' (only models "
+            "of Pixtral need it)."
         )
     words = " ".join(str(root).split())
     return (

@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from sts_cli.checkpoint import Checkpoint
+from sts_cli.checkpoint import Checkpoint, examine_text_files
 from sts_cli.decoding.attention import NAME as ATTENTION
 from sts_cli.errors import ModelError
-from sts_cli.families import adapter, refuse, skeleton
+from sts_cli.families import UNTESTED_TOWERS, adapter, refuse, skeleton
 from sts_cli.families.default import Family
 from sts_cli.hardware import choose_device, choose_dtype, free_memory, out_of_memory
 from sts_cli.processor import load_processor
 from sts_cli.profile import Quantize
 from sts_cli.quantization.choice import choose, memory_needed
+from sts_cli.soundness import misshapen, not_numbers
 from sts_cli.sources import Source, fetched
 
 FOREIGN = (  # what transformers, torch and the system raise when a checkpoint is odd
@@ -65,7 +66,10 @@ def load(
 
     def check(folder: Path) -> None:
         with quiet(), explained(source.name):
-            refuse(skeleton(read_config(folder)))  # before gigabytes are fetched
+            examine_text_files(folder, source.name)  # all before gigabytes are fetched
+            config = read_config(folder)
+            refuse(skeleton(config))
+            load_processor(folder, config)
 
     checkpoint = fetched(source, say, check).checkpoint
     assert checkpoint is not None
@@ -84,6 +88,8 @@ def load(
 def untested(checkpoint: Checkpoint) -> str:
     """What a user is told about a family that no test covers."""
     around = f" around '{checkpoint.text_type}'" if checkpoint.text_type else ""
+    if checkpoint.vision_type in UNTESTED_TOWERS:
+        around += f" with the vision encoder '{checkpoint.vision_type}'"
     return (
         f"untested family: '{checkpoint.model_type}'{around}. Checked against transformers on one "
         "image while loading; compare answers with --profile off."
@@ -94,20 +100,38 @@ def outline(name: str, checkpoint: Checkpoint) -> Family:
     """A model's family, processor and shape, with no weights in it. Raises ModelError."""
     with quiet(), explained(name):
         config = read_config(checkpoint.folder)
-        processor = load_processor(checkpoint.folder, config)
-        return adapter(skeleton(config), processor)
+        model = skeleton(config)
+        refuse(model)
+        return adapter(model, load_processor(checkpoint.folder, config))
 
 
 def read_config(folder: Path) -> Any:
     """transformers' config of a checkpoint that it can run as a vision-language model."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise ModelError(
             f"'{config.model_type}' is not an image-text-to-text model of transformers."
         )
+    settings = getattr(config, "quantization_config", None)
+    if settings and not is_known_quantization(settings):
+        raise ModelError(
+            f"{folder} is quantized in a way that transformers does not know (quant_method "
+            f"{settings.get('quant_method')!r} in config.json); use the model that it was made "
+            "from, with --quantize."
+        )
     return config
+
+
+def is_known_quantization(settings: Any) -> bool:
+    """Whether transformers reads what a config's `quantization_config` describes."""
+    from transformers.quantizers import AutoHfQuantizer
+
+    try:
+        return bool(AutoHfQuantizer.supports_quant_method(settings))
+    except ValueError:  # no method is named
+        return False
 
 
 def read_model(
@@ -153,14 +177,26 @@ def from_folder(
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # to say so ourselves
         local_files_only=True,
+        trust_remote_code=False,
         use_safetensors=True,
     )
     # transformers would go on with random numbers in their place
-    odd = sorted(report["missing_keys"]) + sorted(key[0] for key in report["mismatched_keys"])
+    odd = {*misshapen(model), *(key[0] for key in report["mismatched_keys"])}
+    odd |= {
+        key.removesuffix("scales") + "weight" if key.endswith(".scales") else key
+        for key in report["missing_keys"]
+    }
     if odd:
         raise ModelError(
             f"{folder} lacks {len(odd)} weights of the shape that its config.json asks for, such "
-            f"as {odd[0]}; the config or the weights belong to another model."
+            f"as {min(odd)}; the config or the weights belong to another model."
+        )
+    broken = not_numbers(model)
+    if broken:
+        remedy = ", or needs --dtype bfloat16" if dtype == torch.float16 else "; fetch it again"
+        raise ModelError(
+            f"{folder} has NaN or infinite numbers in {len(broken)} of its weights, such as "
+            f"{broken[0]}: the model is damaged{remedy}."
         )
     return model.eval().requires_grad_(False)
 
@@ -203,4 +239,9 @@ def explain(name: str, error: Exception) -> str:
         return f"Not enough GPU memory for '{name}'; try --quantize int8 or --quantize nf4."
     if out_of_memory(error):
         return f"Not enough memory for '{name}'; try --quantize int8 or --quantize int4."
+    if "the above report" in text:  # of transformers' log, which nobody sees
+        return (
+            f"Cannot load '{name}': its weights do not have the shapes that its config.json asks "
+            "for; the config or the weights belong to another model."
+        )
     return f"Cannot load '{name}': {text[:300]}"

@@ -14,6 +14,7 @@ from sts_cli.checkpoint import Checkpoint, NoVision, examine
 from sts_cli.errors import ModelError, did_you_mean
 
 DEMO = "demo"
+LONGEST = 200  # characters of a name that is no model, in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,39 +47,56 @@ def find(model: str | None = None) -> Source:
     name = model or os.environ.get("STS_MODEL") or DEMO
     if name == DEMO:
         return Source(name, "demo", examine(demo_folder()))
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = folder_of(name)
+    if os.path.isdir(folder):  # unlike Path.is_dir, it takes a name of any length
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise ModelError(f"{name} may not be read by you; ask for the permission.")
         return Source(name, "folder", examine(folder))
-    if folder.exists():
+    if os.path.islink(folder):
+        raise ModelError(f"{name} is a link to {os.readlink(folder)}, which is not there.")
+    if os.path.exists(folder):
         raise ModelError(f"{name} is a file; give the folder of the model.")
     if not hub.is_hub_id(name):
         raise no_folder(name) if len(folder.parts) > 1 else unknown(name)
     snapshot = hub.cached(name)
     if snapshot is not None and hub.has_weights(snapshot):
         return Source(name, "hub", examine(snapshot, name))
-    if folder.parent.is_dir():
+    if os.path.isdir(folder.parent):
         raise no_folder(name)
     if hub.is_offline():
         part = "only partly in the cache" if snapshot else "not in the cache"
         raise ModelError(
             f"'{name}' is {part} ({hub.cache_folder()}), and HF_HUB_OFFLINE forbids to fetch it. "
-            f"Known here: {', '.join(known())}.{did_you_mean(name, known())}"
+            + known_beside(name)
         )
     return Source(name, "hub", None)
 
 
+def folder_of(name: str) -> Path:
+    """The path that a user wrote; `~nobody` stays as it is."""
+    return Path(os.path.expanduser(name))
+
+
+def shown(name: str) -> str:
+    """A name for a message, cut off where it is longer than any."""
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
+
+
 def no_folder(name: str) -> ModelError:
     """For the path of a folder that is not there."""
-    parent = Path(name).expanduser().parent
-    beside = sorted(str(path) for path in parent.iterdir()) if parent.is_dir() else []
-    return ModelError(f"No folder '{name}'.{did_you_mean(name, beside)}")
+    folder = folder_of(name)
+    try:
+        beside = sorted(map(str, folder.parent.iterdir()))
+    except (OSError, ValueError):  # none, none of ours, or a name that no file can have
+        beside = []
+    return ModelError(f"No folder '{shown(name)}'.{did_you_mean(str(folder), beside)}")
 
 
 def unknown(name: str) -> ModelError:
     """For a word that is neither a folder nor a hub id."""
     return ModelError(
-        f"No model '{name}': not a folder, and a hub id looks like organisation/model. "
-        f"Known here: {', '.join(known())}.{did_you_mean(name, known())}"
+        f"No model '{shown(name)}': not a folder, and a hub id looks like organisation/model. "
+        + known_beside(name)
     )
 
 
@@ -107,6 +125,12 @@ def known() -> list[str]:
     """The names of models on this machine that `find` takes, whether or not they work."""
     wished = os.environ.get("STS_MODEL")
     return list(dict.fromkeys([DEMO, *([wished] if wished else []), *hub.cached_ids()]))
+
+
+def known_beside(name: str) -> str:
+    """What a user who asked for `name`, which is not here, may have meant."""
+    others = [one for one in known() if one != name]
+    return f"Known here: {', '.join(others)}.{did_you_mean(name, others)}"
 
 
 def usable() -> list[Usable]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,8 +52,10 @@ def find_shards(folder: Path) -> tuple[Path, ...]:
         names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not names:
             raise ModelError(f"{index} lists no weights; fetch the file again.")
+        if not all(isinstance(name, str) for name in names.values()):
+            raise ModelError(f"{index} lists files that are no names; fetch the file again.")
         shards = tuple(folder / name for name in sorted(set(names.values())))
-        missing = [shard.name for shard in shards if not shard.is_file()]
+        missing = [shard.name for shard in shards if not os.path.isfile(shard)]
         if missing:
             raise ModelError(
                 f"{folder} lacks {len(missing)} of {len(shards)} weight files "
@@ -67,6 +70,8 @@ def find_shards(folder: Path) -> tuple[Path, ...]:
             f"{folder} has only pickle weights ({sorted(pickles)[0]}), which can run any code "
             "when they are opened; use a safetensors checkpoint."
         )
+    if any(folder.glob("*.gguf")):
+        raise ModelError(f"{folder} has only GGUF weights; use the model's safetensors checkpoint.")
     raise ModelError(f"{folder} has no weights (model.safetensors); fetch the model again.")
 
 
@@ -83,8 +88,9 @@ def read_header(shard: Path) -> Mapping[str, Any]:
         tensors: dict[str, Any] = json.loads(header)
         tensors.pop("__metadata__", None)
         end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
-        whole = all(isinstance(tensor["shape"], list) for tensor in tensors.values())
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        sizes = [size for tensor in tensors.values() for size in [*tensor["shape"], end]]
+        whole = all(isinstance(size, int) for size in sizes)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise damaged(shard) from error
     if not whole:
         raise damaged(shard)
@@ -106,7 +112,7 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ModelError(f"Cannot read {path}: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON; fetch the file again.") from error
     if not isinstance(data, dict):
         raise ModelError(f"{path} is not a JSON object; fetch the file again.")

@@ -12,9 +12,11 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from running import process
 from safetensors.torch import load_file, save_file
 
 from sts_cli.errors import ModelError
+from sts_cli.families import adapter
 from sts_cli.hardware import FAST_BFLOAT16, choose_device, choose_dtype, cpu_features, memory
 from sts_cli.loading import explain, load
 from sts_cli.sources import find
@@ -23,6 +25,12 @@ from sts_cli.sources import find
 @pytest.fixture
 def model(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
+
+
+def change(path: Path, **changes: object) -> None:
+    """Sets fields of a JSON file; None removes one."""
+    data = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in data.items() if value is not None}))
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -113,6 +121,23 @@ def test_weights_of_another_size_are_refused(model: Path) -> None:
         load(find(str(model)))
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(number: float, model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    name = next(name for name in weights if name.endswith("layers.1.mlp.up_proj.weight"))
+    weights[name][3, 2] = number
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"NaN or infinite numbers in 1 of its weights, such as"):
+        load(find(str(model)), device="cpu")
+
+
+def test_weights_that_cannot_be_converted_are_one_sentence_of_ours() -> None:
+    error = RuntimeError(
+        "We encountered some issues during automatic conversion. See the above report!"
+    )
+    assert "its weights do not have the shapes that its config.json asks for" in explain("m", error)
+
+
 def test_extra_weights_do_no_harm(model: Path) -> None:
     weights = load_file(model / "model.safetensors")
     weights["somebody.else"] = torch.zeros(3)
@@ -140,6 +165,139 @@ def test_a_damaged_processor_is_one_sentence(model: Path) -> None:
         load(find(str(model)))
     assert str(caught.value).startswith(f"Cannot load '{model}': ")
     assert "\n" not in str(caught.value)
+
+
+CODE = {  # by file: the class that its `auto_map` stands for, and what names a class there
+    "config.json": ("AutoConfig", "model_type"),
+    "processor_config.json": ("AutoProcessor", "processor_class"),
+    "preprocessor_config.json": ("AutoImageProcessor", "image_processor_type"),
+    "tokenizer_config.json": ("AutoTokenizer", "tokenizer_class"),
+}
+UNKNOWN = {  # refused where transformers has no class of that name
+    "config.json": "needs Python code from its repository (auto_map in config.json)",
+    "processor_config.json": "needs Python code of its own (auto_map in processor_config.json)",
+    "preprocessor_config.json": "needs Python code of its own (auto_map in preprocessor_config",
+}
+
+
+def with_code(model: Path, file: str, **changes: object) -> Path:
+    """Puts Python beside the model's `file`, which names it; the marker that it would write."""
+    marker = model / "imported"
+    (model / "theirs.py").write_text(f"open({str(marker)!r}, 'w')\nclass Theirs: pass\n")
+    kind, _ = CODE[file]
+    code = ["theirs.Theirs", None] if kind == "AutoTokenizer" else "theirs.Theirs"
+    change(model / file, auto_map={kind: code, "AutoModelForImageTextToText": "theirs.Theirs"})
+    change(model / file, **changes)
+    Image.new("RGB", (90, 60), "red").save(model / "picture.png")
+    return marker
+
+
+def ask_with_answers(model: Path, tmp_path: Path) -> tuple[int, str, str]:
+    """`sts ask` with the answers "yes" on its standard input; code, stderr, what was left of it."""
+    answers = tmp_path / "answers"
+    answers.write_text("y\n1\n")
+    with answers.open() as stdin:
+        picture = model / "picture.png"
+        done = process("ask", picture, "what?", "-m", model, "--max-new-tokens", 1, stdin=stdin)
+        return done.returncode, done.stderr, stdin.read()
+
+
+def test_code_beside_a_checkpoint_that_does_without_is_not_imported(
+    model: Path, tmp_path: Path
+) -> None:
+    for file in CODE:
+        marker = with_code(model, file)
+    change(model / "tokenizer_config.json", tokenizer_class="Theirs")  # tokenizer.json says it all
+    code, err, left = ask_with_answers(model, tmp_path)
+    assert (code, left) == (0, "y\n1\n"), err
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("file", UNKNOWN)
+def test_a_checkpoint_that_needs_its_code_is_refused_and_nobody_is_asked(
+    file: str, model: Path, tmp_path: Path
+) -> None:
+    marker = with_code(model, file, **{CODE[file][1]: "Theirs"})
+    code, err, left = ask_with_answers(model, tmp_path)
+    assert (code, left, err.count("\n")) == (2, "y\n1\n", 1), err
+    assert UNKNOWN[file] in err
+    assert not marker.exists()
+
+
+def tokens_of_an_image(folder: Path) -> int:
+    """How many visual tokens the processor writes for an image; the model must make as many."""
+    loaded = load(find(str(folder)), device="cpu")
+    family = adapter(loaded.model, loaded.processor)
+    pixels = family.pixels(Image.new("RGB", (120, 90), "red"))
+    return len(family.encode([pixels])[0].features)
+
+
+@pytest.mark.parametrize("lacking", [(), ("num_additional_image_tokens", "vision_aspect_ratio")])
+@pytest.mark.parametrize("family", ["llava", "llava_next", "llava_onevision"])
+def test_what_old_layouts_leave_out_comes_from_the_config(
+    family: str, lacking: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = checkpoints.write(family, tmp_path)
+    expected = tokens_of_an_image(folder)
+    settings = json.loads((folder / "processor_config.json").read_text())
+    kept = settings if lacking else {"processor_class": settings["processor_class"]}
+    kept = {name: value for name, value in kept.items() if name not in lacking}
+    (folder / "processor_config.json").write_text(json.dumps(kept))
+    assert tokens_of_an_image(folder) == expected
+
+
+def test_a_tiling_that_only_the_config_names_is_used(tmp_path: Path) -> None:
+    folder = checkpoints.write("llava_onevision", tmp_path)
+    change(folder / "config.json", vision_aspect_ratio="anyres_max_4")
+    assert load(find(str(folder))).processor.vision_aspect_ratio == "anyres_max_4"
+
+
+def test_an_image_of_unknown_size_in_tokens_is_refused_before_weights_are_read(
+    model: Path,
+) -> None:
+    change(model / "processor_config.json", patch_size=None)
+    change(model / "config.json", vision_config={"model_type": "resnet"})
+    source = find(str(model))
+    (model / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"its processor has no patch_size, nor has config\.json"):
+        load(source)
+
+
+def move_template(model: Path, template: object) -> None:
+    """Leaves `template` as the only one, in the tokenizer's config."""
+    (model / "chat_template.jinja").unlink()
+    change(model / "tokenizer_config.json", chat_template=template)
+
+
+def prompt(model: Path) -> str:
+    loaded = load(find(str(model)), device="cpu")
+    return adapter(loaded.model, loaded.processor).prompt_text("what?", 1)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_chat_template_of_the_tokenizer_alone_is_used(named: bool, model: Path) -> None:
+    expected = prompt(model)
+    template = (model / "chat_template.jinja").read_text()
+    move_template(model, [{"name": "default", "template": template}] if named else template)
+    assert prompt(model) == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("{{ messages[0]['role'] }}: {{ messages[0]['content'][1]['text'] }}", "0 placeholders"),
+        ("{{ raise_exception('no images here') }}", r"fails \(no images here\)"),
+        ([{"name": "tools", "template": "x"}], 'named "default"'),
+    ],
+)
+def test_a_chat_template_that_shows_no_image_is_refused_before_weights_are_read(
+    template: object, sentence: str, model: Path
+) -> None:
+    move_template(model, template)
+    source = find(str(model))
+    (model / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=sentence):
+        load(source)
 
 
 def test_a_processor_without_pictures_is_refused(model: Path) -> None:

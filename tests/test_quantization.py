@@ -11,6 +11,7 @@ import pytest
 import strangers
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sts_cli.checkpoint import Checkpoint, examine
@@ -216,6 +217,44 @@ def test_int4_refuses_widths_that_its_kernel_does_not_take(tmp_path: Path) -> No
     with pytest.raises(ModelError, match="--quantize int4 would reach only 0% of the"):
         load(source, quantize="int4", device="cpu")
     assert load(source, quantize="int8", device="cpu").quantize == "int8"
+
+
+@pytest.mark.parametrize("columns", [64, 72])  # of 128; int4 packs groups of 32
+@pytest.mark.parametrize("quantize", ["int8", "int4", "nf4"])
+def test_weights_of_another_shape_are_refused(
+    quantize: Quantize, columns: int, wide: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(wide, tmp_path / "copy"))
+    weights = load_file(copy / "model.safetensors")
+    name = next(name for name in weights if name.endswith("layers.1.mlp.down_proj.weight"))
+    weights[name] = weights[name][:, :columns].contiguous()
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 weights .*layers\.1\.mlp\.down_proj\.weight;"):
+        load(find(str(copy)), quantize=quantize, device="cpu")
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4", "nf4"])
+def test_weights_that_are_no_numbers_are_refused(
+    quantize: Quantize, wide: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(wide, tmp_path / "copy"))
+    weights = load_file(copy / "model.safetensors")
+    name = next(name for name in weights if name.endswith("layers.1.mlp.down_proj.weight"))
+    weights[name][0, 0] = float("nan")
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"has NaN or infinite numbers in 1 of its weights"):
+        load(find(str(copy)), quantize=quantize, device="cpu")
+
+
+@pytest.mark.parametrize("settings", [{"quant_method": "later"}, {"bits": 3}])
+def test_a_quantization_that_transformers_does_not_know_is_refused(
+    settings: object, wide: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(wide, tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "quantization_config": settings}))
+    with pytest.raises(ModelError, match="quantized in a way that transformers does not know"):
+        load(find(str(copy)), device="cpu")
 
 
 def test_a_changed_checkpoint_is_another(wide: Path, tmp_path: Path) -> None:

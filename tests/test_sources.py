@@ -16,6 +16,8 @@ import pytest
 from sts_cli import hub
 from sts_cli.errors import ModelError
 from sts_cli.families import FAMILIES
+from sts_cli.libraries import explain
+from sts_cli.loading import untested
 from sts_cli.sources import demo_folder, fetched, find, usable
 
 
@@ -139,6 +141,34 @@ def test_a_misspelt_folder_is_corrected(model: Path) -> None:
     assert problem(f"{model}s") == f"No folder '{model}s'. Did you mean '{model}'?"
 
 
+@pytest.mark.parametrize("name", ["~nobody-of-that-name/m", "x" * 5000, "a/" + "x" * 5000])
+def test_a_name_that_no_folder_can_have_is_one_sentence(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = problem(name)
+    assert said.startswith("No ") and len(said) < 400
+    monkeypatch.setenv("STS_MODEL", name)
+    assert problem("") == said
+    assert [one.problem for one in usable()] == [None, said]
+
+
+def test_a_home_folder_is_found(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(model.parent))
+    assert find("~/model").path == model
+    assert problem("~/modle") == f"No folder '~/modle'. Did you mean '{model}'?"
+
+
+def test_the_name_that_was_typed_is_not_what_was_meant(
+    hub_cache: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STS_MODEL", "nothing")
+    assert problem("nothing").endswith("Known here: demo.")
+    (cache(hub_cache, "org/half", model) / "model.safetensors").unlink()
+    assert "half" not in problem("org/half").partition("Known here:")[2]
+    (model.parent / "link").symlink_to("nowhere")
+    assert problem(model.parent / "link").endswith("is a link to nowhere, which is not there.")
+
+
 def test_a_file_is_not_a_model(model: Path) -> None:
     file = model / "config.json"
     assert problem(file) == f"{file} is a file; give the folder of the model."
@@ -158,6 +188,36 @@ def test_a_lora_adapter_is_not_a_model(tmp_path: Path) -> None:
 def test_gguf_is_not_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "model-Q4_K_M.gguf").touch()
     assert "GGUF files are not supported" in problem(tmp_path)
+
+
+def test_gguf_beside_a_config_is_not_a_checkpoint(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "model-Q4_K_M.gguf")
+    assert problem(model) == (
+        f"{model} has only GGUF weights; use the model's safetensors checkpoint."
+    )
+
+
+def test_an_adapter_beside_full_weights_is_not_left_out_silently(model: Path) -> None:
+    (model / "adapter_config.json").write_text("{}")
+    assert "holds a LoRA adapter (adapter_config.json), which sts does not apply" in problem(model)
+
+
+@pytest.mark.parametrize("key", ["quantization", "quantization_config"])
+def test_a_model_quantized_for_mlx_is_refused(key: str, model: Path) -> None:
+    edit(model / "config.json", lambda config: config.update({key: {"group_size": 64, "bits": 4}}))
+    assert "is quantized for MLX, which only Apple's library reads" in problem(model)
+
+
+def test_pixtral_inside_llava_is_not_covered_by_tests(model: Path) -> None:
+    edit(model / "config.json", lambda config: config["vision_config"].update(model_type="pixtral"))
+    checkpoint = find(str(model)).checkpoint
+    assert checkpoint is not None
+    assert not checkpoint.tested
+    assert "around 'llama' with the vision encoder 'pixtral'." in untested(checkpoint)
+
+
+def test_torchvision_is_told_honestly() -> None:
+    assert "only models of Pixtral need it" in explain(RuntimeError("torchvision::nms"))
 
 
 def test_a_damaged_config_is_named(model: Path) -> None:
@@ -258,6 +318,20 @@ def test_a_missing_shard_is_named(model: Path) -> None:
     assert problem(model) == (
         f"{model} lacks 1 of 2 weight files (model-00002-of-00002.safetensors); fetch them again."
     )
+
+
+@pytest.mark.parametrize("names", [{"a": 1}, {"a": ["b"]}, {"a": None}])
+def test_an_index_of_no_names_is_refused(names: dict[str, Any], model: Path) -> None:
+    index = model / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    assert problem(model) == f"{index} lists files that are no names; fetch the file again."
+
+
+def test_a_shard_of_a_name_that_is_too_long_is_missing(model: Path) -> None:
+    (model / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "x" * 300 + ".safetensors"}})
+    )
+    assert "lacks 1 of 1 weight files" in problem(model)
 
 
 def test_usable_lists_what_works_and_why_the_rest_does_not(

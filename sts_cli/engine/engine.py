@@ -82,7 +82,8 @@ class Engine:
         self.ends = end_tokens(settings)
         self.stop_strings = StopStrings(settings, self.family.tokenizer)
         self.max_new_tokens = settings.max_new_tokens or MAX_NEW_TOKENS
-        if not tested(model.config.model_type, model.get_decoder().config.model_type):
+        vision = getattr(getattr(model.config, "vision_config", None), "model_type", None)
+        if not tested(model.config.model_type, model.get_decoder().config.model_type, vision):
             prove(self.family, self.decoder)
 
     def check(self, profile: Profile) -> None:

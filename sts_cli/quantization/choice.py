@@ -42,7 +42,7 @@ def choose(
     if already:
         if wish in ("auto", "none"):
             return "none"
-        method = already.get("quant_method", "unknown")
+        method = already.get("quant_method", "unknown") if isinstance(already, dict) else already
         raise ModelError(f"{checkpoint.folder} is quantized already ({method}); drop --quantize.")
     if wish == "int4" and device == "cuda":
         raise ModelError("--quantize int4 is for CPUs; on a GPU use --quantize nf4.")

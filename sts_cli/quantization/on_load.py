@@ -85,10 +85,16 @@ class Pack(ConversionOps):
         self.passed = 0  # bytes of dense weights since memory was handed back
 
     @torch.no_grad()
-    def convert(self, input_dict: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+    def convert(
+        self, input_dict: dict[str, Any], model: Any = None, **kwargs: Any
+    ) -> dict[str, Tensor]:
         done = {}
         for name, value in input_dict.items():
             dense = value[0] if isinstance(value, list) else value
+            layer = model.get_submodule(name.rpartition(".")[0])
+            if dense.shape != (layer.out_features, layer.in_features):
+                done[name] = dense  # `misshapen` finds it and names it
+                continue
             packed, scales = pack(
                 dense, self.settings.precision, getattr(torch, self.settings.dtype)
             )

@@ -38,14 +38,20 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features, self.precision = in_features, out_features, precision
         if precision == "int8":
-            packed = torch.empty((out_features, in_features), dtype=torch.int8)
+            packed = torch.empty(self.packed_shape, dtype=torch.int8)
             scales = torch.empty(out_features, dtype=dtype)
         else:
-            packed = torch.empty((out_features, in_features // 2), dtype=torch.uint8)
+            packed = torch.empty(self.packed_shape, dtype=torch.uint8)
             scales = torch.empty((in_features // GROUP, out_features, 2), dtype=dtype)
         self.weight = nn.Parameter(packed, requires_grad=False)
         self.register_buffer("scales", scales)
         self.bias = nn.Parameter(torch.empty(out_features, dtype=dtype)) if bias else None
+
+    @property
+    def packed_shape(self) -> tuple[int, int]:
+        """The shape of `weight`; two int4 numbers are one byte."""
+        inputs = self.in_features if self.precision == "int8" else self.in_features // 2
+        return self.out_features, inputs
 
     def forward(self, inputs: Tensor) -> Tensor:
         """`inputs` [..., in_features] -> [..., out_features]."""
