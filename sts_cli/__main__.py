@@ -60,7 +60,10 @@ app.command("doctor")(doctor.doctor)
 def main() -> None:
     """Run; a user's mistake is one message and exit code 2."""
     try:
-        app()
+        with while_read():  # also of --help and --version, which are no command's
+            app()
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
     except StsError as error:
         stderr().print(f"sts: {error}", style="red", markup=False)
         sys.exit(2)

@@ -19,7 +19,7 @@ from sts_cli.errors import OutputError
 from sts_cli.outputs.formats import Format, format_named, format_of
 from sts_cli.outputs.journal import Journal
 from sts_cli.outputs.keys import Answered, key_of
-from sts_cli.outputs.sidecar import sidecar, write_sidecar
+from sts_cli.outputs.sidecar import Sidecars
 from sts_cli.records import Answer, Comparison, Item, Problem, Seconds, TokenCounts
 
 __all__ = ["no_waiting_for_the_disk"]
@@ -102,6 +102,7 @@ def test_a_file_cut_off_anywhere_is_mended(form: Format, tmp_path: Path):
     rows = ROWS[:3]
     wanted = whole(form, tmp_path / "whole", rows)
     path = place(form, tmp_path)
+    run(form, tmp_path, rows, stop=0)
     for cut in {*range(0, len(wanted), 37), *range(30), *range(len(wanted) - 9, len(wanted))}:
         path.write_bytes(wanted[:cut])
         run(form, tmp_path, rows)
@@ -111,6 +112,7 @@ def test_a_file_cut_off_anywhere_is_mended(form: Format, tmp_path: Path):
 def test_a_power_cut_may_leave_zeros(tmp_path: Path):
     form = format_named("jsonl")
     wanted = whole(form, tmp_path / "whole", ROWS)
+    run(form, tmp_path, ROWS, stop=0)
     place(form, tmp_path).write_bytes(wanted[:-40] + bytes(40))
     run(form, tmp_path, ROWS)
     assert place(form, tmp_path).read_bytes() == wanted
@@ -386,17 +388,6 @@ def test_vqav2_results_are_one_list(tmp_path: Path):
     rows = json.loads(place(form, tmp_path).read_bytes())
     assert [row["question_id"] for row in rows] == [0, 1, 2, 3, 4]
     assert set(rows[0]) == {"question_id", "answer"}
-
-
-def test_a_sidecar_lies_beside_its_image(tmp_path: Path):
-    (tmp_path / "a.jpg").touch()
-    one = Item("1", ("a.jpg",), "?", tmp_path)
-    write_sidecar(answer(one, "a cat"))
-    assert (tmp_path / "a.txt").read_text() == "a cat\n"
-    (tmp_path / "a.png").touch()
-    assert sidecar(one).name == "a.jpg.txt"
-    write_sidecar(failed(Item("2", ("b.jpg",), "?", tmp_path)))
-    assert sorted(os.listdir(tmp_path)) == ["a.jpg", "a.png", "a.txt"]
 
 
 def test_a_million_rows_are_remembered_in_a_few_megabytes():

@@ -9,6 +9,7 @@ from sts_cli.engine.engine import Engine, Generation
 from sts_cli.engine.images import Images, Picture
 from sts_cli.engine.selection import Choices
 from sts_cli.engine.stream import TextStream, decode
+from sts_cli.errors import OutputError
 from sts_cli.evaluation.metrics import same, token_f1
 from sts_cli.families.default import Prompt
 from sts_cli.hardware import out_of_memory
@@ -98,7 +99,7 @@ class Batches:
         """Answers to each question, and how many questions at once fitted into memory."""
         try:
             return self._answer(batch, self.profiles), len(batch)
-        except BrokenPipeError:  # of `on_text`: who reads the answer has gone
+        except (BrokenPipeError, OutputError):  # of `on_text`: nobody takes the answer any more
             raise
         except Exception as error:  # the one place where a row's failure stays with its row
             memory = out_of_memory(error)
