@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -59,6 +60,8 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Run; a user's mistake is one message and exit code 2."""
+    if sys.stdout is None:  # closed by `>&-`; a file opened later would get its number
+        sys.stdout = open(os.devnull, "w")
     try:
         with while_read():  # also of --help and --version, which are no command's
             app()

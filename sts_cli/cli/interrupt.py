@@ -38,9 +38,8 @@ def while_read() -> Iterator[None]:
             with to_stdout():
                 raise  # a print failed: whatever else is written tells the name of its file
         finally:
-            if sys.stdout is not None:
-                with to_stdout():
-                    sys.stdout.flush()  # also where the command ends by an Exit
+            with to_stdout():
+                sys.stdout.flush()  # also where the command ends by an Exit
     except BrokenPipeError as error:
         give_up()
         raise typer.Exit(CLOSED_PIPE) from error

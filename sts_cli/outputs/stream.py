@@ -69,8 +69,6 @@ class Stdout:
             self._write(self.form.closing)
 
     def _write(self, record: bytes) -> None:
-        if sys.stdout is None:  # `sts batch ... >&-`
-            raise StdoutError("Cannot write standard output: it is closed.")
         with to_stdout():
             sys.stdout.buffer.write(record)
             sys.stdout.buffer.flush()
