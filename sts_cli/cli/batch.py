@@ -78,7 +78,10 @@ def batch(
         Path | None, typer.Option(help="Folder of the images. [default: the question file's]")
     ] = None,
     sidecar_: Annotated[
-        bool, typer.Option("--sidecar", help="A .txt beside each image; those there stay, but for --fresh.")
+        bool,
+        typer.Option(
+            "--sidecar", help="A .txt beside each image; those there stay, but for --fresh."
+        ),
     ] = False,
     format_: Annotated[
         str | None, typer.Option("--format", help="Rows as llava, openai-batch or vqav2.")
