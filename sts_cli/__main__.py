@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -78,8 +79,13 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Run; a user's mistake is one message and exit code 2."""
+    if sys.stdout is None:  # closed by `>&-`; a file opened later would get its number
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        app()
+        with while_read():  # also of --help and --version, which are no command's
+            app()
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
     except StsError as error:
         stderr().print(f"sts: {error}", style="red")
         sys.exit(2)

@@ -217,7 +217,7 @@ def test_shards_join_to_the_whole(model: Path, folder: Path, tmp_path: Path):
     whole = sts("batch", rows, *SHORT).rows
     assert without_times(read_rows(out)) == without_times(whole)
     missing = sts("merge", tmp_path / "x.jsonl", *parts[:3])
-    assert missing.code == 2 and "1/4, 2/4, 3/4; needed: 1/3, 2/3, 3/3" in missing.err
+    assert missing.code == 2 and "1/4, 2/4, 3/4; missing: 4/4" in missing.err
     assert not (tmp_path / "x.jsonl").exists()
 
 

@@ -121,6 +121,46 @@ def test_what_nobody_reads_ends_quietly_too(asked: str, place: Path):
         assert run.wait() == 141
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "--help",
+        "--version",
+        "ask 0.png --quiet",
+        "ask 0.png --quiet --json",
+        "batch q.jsonl --quiet --limit 2",
+        "batch q.jsonl --dry-run --limit 2",
+        "batch --help",
+        "eval q.jsonl --quiet --json --limit 2 --profiles off",
+        "models",
+        "models --json",
+        "profiles",
+        "profiles show balanced",
+        "doctor",
+    ],
+)
+def test_a_full_disk_behind_standard_output_is_one_sentence(asked: str, place: Path):
+    ordinary = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, *asked.split()], stdout=full, stderr=subprocess.PIPE, env=ordinary, text=True
+        )
+    assert done.returncode == 1
+    *summary, told = done.stderr.splitlines()
+    assert told == "sts: Cannot write standard output: the disk is full."
+    assert not any("Traceback" in line or "Error" in line for line in summary)
+
+
+def test_a_closed_standard_output_is_nowhere(place: Path):
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *COMMAND, *ASKED, "--out", "a.jsonl", "--limit", "3", "-q"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(read_rows(place / "a.jsonl")) == 3
+
+
 def test_two_processes_on_one_file_do_not_mix(place: Path):
     with start(*ASKED, "--out", "a.jsonl") as run:
         assert run.stderr is not None

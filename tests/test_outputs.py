@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import re
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +21,6 @@ from sts_cli.errors import OutputError
 from sts_cli.outputs.formats import Format, format_named, format_of
 from sts_cli.outputs.journal import Journal
 from sts_cli.outputs.keys import Answered, key_of
-from sts_cli.outputs.sidecar import sidecar, write_sidecar
 from sts_cli.records import Answer, Comparison, Item, Problem, Seconds, TokenCounts
 
 __all__ = ["no_waiting_for_the_disk"]
@@ -102,15 +103,76 @@ def test_a_file_cut_off_anywhere_is_mended(form: Format, tmp_path: Path):
     rows = ROWS[:3]
     wanted = whole(form, tmp_path / "whole", rows)
     path = place(form, tmp_path)
+    run(form, tmp_path, rows, stop=0)
     for cut in {*range(0, len(wanted), 37), *range(30), *range(len(wanted) - 9, len(wanted))}:
         path.write_bytes(wanted[:cut])
         run(form, tmp_path, rows)
         assert path.read_bytes() == wanted, f"cut at byte {cut} of {len(wanted)}"
 
 
+def test_a_record_shorter_than_the_half_one_before_it_leaves_nothing_of_that(
+    form: Format, tmp_path: Path
+):
+    long = form.record(answer(ROWS[1], "x" * 9000))
+    run(form, tmp_path, ROWS, stop=1)
+    before = place(form, tmp_path).read_bytes()
+    with place(form, tmp_path).open("ab") as file:
+        file.write(form.before(False) + long[:8000])
+    assert run(form, tmp_path, ROWS, stop=1) == ["1"]
+    wanted = before + form.before(False) + form.record(answer(ROWS[1]))
+    assert place(form, tmp_path).read_bytes() == wanted
+
+
+@pytest.mark.parametrize("name", ["jsonl", "csv", "llava", "openai-batch"])
+def test_rows_that_differ_in_anything_they_ask_are_different(name: str, tmp_path: Path):
+    form = format_named(name)
+    asked = Item("1", ("1.png",), "what?")
+    others = [
+        Item("2", ("1.png",), "what?"),
+        Item("1", ("2.png",), "what?"),
+        Item("1", ("1.png", "2.png"), "what?"),
+        Item("1", ("1.png",), "why?"),
+    ]
+    run(form, tmp_path, [asked], stop=1)
+    journal = Journal(place(form, tmp_path), form, RUN)
+    assert not any(journal.take(one) for one in others)
+    assert journal.take(asked)
+    journal.close(False)
+
+
+def test_what_was_written_is_on_the_disk(
+    form: Format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    synced: set[tuple[int, int]] = set()
+
+    def fsync(file: int) -> None:
+        facts = os.fstat(file)
+        synced.add((facts.st_ino, facts.st_size))
+
+    def on_disk(path: Path) -> bool:
+        return (path.stat().st_ino, path.stat().st_size) in synced
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr("sts_cli.outputs.disk.SYNC_SECONDS", -1.0)
+    path = place(form, tmp_path)
+    journal = Journal(path, form, RUN)
+    journal.confirm("float32, none")
+    assert on_disk(path.with_name(path.name + ".run"))
+    for one in ROWS:
+        journal.append(answer(one))
+        assert on_disk(path)
+    monkeypatch.setattr("sts_cli.outputs.disk.SYNC_SECONDS", 1e9)
+    synced.clear()
+    journal.close(True, ROWS)
+    assert on_disk(path) and on_disk(path.with_name(path.name + ".run"))
+    run(form, tmp_path, ROWS[::-1])  # which puts them in another order
+    assert on_disk(path)
+
+
 def test_a_power_cut_may_leave_zeros(tmp_path: Path):
     form = format_named("jsonl")
     wanted = whole(form, tmp_path / "whole", ROWS)
+    run(form, tmp_path, ROWS, stop=0)
     place(form, tmp_path).write_bytes(wanted[:-40] + bytes(40))
     run(form, tmp_path, ROWS)
     assert place(form, tmp_path).read_bytes() == wanted
@@ -288,6 +350,27 @@ def test_a_disk_that_never_shows_the_same_file_is_given_up(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_record_that_finds_no_room_leaves_no_half_of_it(form: Format, tmp_path: Path):
+    """A limit on the size of files does what a full disk does, and needs no root."""
+    path = place(form, tmp_path)
+    journal = Journal(path, form, RUN)
+    journal.confirm("float32, none")
+    journal.append(answer(ROWS[0]))
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 1000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="the file is larger than the system allows"):
+            journal.append(answer(ROWS[1], "x" * 2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    journal.append(answer(ROWS[1], "short"))
+    added = form.before(False) + form.record(answer(ROWS[1], "short"))
+    assert path.read_bytes() == before + added
+    journal.close(False)
+
+
 def test_a_full_disk_is_one_message_and_the_file_stays_whole(form: Format, tmp_path: Path):
     """A real file system of 64 kB."""
     disk = tmp_path / "disk"
@@ -363,6 +446,52 @@ def test_csv_says_the_same_as_json(tmp_path: Path):
     )
 
 
+FORMULAS = ["=1+1", "+1-2", "-cmd", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "'=1", "''@x", '="a",b']
+HARMLESS = ["-3", "+4.5", "a=b", "'quoted'", "", "(=1)", " =1"]
+
+
+@pytest.mark.parametrize("text", FORMULAS + HARMLESS)
+def test_no_cell_of_a_table_is_a_formula_and_rows_are_known_again(text: str, tmp_path: Path):
+    form = format_named("csv")
+    one = Item(text or "1", (f"{text}.png",), text)
+    journal = Journal(tmp_path / "o.csv", form, RUN)
+    journal.confirm("float32, none")
+    journal.append(answer(one, text))
+    journal.close(True, [one])
+    with (tmp_path / "o.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    for cell in (row["id"], row["image"], row["question"], row["answer"]):
+        assert re.fullmatch(r"[+-]?[0-9.]+|([^=+\-@\t\r\n].*)?", cell, re.DOTALL)
+    assert (row["answer"] == text) is (text in HARMLESS)
+    again = Journal(tmp_path / "o.csv", form, {**RUN, "model": "demo"})
+    assert again.take(one) and again.before == 1
+    again.close(True)
+
+
+def test_texts_that_only_the_apostrophe_tells_apart_are_different_rows(tmp_path: Path):
+    form = format_named("csv")
+    keys = {form.key(Item("1", ("a.png",), text)) for text in ("=1", "'=1", "''=1")}
+    twins = [Item("1", ("a.png",), text) for text in ("=1", "'=1", "''=1")]
+    run(form, tmp_path, twins)
+    journal = Journal(place(form, tmp_path), form, RUN)
+    assert len(keys) == 3 and all(journal.take(one) for one in twins)
+    journal.close(False)
+
+
+def test_json_is_not_guarded_against_spreadsheets():
+    for name in ("jsonl", "llava", "openai-batch", "vqav2"):
+        assert "'=1" not in format_named(name).record(answer(item(1, "=1"), "=1")).decode()
+
+
+def test_a_table_with_a_cell_of_any_length_goes_on(tmp_path: Path):
+    form = format_named("csv")
+    long = [item(1), Item("2", ("2.png",), "?", extra={"note": 'a "word", ' * 50_000}), item(3)]
+    wanted = whole(form, tmp_path / "whole", long)
+    run(form, tmp_path, long, stop=2)
+    assert run(form, tmp_path, long) == ["3"]
+    assert place(form, tmp_path).read_bytes() == wanted
+
+
 def test_llava_scorers_find_what_they_read():
     row = json.loads(format_named("llava").record(answer(item(7), "yes")))
     assert (row["question_id"], row["prompt"], row["text"]) == (7, "what?", "yes")
@@ -386,17 +515,6 @@ def test_vqav2_results_are_one_list(tmp_path: Path):
     rows = json.loads(place(form, tmp_path).read_bytes())
     assert [row["question_id"] for row in rows] == [0, 1, 2, 3, 4]
     assert set(rows[0]) == {"question_id", "answer"}
-
-
-def test_a_sidecar_lies_beside_its_image(tmp_path: Path):
-    (tmp_path / "a.jpg").touch()
-    one = Item("1", ("a.jpg",), "?", tmp_path)
-    write_sidecar(answer(one, "a cat"))
-    assert (tmp_path / "a.txt").read_text() == "a cat\n"
-    (tmp_path / "a.png").touch()
-    assert sidecar(one).name == "a.jpg.txt"
-    write_sidecar(failed(Item("2", ("b.jpg",), "?", tmp_path)))
-    assert sorted(os.listdir(tmp_path)) == ["a.jpg", "a.png", "a.txt"]
 
 
 def test_a_million_rows_are_remembered_in_a_few_megabytes():

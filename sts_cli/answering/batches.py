@@ -11,6 +11,7 @@ from sts_cli.answering.request import Request
 from sts_cli.answering.stream import TextStream, decode
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.engine import Engine, Generation
+from sts_cli.errors import OutputError
 from sts_cli.families.default import Prompt
 from sts_cli.hardware import out_of_memory
 from sts_cli.inputs.images import Prepared
@@ -95,7 +96,7 @@ class Batches:
         """
         try:
             return self._answer(batch, profiles)
-        except BrokenPipeError:  # of `on_text`: who reads the answer has gone
+        except (BrokenPipeError, OutputError):  # of `on_text`: nobody takes the answer any more
             raise
         except Refused as error:
             return error.problem

@@ -23,11 +23,14 @@ from sts_cli.cli.options import (
     check_choices,
     chosen_profile,
 )
-from sts_cli.errors import OutputError
 from sts_cli.inputs.images import prepare
 from sts_cli.inputs.rows import CAPTION
+from sts_cli.outputs.disk import write_whole
+from sts_cli.outputs.settings import file_meant
+from sts_cli.outputs.stream import to_stdout
 from sts_cli.records import Item, KeptTokens, answer_row
 from sts_cli.report.console import idle_notes, stderr, stream
+from sts_cli.report.overlay import is_overlay
 from sts_cli.report.single import side_by_side, speed
 from sts_cli.report.visible import visible_json
 from sts_cli.sources import find
@@ -66,8 +69,8 @@ def ask(
     """
     console = stderr()
     check_choices(device, dtype, quantize)
-    if overlay is not None and overlay.suffix.lower() != ".png":
-        raise OptionError(f"--overlay {overlay}: the name must end in .png.")
+    if overlay is not None:
+        check_overlay(overlay, image)
     plan = chosen_profile(profile, quantize)
     source = find(model)
     ready = prepare(Item(id="1", images=(image,), question=question, folder=Path()))
@@ -81,7 +84,7 @@ def ask(
         places=overlay is not None,
     )
     vlm = load_for(source, request, device, dtype, console, quiet)
-    (answer,) = vlm.answers([ready], request, on_text=None if json_ else stream)
+    (answer,) = vlm.answers([ready], request, on_text=None if json_ else show)
     if json_:
         stream(json.dumps(answer_row(answer), ensure_ascii=False) + "\n", shown=visible_json)
     elif answer.problem is None:
@@ -101,11 +104,26 @@ def ask(
         console.print(speed(answer), style="dim")
 
 
+def show(piece: str) -> None:
+    """Write a piece of the answer. Raises OutputError."""
+    with to_stdout():
+        stream(piece)
+
+
+def check_overlay(path: Path, image: str) -> None:
+    """Raise an error for a place where the overlay would take the place of something else."""
+    if path.suffix.lower() != ".png":
+        raise OptionError(f"--overlay {path}: the name must end in .png.")
+    if path.exists() and Path(image).exists() and path.samefile(image):
+        raise OptionError(f"--overlay {path} is the image; give the overlay a file of its own.")
+    if path.is_dir():
+        raise OptionError(f"--overlay {path} is a folder; give a file.")
+    if path.exists() and not is_overlay(path):
+        raise OptionError(f"--overlay {path} exists and is no overlay of sts; give another name.")
+
+
 def draw(path: Path, image: Image.Image, kept: KeptTokens) -> None:
     """Write the overlay. Raises OutputError."""
-    from sts_cli.report.overlay import overlay
+    from sts_cli.report.overlay import overlay, png
 
-    try:
-        overlay(image, kept).save(path)
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from error
+    write_whole(file_meant(path), png(overlay(image, kept)))

@@ -24,14 +24,24 @@ from sts_cli.cli.options import (
     check_choices,
     chosen_profile,
 )
-from sts_cli.cli.parsing import check_places, fallbacks, least_agreement, rows_at_once, shard_of
+from sts_cli.cli.parsing import (
+    check_ids,
+    check_places,
+    fallbacks,
+    images_folder,
+    least_agreement,
+    rows_at_once,
+    shard_of,
+)
 from sts_cli.cli.run import Job, Outcome, finish, run_job
+from sts_cli.fingerprint import fingerprint
 from sts_cli.inputs.items import open_input
 from sts_cli.outputs.formats import format_of
 from sts_cli.outputs.journal import Journal
+from sts_cli.outputs.sidecar import Sidecars
 from sts_cli.outputs.stream import Nowhere, Stdout
 from sts_cli.report.console import Report, stderr
-from sts_cli.sources import find
+from sts_cli.sources import Source, find
 
 GATE_MISSED, INTERRUPTED = 3, 130  # exit codes
 
@@ -68,7 +78,10 @@ def batch(
         Path | None, typer.Option(help="Folder of the images. [default: the question file's]")
     ] = None,
     sidecar_: Annotated[
-        bool, typer.Option("--sidecar", help="A .txt beside each image; those that exist stay.")
+        bool,
+        typer.Option(
+            "--sidecar", help="A .txt beside each image; those there stay, but for --fresh."
+        ),
     ] = False,
     format_: Annotated[
         str | None, typer.Option("--format", help="Rows as llava, openai-batch or vqav2.")
@@ -119,17 +132,21 @@ def batch(
     gate = least_agreement(fail_under, compare)
     form = format_of(out, format_)
     rows = open_input(input_, question, images)
-    check_places(rows, out, sidecar_)
+    sidecars = Sidecars(replace=fresh) if sidecar_ else None
+    check_places(rows, out, sidecars)
+    check_ids(rows, form)
     source = find(model)
     run = {
         "model": source.name,
         "profile": plan.settings(),
         "input": rows.identity(),
+        **images_folder(rows, images),
         "question": question,
         "max_new_tokens": request.max_new_tokens,
         "compare": compare,
         "shard": shard,
         "format": form.name,
+        **model_files(source),
     }
     if check:
         pace = measured(None if fresh else out, form, run)
@@ -143,8 +160,7 @@ def batch(
         limit=limit,
         part=part,
         request=request,
-        sidecars=sidecar_,
-        keep_sidecars=sidecar_ and out is None and not fresh,
+        sidecars=sidecars,
         quiet=quiet,
     )
     report = Report(
@@ -159,15 +175,17 @@ def batch(
     else:
         try:
             vlm = load_for(source, request, device, dtype, console, quiet)
+            files = model_files(source) or model_files(find(source.name))  # fetched by now
         except BaseException:
             writer.discard()
             raise
-        writer.confirm(vlm.precision)
+        writer.confirm(vlm.precision, files.get("files"))
         outcome = run_job(job, vlm, writer, report)
     report.summary(outcome.notes)
     if outcome.failure is not None:
         console.print(f"sts: {outcome.failure}", style="red", markup=False)
-        console.print("What was answered is safe; run the same command again to go on.")
+        if out is not None:
+            console.print("What was answered is safe; run the same command again to go on.")
         raise typer.Exit(1)
     if not outcome.whole:
         raise typer.Exit(INTERRUPTED)
@@ -178,3 +196,8 @@ def batch(
         raise typer.Exit(GATE_MISSED)
     if report.errors or writer.errors:
         raise typer.Exit(1)
+
+
+def model_files(source: Source) -> dict[str, dict[str, str]]:
+    """The state of the model's files as a setting; none of a model that is not here yet."""
+    return {} if source.checkpoint is None else {"files": fingerprint(source.checkpoint)}

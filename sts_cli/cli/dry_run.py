@@ -15,9 +15,9 @@ from sts_cli.cli.engine import load_outline
 from sts_cli.errors import OutputError
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.formats import Format
-from sts_cli.outputs.journal import run_file
 from sts_cli.outputs.jsonl import Rows
 from sts_cli.outputs.scan import read
+from sts_cli.outputs.settings import difference, read_settings
 from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.records import Problem
 from sts_cli.report.console import stdout
@@ -130,8 +130,8 @@ def measured(out: Path | None, form: Format, run: Mapping[str, Any]) -> Pace | N
         return None
     rows, seconds = 0, 0.0
     try:
-        settings = json.loads(run_file(out).read_bytes())
-        if any(settings.get(name) != value for name, value in run.items()):
+        settings = read_settings(out)
+        if not settings or difference(settings, run) is not None:
             return None
         with out.open("rb") as file:
             for place in read(out, form):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -12,22 +13,39 @@ from typing import Any
 
 import typer
 
+from sts_cli.outputs.stream import StdoutError, give_up, to_stdout
+from sts_cli.report.console import stderr
+
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 MESSAGE = b"\nFinishing the batch in hand; press Ctrl-C again to stop now.\n"
 CLOSED_PIPE = 141  # exit code, as of a program that SIGPIPE ended
+FAILED = 1  # exit code of a run that the disk ended
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
 def while_read() -> Iterator[None]:
-    """Leave quietly once nobody reads standard output any more: `sts models | head -1`."""
+    """Leave quietly once nobody reads standard output any more: `sts models | head -1`.
+
+    With one sentence where it is a file on a full disk.
+    """
     try:
         try:
             yield
+        except OSError as error:
+            if error.errno not in FULL or error.filename is not None:
+                raise
+            with to_stdout():
+                raise  # a print failed: whatever else is written tells the name of its file
         finally:
-            sys.stdout.flush()  # also where the command ends by an Exit
+            with to_stdout():
+                sys.stdout.flush()  # also where the command ends by an Exit
     except BrokenPipeError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        give_up()
         raise typer.Exit(CLOSED_PIPE) from error
+    except StdoutError as error:
+        stderr().print(f"sts: {error}", style="red", markup=False)
+        raise typer.Exit(FAILED) from error
 
 
 class Interruption:

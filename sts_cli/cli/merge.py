@@ -3,82 +3,135 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sts_cli.errors import InputError
-from sts_cli.outputs.disk import explained
+from sts_cli.errors import InputError, OutputError
+from sts_cli.fingerprint import without_times
+from sts_cli.outputs.disk import replacing
 from sts_cli.outputs.formats import Format, format_named
-from sts_cli.outputs.journal import run_file
+from sts_cli.outputs.lock import Lock
 from sts_cli.outputs.scan import read
+from sts_cli.outputs.settings import (
+    FRESH,
+    difference,
+    file_meant,
+    read_settings,
+    run_file,
+    write_settings,
+)
+
+OWN = ("shard", "complete", FRESH)  # settings in which the shards of one run differ
 
 
 def merge(
     out: Annotated[Path, typer.Argument(help="The file to write.")],
     shards: Annotated[list[Path], typer.Argument(help="The shards' files, in any order.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace OUT even if it is no merge of this run.")
+    ] = False,
 ) -> None:
     """Join the outputs of `sts batch --shard 1/n`, `2/n`, ... in the order of the input.
 
-    Nothing is written if a shard is missing, unfinished or of another run.
+    Nothing is written if a shard is missing, unfinished or of another run, or over a file that
+    is not the merge of the same run.
 
     \b
       sts merge answers.jsonl answers.1.jsonl answers.2.jsonl
     """
-    if out in shards:
-        raise InputError(f"{out} is one of the shards; write to another file.")
-    ordered, form = checked(shards)
-    beside = out.with_name(out.name + ".part")
+    target = file_meant(out)
+    runs = [settings(path) for path in shards]
+    check_one_run(shards, runs)
+    ordered = in_order(shards, [str(run.get("shard")) for run in runs])
+    run = {**common(runs[0]), "shard": None, "complete": True}
+    form = format_named(str(run.get("format")))
+    check_target(out, shards, run, force)
     count = 0
-    with explained(out), beside.open("wb") as file:
-        for record in alternating(ordered, form):
-            file.write(form.before(count == 0) + record)
-            count += 1
-        file.write(form.closing if count else b"")
-        file.flush()
-        os.fsync(file.fileno())
-    with explained(out):
-        os.replace(beside, out)
+    with Lock(target):
+        with replacing(target) as file:
+            for record in alternating(ordered, form):
+                file.write(form.before(count == 0) + record)
+                count += 1
+            file.write(form.closing if count else b"")
+        write_settings(target, run)
     typer.echo(f"{count} rows of {len(ordered)} shards in {out}", err=True)
 
 
-def checked(shards: list[Path]) -> tuple[list[Path], Format]:
-    """The shards in order and their format, if they are all of one run, and all of it."""
-    runs = [settings(path) for path in shards]
-    for path, run in zip(shards, runs, strict=True):
-        for name in ("model", "profile", "precision", "input", "question", "compare", "format"):
-            if run.get(name) != runs[0].get(name):
-                raise InputError(f"{path} was made with another {name} than {shards[0]}.")
-    found = [str(run.get("shard")) for run in runs]
-    wanted = [f"{number}/{len(shards)}" for number in range(1, len(shards) + 1)]
-    if sorted(found) != sorted(wanted):
-        raise InputError(f"These are the shards {', '.join(found)}; needed: {', '.join(wanted)}.")
-    for path, run in zip(shards, runs, strict=True):
-        if not run.get("complete"):
-            raise InputError(f"{path} is not finished; run its sts batch command again.")
-    return [shards[found.index(one)] for one in wanted], format_named(str(runs[0].get("format")))
-
-
 def settings(path: Path) -> dict[str, Any]:
-    """What stands beside the output of a shard."""
-    try:
-        run = json.loads(run_file(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not the output of sts batch --shard.") from error
-    return dict(run)
+    """What stands beside the output of a shard. Raises InputError unless it is finished."""
+    run = read_settings(path) if path.is_file() else None
+    if not run or not run.get("shard"):
+        raise InputError(f"{path} is not the output of sts batch --shard.")
+    if not run.get("complete"):
+        raise InputError(
+            f"{path} is not finished; run its sts batch command again, without --limit."
+        )
+    return run
 
 
-def alternating(shards: list[Path], form: Format) -> Iterator[bytes]:
+def common(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the shards of a run share, each on its own machine perhaps."""
+    shared = {name: value for name, value in run.items() if name not in OWN}
+    if "files" in shared:
+        shared["files"] = without_times(shared["files"])
+    return shared
+
+
+def check_one_run(shards: Sequence[Path], runs: Sequence[Mapping[str, Any]]) -> None:
+    """Raise InputError unless all shards are answers of the same model to the same questions."""
+    for path, run in zip(shards, runs, strict=True):
+        other = difference(common(run), common(runs[0]))
+        if other is not None:
+            raise InputError(f"{path} is of another run than {shards[0]}: it holds {other}.")
+
+
+def in_order(shards: Sequence[Path], parts: Sequence[str]) -> list[Path]:
+    """The files by their place among all shards. Raises InputError if one is not there."""
+    of = sorted({part.partition("/")[2] for part in parts})
+    if len(of) > 1:
+        raise InputError(f"These are shards of different runs: {', '.join(parts)}.")
+    wanted = [f"{number}/{of[0]}" for number in range(1, int(of[0]) + 1)]
+    found = dict(zip(parts, shards, strict=True))
+    for part, path in zip(parts, shards, strict=True):
+        if found[part] is not path:
+            raise InputError(f"{path} and {found[part]} are both the shard {part}.")
+    missing = [part for part in wanted if part not in found]
+    if missing:
+        raise InputError(f"These are the shards {', '.join(parts)}; missing: {', '.join(missing)}.")
+    return [found[part] for part in wanted]
+
+
+def check_target(out: Path, shards: Sequence[Path], run: Mapping[str, Any], force: bool) -> None:
+    """Raise an error where the merge would be written over a shard, or over something else."""
+    for path in shards:
+        for kept in (path, run_file(path)):
+            if any(one.exists() and one.samefile(kept) for one in (out, run_file(out))):
+                raise InputError(f"{out} is one of the shards; write to another file.")
+    before = read_settings(out)
+    if force or not out.exists() or out.is_file() and out.stat().st_size == 0:
+        return
+    if not before or "shard" not in before or difference(common(before), common(run)) is not None:
+        raise OutputError(
+            f"{out} exists and is no merge of this run; choose another name, or replace it with "
+            "--force."
+        )
+
+
+def alternating(shards: Sequence[Path], form: Format) -> Iterator[bytes]:
     """The first record of each shard, then the second of each, as their rows were dealt."""
+    short: Path | None = None
     with contextlib.ExitStack() as opened:
         files = [opened.enter_context(path.open("rb")) for path in shards]
         for places in zip_longest(*(read(path, form) for path in shards)):
-            for file, place in zip(files, places, strict=True):
-                if place is not None:
-                    file.seek(place.start)
-                    yield file.read(place.end - place.start)
+            for path, file, place in zip(shards, files, places, strict=True):
+                if place is not None and short is not None:
+                    raise InputError(f"{short} lacks rows; run its sts batch command again.")
+                if place is None:
+                    short = short or path
+                    continue
+                file.seek(place.start)
+                yield file.read(place.end - place.start)

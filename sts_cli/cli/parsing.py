@@ -7,8 +7,12 @@ from pathlib import Path
 
 from sts_cli.cli.options import OptionError
 from sts_cli.inputs.items import Input
+from sts_cli.outputs.formats import Format
+from sts_cli.outputs.settings import file_meant, run_file
+from sts_cli.outputs.sidecar import Sidecars, check_one_each
 from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.profile_files import load_profile
+from sts_cli.records import printable
 
 STRONGER = ("gentle", "balanced", "aggressive", "extreme")  # in this order
 
@@ -61,12 +65,44 @@ def fallbacks(profile: Profile, on_oom: str) -> tuple[Profile, ...]:
     return tuple(one for one in profiles if one.planned(VISUAL, LAYERS) < kept)
 
 
-def check_places(rows: Input, out: Path | None, sidecar: bool) -> None:
+def check_places(rows: Input, out: Path | None, sidecars: Sidecars | None) -> None:
     """Raise OptionError where answers would be written over questions, or over each other."""
-    if out is not None and rows.path.is_file() and out.exists() and out.samefile(rows.path):
+    if out is not None and rows.path.is_file() and writes_over(out, rows.path):
         raise OptionError(f"--out {out} is the input; give the answers a file of their own.")
-    if sidecar and not rows.one_each:
+    if sidecars is not None and not rows.one_each:
         raise OptionError(
             "--sidecar writes one .txt an image, so it takes a folder or an image; a question file "
             "can ask several questions about one."
         )
+    if sidecars is not None and rows.kind not in ("folder", "image"):
+        check_one_each(rows.items(), sidecars)
+
+
+def writes_over(out: Path, input_: Path) -> bool:
+    """Whether the input is one of the files that writing `out` replaces, under any name."""
+    meant = file_meant(out)
+    written = (meant, run_file(out), meant.with_name(meant.name + ".part"))
+    return any(path.exists() and path.samefile(input_) for path in written)
+
+
+def check_ids(rows: Input, form: Format) -> None:
+    """Raise OptionError if ids repeat in a file whose answers only ids will tell apart."""
+    if not form.by_id or rows.kind == "stdin":  # which is never continued
+        return
+    seen: set[int] = set()
+    for item in rows.items():
+        key = form.key(item)
+        if key in seen:
+            raise OptionError(
+                f"--format {form.name}: two rows have the id {item.id}, and nothing else tells "
+                "their answers apart. Give each row an id of its own, or use another --format."
+            )
+        seen.add(key)
+
+
+def images_folder(rows: Input, images: Path | None) -> dict[str, str]:
+    """The folder of the images where the input's own identity does not tell it, as a setting."""
+    if rows.kind in ("folder", "image"):
+        return {}
+    folder = images or (Path() if rows.kind == "stdin" else rows.path.parent)
+    return {"images": printable(str(folder.resolve()))}

@@ -11,8 +11,8 @@ from sts_cli.cli.interrupt import Interruption
 from sts_cli.errors import OutputError
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.journal import Journal
-from sts_cli.outputs.sidecar import sidecar, write_sidecar
-from sts_cli.outputs.stream import Stdout
+from sts_cli.outputs.sidecar import Sidecars
+from sts_cli.outputs.stream import Nowhere, Stdout
 from sts_cli.records import Item
 from sts_cli.report.console import Report
 
@@ -28,8 +28,7 @@ class Job:
     limit: int | None
     part: tuple[int, int]  # of the rows: the i-th of n
     request: Request
-    sidecars: bool
-    keep_sidecars: bool
+    sidecars: Sidecars | None
     quiet: bool
 
     def items(self) -> Iterator[Item]:
@@ -65,10 +64,11 @@ def run_job(job: Job, vlm: Model, writer: Journal | Stdout, report: Report) -> O
     from sts_cli.inputs.images import decode_ahead
 
     outcome = Outcome()
+    only_sidecars = job.sidecars if isinstance(writer, Nowhere) else None
 
     def unanswered() -> Iterator[Item]:
         for item in job.items():
-            if writer.take(item) or (job.keep_sidecars and sidecar(item).exists()):
+            if writer.take(item) or only_sidecars is not None and only_sidecars.stays(item):
                 outcome.before += 1
             else:
                 yield item
@@ -77,8 +77,8 @@ def run_job(job: Job, vlm: Model, writer: Journal | Stdout, report: Report) -> O
         with report, Interruption(job.quiet) as stop:
             ready = decode_ahead(unanswered())
             for answer in vlm.answers(ready, job.request, stop=lambda: stop.asked):
-                if job.sidecars:
-                    write_sidecar(answer)
+                if job.sidecars is not None:
+                    job.sidecars.write(answer)
                 writer.append(answer)
                 report.item(answer)
             outcome.whole = not stop.asked
@@ -93,7 +93,8 @@ def finish(job: Job, writer: Journal | Stdout, outcome: Outcome) -> Outcome:
     """Put what was answered on disk, in the order of the input if that is all of it."""
     outcome.skipped = dict(job.rows.skipped)
     try:
-        writer.close(outcome.whole, None if job.rows.kind == "stdin" else job.items())
+        items = None if job.rows.kind == "stdin" else job.items()
+        writer.close(outcome.whole, items, limited=job.limit is not None)
     except OutputError as error:
         outcome.failure = outcome.failure or error
     return outcome

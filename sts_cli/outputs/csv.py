@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -22,13 +23,21 @@ COLUMNS = (
     *("rows", "finish", "expected", "extra"),
     *("full_answer", "agree", "similarity", "speedup_prefill", "speedup_total"),
 )
+# A spreadsheet runs a cell that begins so, unless it is a number. An apostrophe before it makes it
+# text; so does one before the apostrophes of a text that looks like that already.
+FORMULA = re.compile(r"'*[=+\-@\t\n]")
+NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 class Table:
-    """Comma-separated; lists in a cell are JSON. CR LF ends records and nothing else."""
+    """Comma-separated; lists in a cell are JSON. CR LF ends records and nothing else.
+
+    Texts that a spreadsheet would take for formulas begin with an apostrophe.
+    """
 
     name = "csv"
     closing = b""
+    by_id = False
 
     def before(self, first: bool) -> bytes:
         return encoded(list(COLUMNS)) if first else b""
@@ -86,29 +95,40 @@ def plain(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def guarded(text: str) -> str:
+    """A text as a cell that no spreadsheet runs."""
+    runs = FORMULA.match(text) and not NUMBER.fullmatch(text)
+    return f"'{text}" if runs else text
+
+
+def unguarded(cell: str) -> str:
+    """The text that `guarded` made a cell of."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
 def encoded(row: list[Any]) -> bytes:
     line = io.StringIO(newline="")
-    cells = (plain(one) if isinstance(one, str) else one for one in row)
+    cells = (guarded(plain(one)) if isinstance(one, str) else one for one in row)
     csv.writer(line, lineterminator="\r\n").writerow(cells)
     return line.getvalue().encode()
 
 
 def records(file: BinaryIO) -> Iterator[bytes]:
     """The records of a table as bytes; the last may be torn."""
-    record = b""
+    lines: list[bytes] = []
     for line in file:
-        record += line
-        if record.endswith(b"\r\n"):
-            yield record
-            record = b""
-    if record:
-        yield record
+        lines.append(line)
+        if line.endswith(b"\r\n"):
+            yield b"".join(lines)
+            lines.clear()
+    if lines:
+        yield b"".join(lines)
 
 
 def kept(record: bytes, start: int, end: int) -> Kept | None:
     try:
         texts = cells_of(record.decode().removesuffix("\r\n"), ",")
-        row = dict(zip(COLUMNS, texts, strict=True))
+        row = dict(zip(COLUMNS, map(unguarded, texts), strict=True))
     except ValueError:
         return None
     if not record.endswith(b"\r\n"):

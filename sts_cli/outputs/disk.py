@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
+from typing import BinaryIO
 
 from sts_cli.errors import OutputError
 
@@ -33,8 +35,12 @@ def explained(path: Path) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        reason = REMEDIES.get(error.errno or 0) or (error.strerror or str(error))
-        raise OutputError(f"Cannot write {path}: {reason}.") from error
+        raise OutputError(f"Cannot write {path}: {reason(error)}.") from error
+
+
+def reason(error: OSError) -> str:
+    """Why the system did not write, in words."""
+    return REMEDIES.get(error.errno or 0) or (error.strerror or str(error))
 
 
 class Appender:
@@ -78,17 +84,29 @@ class Appender:
                 os.close(self._file)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file at once: nobody ever sees half of it."""
-    beside = path.with_name(f".{path.name}.part")
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` at once when it is whole, or never."""
+    beside = path.with_name(f".sts-{digest(path.name)}.part")
     with explained(path):
         try:
             with beside.open("wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, path)
-        except OSError:
+        except BaseException:
             with contextlib.suppress(OSError):
                 beside.unlink()
             raise
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file at once: nobody ever sees half of it. Raises OutputError."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def digest(name: str) -> str:
+    """A short name for a file name of any length."""
+    return hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()

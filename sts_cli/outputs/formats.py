@@ -30,6 +30,7 @@ class Format(Protocol):
 
     name: str
     closing: bytes  # what stands behind the last record of a finished file
+    by_id: bool  # whether records name nothing but the id of their row
 
     def before(self, first: bool) -> bytes:
         """What stands before a record: the first of its file, or a later one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from array import array
 from collections.abc import Iterable, Mapping
@@ -16,10 +15,17 @@ from sts_cli.outputs.formats import Format
 from sts_cli.outputs.keys import Answered
 from sts_cli.outputs.lock import Lock
 from sts_cli.outputs.scan import Found, reorder, scan, without_errors
+from sts_cli.outputs.settings import (
+    FRESH,
+    difference,
+    file_meant,
+    read_settings,
+    run_file,
+    write_settings,
+)
 from sts_cli.records import Answer, Item
 
 NOTHING = Found(array("Q"), 0, 0, frozenset(), (0, 0))
-FRESH = "fresh"  # in the settings: those of a --fresh run that is not complete
 
 
 class Journal:
@@ -27,9 +33,9 @@ class Journal:
 
     Opening locks the file, cuts off a record that was half written, and learns whose answers it
     holds. `run` says what answers depend on; it stands beside the file in `NAME.run`, and a file
-    of another run is refused. `fresh` answers everything again, into a new file that takes the
-    old one's place when it is complete. `retry` forgets records that have an error.
-    Raises OutputError.
+    of another run is refused, as is one that sts did not write. `fresh` answers everything again,
+    into a new file that takes the old one's place when it is complete. `retry` forgets records
+    that have an error. Raises OutputError.
     """
 
     def __init__(
@@ -51,9 +57,8 @@ class Journal:
             raise OutputError(f"--out {path} is a folder; give a file.")
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = Lock(run_file(path), path)
         with contextlib.ExitStack() as opened:
-            opened.enter_context(self._lock)
+            opened.enter_context(Lock(path))
             self._settings = self._read_settings()
             found = self._continued(retry)
             self.answered = Answered(found.keys)
@@ -63,13 +68,13 @@ class Journal:
             self._opened = opened.pop_all()
         self._empty = self.before == 0
 
-    def confirm(self, precision: str) -> None:
-        """The model is loaded, in this precision: the last chance to refuse."""
-        before = self._earlier().get("precision", precision)
-        if not self._empty and before != precision:
+    def confirm(self, precision: str, files: Mapping[str, str] | None = None) -> None:
+        """The model is loaded, in this precision, from these files: the last chance to refuse."""
+        run = {**self.run, "precision": precision, **({"files": dict(files)} if files else {})}
+        other = None if self._empty else difference(self._earlier(), run)
+        if other is not None:
             self._opened.close()
-            raise self._other("precision", before, precision)
-        run = {**self.run, "precision": precision}
+            raise self._holds(other)
         self._note({**self._settings, FRESH: run} if self.fresh else run)
 
     def take(self, item: Item) -> bool:
@@ -92,8 +97,13 @@ class Journal:
         self._file.append(self.form.before(self._empty) + self.form.record(answer))
         self._empty = False
 
-    def close(self, complete: bool, items: Iterable[Item] | None = None) -> None:
-        """Put everything on disk; a `complete` file of several runs in the order of `items`."""
+    def close(
+        self, complete: bool, items: Iterable[Item] | None = None, limited: bool = False
+    ) -> None:
+        """Put everything on disk; a `complete` file of several runs in the order of `items`.
+
+        A file that is complete but for a --limit is not noted as such.
+        """
         with self._opened:
             if complete and not self._empty:
                 self._file.append(self.form.closing)
@@ -103,9 +113,9 @@ class Journal:
             if complete and self.fresh:
                 with explained(self.path):
                     os.replace(self.target, self.path)
-            if complete:
+            if complete and (self.fresh or not limited):
                 run = self._settings[FRESH] if self.fresh else self._settings
-                self._note({**run, "complete": True})
+                self._note(run if limited else {**run, "complete": True})
 
     def discard(self) -> None:
         """The run cannot begin: leave no file that it began."""
@@ -117,30 +127,40 @@ class Journal:
     def _continued(self, retry: bool) -> Found:
         """What the file holds already, if it is of this run."""
         self._begun = not self.target.exists()
+        if self.fresh and has_content(self.path) and not self._settings:
+            self._check_ours(self.path, scan(self.path, self.form))
         found = scan(self.target, self.form)
+        earlier = self._earlier()
+        if has_content(self.target) and not earlier:
+            self._check_ours(self.target, NOTHING if self.fresh else found)
         if not found.keys:
             return found
-        earlier = self._earlier() or written_by(found)
-        for name, value in self.run.items():
-            if earlier.get(name, value) != value:
-                if self.fresh:
-                    return NOTHING
-                raise self._other(name, earlier[name], value)
+        earlier = earlier or written_by(found)
+        other = difference(earlier, self.run)
+        if other is None and self.form.by_id and earlier.get("input", "stdin") == "stdin":
+            other = f"{self.form.name} rows, which cannot be told from those of another stdin"
+        if other is not None:
+            if self.fresh:
+                return NOTHING
+            raise self._holds(other)
         if retry and found.failed:
             without_errors(self.target, self.form)
             found = scan(self.target, self.form)
         return found
 
-    def _other(self, name: str, before: object, now: object) -> OutputError:
+    def _check_ours(self, path: Path, found: Found) -> None:
+        """Raise OutputError unless a file whose settings nobody knows holds records of sts."""
+        if not found.keys:
+            raise OutputError(
+                f"{path} is no output of sts that could be continued: no whole record is in it, "
+                f"and no {run_file(self.path).name} beside it. Choose another --out, or move that "
+                "file away."
+            )
+
+    def _holds(self, other: str) -> OutputError:
         """For a file that another run wrote; names what differs."""
-        if name == "input":
-            what = "answers to another input, or the input has changed since"
-        elif isinstance(before, dict) and isinstance(now, dict):
-            what = f"answers of another {name}: {difference(before, now)}"
-        else:
-            what = f"answers with {name} {short(before)}, not {short(now)}"
         return OutputError(
-            f"{self.path} holds {what}. Choose another --out, or answer everything again with "
+            f"{self.path} holds {other}. Choose another --out, or answer everything again with "
             "--fresh."
         )
 
@@ -150,11 +170,10 @@ class Journal:
         return earlier
 
     def _read_settings(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self._lock.read())
-        except ValueError:
-            return {}
-        if not isinstance(found, dict):
+        found = read_settings(self.path)
+        if found is None and has_content(self.path) and not self.fresh:
+            raise self._holds(f"answers of an unknown run, as {run_file(self.path)} is empty")
+        if found is None:
             return {}
         renamed = FRESH in found and not self.path.with_name(self.path.name + ".part").exists()
         settings: dict[str, Any] = found[FRESH] if renamed else found  # killed after the renaming
@@ -162,33 +181,14 @@ class Journal:
 
     def _note(self, settings: dict[str, Any]) -> None:
         self._settings = settings
-        self._lock.write(json.dumps(settings, indent=1).encode() + b"\n")
+        write_settings(self.path, settings)
 
 
-def file_meant(path: Path) -> Path:
-    """The file behind a link, so that replacing it keeps the link."""
-    return path.resolve() if path.is_symlink() else path
-
-
-def run_file(path: Path) -> Path:
-    """Where it stands what the answers in the file `path` depend on."""
-    meant = file_meant(path)
-    return meant.with_name(meant.name + ".run")
+def has_content(path: Path) -> bool:
+    """Whether there is a file with at least one byte."""
+    return path.exists() and path.stat().st_size > 0
 
 
 def written_by(found: Found) -> dict[str, Any]:
     """What records say about the run that wrote them, where its settings are lost."""
     return {"model": next(iter(found.models))} if len(found.models) == 1 else {}
-
-
-def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The first thing in which two settings differ."""
-    name = next(key for key in now if before.get(key) != now[key])
-    return f"{name} {short(before.get(name))}, not {short(now[name])}"
-
-
-def short(value: object) -> str:
-    """A setting in a message."""
-    if isinstance(value, dict):
-        return json.dumps(value)[:160]
-    return "unset" if value is None else f"'{str(value)[:80]}'"

@@ -16,6 +16,7 @@ class Rows:
 
     name = "jsonl"
     closing = b""
+    by_id = False
     start = b'{"id": "'
 
     def before(self, first: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""One run at a time on one output file."""
+"""One run at a time on one output file: a lock on a file of its own, which nothing replaces."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ TRIES = 100  # at a file that whoever held the lock takes away; some network dis
 class Lock:
     """Held from entry to exit; the system lets go of it when the process ends, however it ends."""
 
-    def __init__(self, path: Path, subject: Path):
-        self.path = path
-        self.subject = subject  # what the lock protects, for the message
+    def __init__(self, subject: Path):
+        self.subject = subject  # what the lock protects
+        self.path = subject.with_name(f".{subject.name}.sts-lock")
         self._file = -1
 
     def __enter__(self) -> Lock:
@@ -43,23 +43,9 @@ class Lock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if os.fstat(self._file).st_size == 0:  # a run that was refused leaves nothing behind
-            with contextlib.suppress(OSError):  # Windows keeps open files
-                self.path.unlink()
+        with contextlib.suppress(OSError):  # Windows keeps open files
+            self.path.unlink()
         os.close(self._file)
-
-    def read(self) -> bytes:
-        """What the holder before wrote into the lock's file."""
-        os.lseek(self._file, 0, os.SEEK_SET)
-        return os.read(self._file, 1 << 20)
-
-    def write(self, content: bytes) -> None:
-        """Leave a note for the next holder."""
-        with explained(self.path):
-            os.ftruncate(self._file, 0)
-            os.lseek(self._file, 0, os.SEEK_SET)
-            os.write(self._file, content)
-            os.fsync(self._file)
 
 
 def take(file: int) -> None:

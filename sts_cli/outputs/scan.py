@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sts_cli.errors import OutputError
-from sts_cli.outputs.disk import explained
+from sts_cli.outputs.disk import replacing
 from sts_cli.outputs.formats import Format, Kept
 from sts_cli.records import Item
 
@@ -63,7 +62,7 @@ def read(path: Path, form: Format) -> Iterator[Kept]:
     except ValueError as error:
         raise OutputError(
             f"{path} is no output of sts that could be continued: {error}. Choose another --out, "
-            "or replace the file with --fresh."
+            "or move that file away."
         ) from error
 
 
@@ -98,8 +97,7 @@ def reorder(path: Path, form: Format, items: Iterable[Item]) -> None:
 
 def rewrite(path: Path, form: Format, places: Iterable[tuple[int, int]]) -> None:
     """Replace a file, at once, by some of its records."""
-    beside = path.with_name(path.name + ".tmp")
-    with explained(path), path.open("rb") as old, beside.open("wb") as new:
+    with replacing(path) as new, path.open("rb") as old:
         empty = True
         for start, end in places:
             old.seek(start)
@@ -107,7 +105,3 @@ def rewrite(path: Path, form: Format, places: Iterable[tuple[int, int]]) -> None
             empty = False
         if not empty:
             new.write(form.closing)
-        new.flush()
-        os.fsync(new.fileno())
-    with explained(path):
-        os.replace(beside, path)

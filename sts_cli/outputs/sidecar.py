@@ -2,23 +2,102 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 
-from sts_cli.inputs.folder import SUFFIXES
-from sts_cli.outputs.disk import write_whole
+from sts_cli.errors import OutputError
+from sts_cli.inputs.folder import is_image_name
+from sts_cli.outputs.disk import digest, write_whole
 from sts_cli.records import Answer, Item
 
-
-def sidecar(item: Item) -> Path:
-    """`photo.txt` for `photo.jpg`; `photo.jpg.txt` where another image is called photo, too."""
-    path = item.paths[0]
-    endings = SUFFIXES - {path.suffix.lower()}
-    if any(path.with_suffix(ending).exists() for ending in endings):
-        return path.with_name(path.name + ".txt")
-    return path.with_suffix(".txt")
+LONGEST = 255  # bytes of a file name, on nearly every file system
 
 
-def write_sidecar(answer: Answer) -> None:
-    """The answer's text, whole or not at all. Raises OutputError."""
-    if answer.text is not None and answer.item.images:
-        write_whole(sidecar(answer.item), answer.text.encode() + b"\n")
+class Sidecars:
+    """One text file for each image of a run, whose name follows from the names in its folder.
+
+    A folder is looked at once. Files that exist stay, unless `replace` is true.
+    """
+
+    def __init__(self, replace: bool):
+        self.replace = replace
+        self._ambiguous: dict[Path, frozenset[str]] = {}
+
+    def place(self, item: Item) -> Path:
+        """`photo.txt` for `photo.jpg`; `photo.jpg.txt` where another image may claim that."""
+        path = item.paths[0]
+        if path.parent not in self._ambiguous:
+            self._ambiguous[path.parent] = ambiguous(names_in(path.parent))
+        shared = folded(path.stem) in self._ambiguous[path.parent] or folded(path.suffix) == ".txt"
+        return path.parent / with_ending(path.name if shared else path.stem)
+
+    def stays(self, item: Item) -> bool:
+        """Whether the item has a sidecar that is not to be written again."""
+        return not self.replace and bool(item.images) and os.path.lexists(self.place(item))
+
+    def write(self, answer: Answer) -> None:
+        """The answer's text, whole or not at all. Raises OutputError."""
+        if answer.text is not None and answer.item.images and not self.stays(answer.item):
+            write_whole(self.place(answer.item), answer.text.encode() + b"\n")
+
+
+def ambiguous(names: Iterable[str]) -> frozenset[str]:
+    """The names without ending that several of these images share, whatever the case.
+
+    `a.jpg` is such a name, too, beside `a.jpg.png`, whose `a.jpg.txt` both could have.
+    """
+    images = [PurePath(folded(name)) for name in names if is_image_name(name)]
+    stems = Counter(image.stem for image in images)
+    shared = {stem for stem, count in stems.items() if count > 1}
+    return frozenset(shared | {image.name for image in images if image.name in stems})
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder; none where it cannot be read, as its images then cannot."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def folded(name: str) -> str:
+    """A name as file systems that ignore case compare it."""
+    return name.casefold()
+
+
+def with_ending(name: str) -> str:
+    """`name.txt`; of a name too long for that the first part, and a digest of the whole."""
+    encoded = os.fsencode(name)
+    if len(encoded) + 4 <= LONGEST:
+        return name + ".txt"
+    return f"{encoded[: LONGEST - 24].decode('utf-8', 'ignore')}~{digest(name)}.txt"
+
+
+def check_one_each(items: Iterable[Item], sidecars: Sidecars) -> None:
+    """Raise OutputError where two rows would have one sidecar, or one has no place for it."""
+    taken: dict[Path, str] = {}
+    images: set[Path] = set()
+    for item in items:
+        if item.problem is not None:
+            continue
+        if len(item.images) != 1 or item.images[0].startswith("data:"):
+            raise OutputError(
+                f"--sidecar: row {item.id} is not about one image file; use --out instead."
+            )
+        path = settled(sidecars.place(item))
+        if path in taken:
+            raise OutputError(
+                f"--sidecar: the rows {taken[path]} and {item.id} would both be answered in "
+                f"{path.name}; use --out instead."
+            )
+        taken[path] = item.id
+        images.add(settled(item.paths[0]))
+    for path in taken.keys() & images:
+        raise OutputError(f"--sidecar: {path} is an image of the input; use --out instead.")
+
+
+def settled(path: Path) -> Path:
+    """A path that is the same for all spellings of its folder."""
+    return path.parent.resolve() / path.name

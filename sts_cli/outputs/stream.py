@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
+from sts_cli.errors import OutputError
+from sts_cli.outputs.disk import reason
 from sts_cli.outputs.formats import Format
 from sts_cli.records import Answer, Item
+from sts_cli.report.visible import visible_json
+
+
+class StdoutError(OutputError):
+    """Standard output takes nothing more: a file on a full disk."""
+
+
+@contextlib.contextmanager
+def to_stdout() -> Iterator[None]:
+    """Errors of writing to standard output as a StdoutError, but for a closed pipe's."""
+    try:
+        yield
+    except OSError as error:
+        give_up()
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise StdoutError(f"Cannot write standard output: {reason(error)}.") from error
+
+
+def give_up() -> None:
+    """Let what is left for standard output go nowhere: Python flushes it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 class Stdout:
@@ -19,8 +47,8 @@ class Stdout:
         self.form = form
         self._empty = True
 
-    def confirm(self, precision: str) -> None:
-        """Any precision will do."""
+    def confirm(self, precision: str, files: Mapping[str, str] | None = None) -> None:
+        """Any model in any precision will do."""
 
     def discard(self) -> None:
         """There is nothing to leave behind."""
@@ -35,13 +63,18 @@ class Stdout:
         self._write(self.form.before(self._empty) + self.form.record(answer))
         self._empty = False
 
-    def close(self, complete: bool, items: Iterable[Item] | None = None) -> None:
+    def close(
+        self, complete: bool, items: Iterable[Item] | None = None, limited: bool = False
+    ) -> None:
         if complete and not self._empty:
             self._write(self.form.closing)
 
     def _write(self, record: bytes) -> None:
-        sys.stdout.buffer.write(record)
-        sys.stdout.buffer.flush()
+        if sys.stdout.isatty():
+            record = visible_json(record.decode()).encode()
+        with to_stdout():
+            sys.stdout.buffer.write(record)
+            sys.stdout.buffer.flush()
 
 
 class Nowhere(Stdout):

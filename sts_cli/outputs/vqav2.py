@@ -13,16 +13,23 @@ from sts_cli.records import Answer, Item
 
 
 class Results:
-    """One element a line, so that an unfinished list can be continued. Failed rows answer ""."""
+    """One element a line, so that an unfinished list can be continued.
+
+    Failed rows answer "", and tell so under `error`, which scorers pass over: a model may answer
+    nothing, too. Rows are told apart by their id alone, so ids must not repeat.
+    """
 
     name = "vqav2"
     closing = b"\n]\n"
+    by_id = True
 
     def before(self, first: bool) -> bytes:
         return b"[\n" if first else b",\n"
 
     def record(self, answer: Answer) -> bytes:
         row = {"question_id": number(answer.item.id), "answer": answer.text or ""}
+        if answer.problem is not None:
+            row["error"] = answer.problem.kind
         return json.dumps(row, ensure_ascii=False).encode()
 
     def key(self, item: Item) -> int:
@@ -43,6 +50,6 @@ class Results:
         try:
             row = json.loads(content)
             mark = key(row["question_id"], None, None)
-            return Kept(start, end, mark, row["answer"] == "")
+            return Kept(start, end, mark, "error" in row)
         except (ValueError, KeyError, TypeError):
             return None

@@ -17,11 +17,12 @@ from safetensors import SafetensorError
 
 from sts_cli.checkpoint import Checkpoint
 from sts_cli.errors import ModelError
+from sts_cli.fingerprint import fingerprint
 from sts_cli.profile import Quantize
 from sts_cli.quantization.choice import kept_folder
 from sts_cli.weights import read_json, read_weights
 
-LAYOUT = 1  # of what we keep; a new number forgets the old
+LAYOUT = 2  # of what we keep; a new number forgets the old
 LONG = 5.0  # seconds of loading from which it is worth the disk,
 LARGE = 100_000_000  # for a model of so many bytes
 GENERATION = "generation_config.json"
@@ -43,15 +44,9 @@ def place(
         (LAYOUT, quantize, device.type, dtype),
         (torch.__version__, transformers.__version__, version("bitsandbytes")),
         torch.backends.cpu.get_cpu_capability(),
-        (checkpoint.folder / "config.json").read_bytes(),
+        fingerprint(checkpoint),  # the generation settings, too, are kept with the weights
     ):
         key.update(repr(part).encode())
-    for shard in checkpoint.weights.shards:
-        real = shard.resolve()  # in the hub cache, the name of the real file is its content's hash
-        facts = real.stat()
-        key.update(repr((real.name, facts.st_size, facts.st_mtime_ns)).encode())
-        with shard.open("rb") as file:
-            key.update(file.read(1 << 20))
     return folder / f"{checkpoint.model_type}-{quantize}-{key.hexdigest()[:20]}"
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from sts_cli.records import KeptTokens, Place
 
 LONGEST = 1024  # pixels of the drawn image's longer side
+MADE_BY = "sts overlay"  # in the file, so that it may be replaced by another
 DROPPED, CUT_LATER = 0.22, 0.6  # brightness of what the first cut dropped, and what the last did
 
 
@@ -54,3 +58,20 @@ def spacing(values: Sequence[float]) -> float:
     ordered = sorted({round(value, 6) for value in values})
     steps = [b - a for a, b in zip(ordered, ordered[1:], strict=False)]
     return min(steps, default=1.0)
+
+
+def png(drawn: Image.Image) -> bytes:
+    """The overlay as a file that says who made it."""
+    info, file = PngInfo(), io.BytesIO()
+    info.add_text("Software", MADE_BY)
+    drawn.save(file, "png", pnginfo=info)
+    return file.getvalue()
+
+
+def is_overlay(path: Path) -> bool:
+    """Whether a file is an overlay that `png` made."""
+    try:
+        with path.open("rb") as file:
+            return b"tEXtSoftware\0" + MADE_BY.encode() in file.read(200)
+    except OSError:
+        return False
