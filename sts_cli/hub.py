@@ -12,7 +12,7 @@ from typing import Any
 
 from sts_cli.checkpoint import examine_config
 from sts_cli.errors import ModelError
-from sts_cli.weights import INDEX
+from sts_cli.weights import find_shards
 
 SMALL = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "spiece.model"]
 NOT = ["*/*", "consolidated*", "*.bin", "*.onnx"]
@@ -53,8 +53,15 @@ def cached(name: str) -> Path | None:
 
 
 def has_weights(snapshot: Path) -> bool:
-    """Whether a snapshot is more than the few files that a look at the model leaves."""
-    return (snapshot / INDEX).is_file() or any(snapshot.glob("model*.safetensors"))
+    """Whether a snapshot has all weight files that belong to it.
+
+    A download that was interrupted has fewer; a look at a model leaves none.
+    """
+    try:
+        find_shards(snapshot)
+    except ModelError:
+        return False
+    return True
 
 
 def cached_ids() -> list[str]:

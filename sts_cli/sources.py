@@ -61,7 +61,7 @@ def find(model: str | None = None) -> Source:
     snapshot = hub.cached(name)
     if snapshot is not None and hub.has_weights(snapshot):
         return Source(name, "hub", examine(snapshot, name))
-    if os.path.isdir(folder.parent):
+    if snapshot is None and os.path.isdir(folder.parent):
         raise no_folder(name)
     if hub.is_offline():
         part = "only partly in the cache" if snapshot else "not in the cache"

@@ -22,6 +22,8 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.models, self.gated = models, gated
         self.served: list[str] = []  # names of the files whose content was sent
+        self.broken: set[str] = set()  # names of files that are known, but not sent
+        self.claimed: dict[str, int] = {}  # sizes of files, other than they have
 
     @property
     def address(self) -> str:
@@ -79,11 +81,18 @@ class Answer(BaseHTTPRequestHandler):
         if not path.is_file():
             self.send({"X-Error-Code": "EntryNotFound"}, b"", with_body, 404)
             return
+        if with_body and path.name in self.server.broken:
+            self.send({}, b"", with_body, 403)
+            return
         content = path.read_bytes()
         if with_body:
             self.server.served.append(path.name)
+        self.send(self.facts(path, content), content, with_body)
+
+    def facts(self, path: Path, content: bytes) -> dict[str, str]:
+        size = self.server.claimed.get(path.name, len(content))
         tag = hashlib.sha1(content).hexdigest()
-        self.send({"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, content, with_body)
+        return {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT, "X-Linked-Size": str(size)}
 
     def send(
         self, headers: dict[str, str], content: bytes, with_body: bool, status: int = 200

@@ -12,6 +12,11 @@ from pathlib import Path
 import pytest
 import strangers
 from hub_server import Hub, hub
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from sts_cli.checkpoint import examine
+from sts_cli.fingerprint import fingerprint
 
 FETCH = """
 import sys
@@ -26,25 +31,92 @@ except ModelError as error:
 """
 
 
-def fetch(name: str, server: Hub, home: Path) -> str:
+def fetch(name: str, server: Hub, home: Path, **settings: str) -> str:
     """What `find` and `load` make of `name`: a path or a sentence."""
+    done = process([sys.executable, "-c", FETCH, name], server, home, **settings)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def process(
+    command: list[str], server: Hub, home: Path, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """A command whose hub is `server`, and whose cache is in `home`."""
     environment = {
         "PATH": os.environ.get("PATH", ""),
         "HOME": str(home),
         "HF_ENDPOINT": server.address,
         "HF_HUB_DISABLE_XET": "1",
         "PYTHONPATH": os.pathsep.join(sys.path),
+        **settings,
     }
-    done = subprocess.run(
-        [sys.executable, "-c", FETCH, name], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True)
 
 
 @pytest.fixture
 def model(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
+
+
+SHARDS = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+
+
+@pytest.fixture
+def sharded(model: Path) -> Path:
+    """The model in two files and an index, which a download fetches first."""
+    tensors = load_file(model / "model.safetensors")
+    names = sorted(tensors)
+    halves = dict(zip(SHARDS, (names[::2], names[1::2]), strict=True))
+    for shard, inside in halves.items():
+        save_file({name: tensors[name] for name in inside}, model / shard, {"format": "pt"})
+    places = {name: shard for shard, inside in halves.items() for name in inside}
+    (model / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": places})
+    )
+    (model / "model.safetensors").unlink()
+    return model
+
+
+@pytest.mark.parametrize("missing", [SHARDS[1:], SHARDS])
+def test_an_interrupted_download_is_completed_by_the_next_run(
+    missing: list[str], sharded: Path, tmp_path: Path
+) -> None:
+    with hub({"org/tiny": sharded}) as server:
+        server.broken.update(missing)
+        assert "Cannot fetch 'org/tiny' from the hub" in fetch("org/tiny", server, tmp_path)
+        assert "model.safetensors.index.json" in server.served
+        (tmp_path / "org").mkdir()  # a folder of that name does not hide what was begun
+        offline = fetch("org/tiny", server, tmp_path, HF_HUB_OFFLINE="1")
+        assert offline.startswith("'org/tiny' is only partly in the cache")
+        assert offline.count("\n") == 0
+        server.broken.clear()
+        server.served.clear()
+        folder = Path(fetch("org/tiny", server, tmp_path))
+        assert folder.is_dir() and set(missing) <= set(server.served) <= set(SHARDS)
+        assert fetch("org/tiny", server, tmp_path, HF_HUB_OFFLINE="1") == str(folder)
+
+
+def test_a_refusal_for_want_of_space_does_not_stand_in_the_way_later(
+    sharded: Path, tmp_path: Path
+) -> None:
+    with hub({"org/tiny": sharded}) as server:
+        server.claimed[SHARDS[0]] = 10**18
+        assert "'org/tiny' needs 1000000000.0 GB, but" in fetch("org/tiny", server, tmp_path)
+        assert not set(SHARDS) & set(server.served)
+        server.claimed.clear()
+        assert Path(fetch("org/tiny", server, tmp_path)).is_dir()
+
+
+def test_a_run_that_fetches_its_model_notes_the_fingerprint(model: Path, tmp_path: Path) -> None:
+    photo, out = tmp_path / "a.png", tmp_path / "a.jsonl"
+    Image.new("RGB", (50, 40), (0, 128, 0)).save(photo)
+    asked = f"batch {photo} --out {out} --model org/tiny --max-new-tokens 1".split()
+    with hub({"org/tiny": model}) as server:
+        done = process([sys.executable, "-m", "sts_cli", *asked], server, tmp_path)
+    assert done.returncode == 0, done.stderr
+    (snapshot,) = tmp_path.glob(".cache/huggingface/hub/models--org--tiny/snapshots/*")
+    noted = json.loads((tmp_path / "a.jsonl.run").read_text())
+    assert noted["files"] == fingerprint(examine(snapshot))
 
 
 def test_a_model_is_fetched_once_and_found_again(model: Path, tmp_path: Path) -> None:
