@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -18,6 +19,7 @@ from sts_cli.answering import features, fitting, scheduler
 from sts_cli.answering.batches import question_of
 from sts_cli.answering.request import Request
 from sts_cli.answering.scheduler import answer_all as answer_request
+from sts_cli.answering.scheduler import answer_each
 from sts_cli.engine.engine import Engine
 from sts_cli.errors import ProfileError
 from sts_cli.inputs.images import Prepared
@@ -380,3 +382,17 @@ def test_a_profile_that_the_model_cannot_honour_is_refused_before_anything_runs(
     late = Profile("late", "", (Cut("grid", 0.5), Cut("instruction", 0.1, 0.99)))
     with pytest.raises(ProfileError, match="depth"):
         next(answer_all(engine, questions(), late))
+
+
+def test_what_was_chosen_of_an_image_counts_for_the_same_cut_only(engine: Engine):
+    """One run may ask about an image under several profiles of the same method."""
+    cuts = [Cut("repulsion", 8), Cut("repulsion", 8, 0.0, {"spatial": 0.0}), Cut("repulsion", 20)]
+    plans = [Profile(f"p{number}", "", (cut,)) for number, cut in enumerate(cuts)]
+    request = Request(tuple(plans), max_new_tokens=1, places=True)
+    (answers,) = answer_each(engine, [prepared(0, 0)], request)
+    alone = [
+        next(answer_request(engine, [prepared(0, 0)], replace(request, profiles=(plan,))))
+        for plan in plans
+    ]
+    assert [one.kept for one in answers] == [one.kept for one in alone]
+    assert answers[0].kept != answers[1].kept
