@@ -15,8 +15,10 @@ from pathlib import Path
 from time import thread_time
 from urllib.parse import unquote_to_bytes
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from sts_cli.inputs.colors import Unclear
+from sts_cli.inputs.pixels import as_rgb
 from sts_cli.records import Problem, printable
 
 LARGEST_FILE = 256 << 20  # bytes
@@ -131,12 +133,13 @@ def from_address(address: str) -> bytes | Problem:
 def decode(data: bytes, name: str, seconds: float) -> Picture | Problem:
     """The first frame of an image file, as `Picture`. Raises TookTooLong."""
     try:
+        Image.init()
         formats = [known for known in Image.ID if known not in REFUSED]
         with Image.open(Metered(data, seconds), formats=formats) as image:
             if image.width * image.height > MOST_PIXELS:
                 return too_many_pixels(name, image.width * image.height)
             image.draft("RGB", fitting(image))  # a huge JPEG decodes to half its size, or less
-            rgb = as_rgb(image)
+            rgb = as_rgb(image, data)
             small = rgb.resize(fitting(rgb)) if fitting(rgb) != rgb.size else rgb
             small.format = image.format
             return Picture(small, hashlib.sha256(data).hexdigest())
@@ -145,6 +148,8 @@ def decode(data: bytes, name: str, seconds: float) -> Picture | Problem:
         return too_many_pixels(name, int(pixels[0]) if pixels else MOST_PIXELS)
     except Image.UnidentifiedImageError:
         return Problem("image_unreadable", f"{name} {unknown_format(data)}")
+    except Unclear as error:
+        return Problem("image_unreadable", f"{name} {error}")
     except (MemoryError, TookTooLong):
         raise
     except Exception as error:  # decoders raise anything when the file is damaged
@@ -170,6 +175,10 @@ def unknown_format(data: bytes) -> str:
         return "is PostScript; save it as PNG."
     if data.lstrip()[:5].lower() in (b"<!doc", b"<html"):
         return "is a web page, not an image."
+    if data[:4] == b"\xd7\xcd\xc6\x9a" or data[40:44] == b" EMF":
+        return "is a Windows drawing (WMF, EMF); save it as PNG."
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "is a TIFF of a kind that is not read (its numbers or bands); save it as PNG."
     return "is not an image, or damaged."
 
 
@@ -178,37 +187,3 @@ def fitting(image: Image.Image) -> tuple[int, int]:
     scale = min(1.0, (USED_PIXELS / (image.width * image.height)) ** 0.5)
     return max(1, int(image.width * scale)), max(1, int(image.height * scale))
 
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Upright and RGB: transparency over white, 16 bits and more scaled to 8."""
-    image = upright(image)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = eight_bits(image)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """As the camera was held; a damaged orientation tag turns nothing."""
-    image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # EXIF blocks are written by anybody, and read by no strict rule
-        return image
-
-
-def eight_bits(image: Image.Image) -> Image.Image:
-    """Grey values of any range as 0..255: by what the format can hold, else by the extremes."""
-    if image.mode.startswith("I;16"):
-        image = image.convert("I")
-        low, high = 0.0, 65535.0
-    else:
-        darkest, brightest = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
-        low, high = min(0.0, darkest), max(1.0, brightest)
-        if low == 0 and high > 1:
-            high = 255.0 if high <= 255 else max(65535.0, high)
-    scale = 255.0 / (high - low)
-    return image.convert("F").point(lambda value: value * scale - low * scale).convert("L")
