@@ -21,7 +21,7 @@ def eight_bits(halves: tuple[Image.Image, ...], says: Told) -> Image.Image:
     mode = "RGB" if halves[0].mode == "RGB" else "L"
     shown = Image.new(mode, halves[0].size)
     for top, numbers in strips(halves, says):
-        light = (np.clip(numbers, low, high) - low) * (255 / (high - low))
+        light = (np.clip(numbers, low, high) - low) / (high - low) * 255
         light = 255 - light if says.inverted else light
         light = np.where(np.isnan(numbers), 255.0, light)
         shown.paste(Image.fromarray((light + 0.5).astype(np.uint8)), (0, top))

@@ -186,4 +186,3 @@ def fitting(image: Image.Image) -> tuple[int, int]:
     """The image's size, or the largest of its shape that has at most USED_PIXELS."""
     scale = min(1.0, (USED_PIXELS / (image.width * image.height)) ** 0.5)
     return max(1, int(image.width * scale)), max(1, int(image.height * scale))
-

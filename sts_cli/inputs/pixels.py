@@ -1,4 +1,4 @@
-"""Pixels as their file means them: upright RGB of 8 bits, or `Unclear` where that is not certain."""
+"""Pixels as their file means them: upright RGB of 8 bits, or `Unclear`."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def chunks(data: bytes) -> dict[bytes, bytes]:
 
 
 def tiff(image: Image.Image, tags: Tags, profile: bytes) -> Told:
-    refuse_misread(tags)
+    refuse_misread(image.mode, tags)
     bits = int(max(several(tags, BITS), default=1))
     signed = several(tags, SIGN)[:1] == (SIGNED,)
     tops: tuple[int, ...] = ()
@@ -100,15 +100,16 @@ def tiff(image: Image.Image, tags: Tags, profile: bytes) -> Told:
     )
 
 
-def refuse_misread(tags: Tags) -> None:
+def refuse_misread(mode: str, tags: Tags) -> None:
     """Raises Unclear for a TIFF that Pillow decodes, without a word, to what is not in it."""
     photometric, plain = tags.get(PHOTOMETRIC), tags.get(COMPRESSION, 1) == 1
     if int(tags.get(SMALL, 0)) & 1:
         raise Unclear("begins with a small preview, as raw photos do; save it as JPEG or PNG.")
     if plain and tags.get(PLANES) == 2 and max(several(tags, BITS), default=1) > 8:
         raise Unclear("has more than 8 bits in planes of one colour; save it as PNG.")
-    if plain and photometric == YCBCR and set(several(tags, SUBSAMPLING)) - {1}:
-        raise Unclear("has YCbCr colours of a smaller size, not compressed; save it as PNG.")
+    smaller = set(several(tags, SUBSAMPLING)) - {1}
+    if plain and photometric == YCBCR and (smaller or mode == "RGB"):  # RGB: Pillow 11
+        raise Unclear("has YCbCr colours and is not compressed; save it as PNG.")
     if photometric == CMYK and tags.get(INKS, 1) != 1:
         raise Unclear("is for inks other than CMYK; save it as RGB.")
 
