@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 from rasters import SRGB, grey_screen, odd_inks, png, screen, tiff
 
+from sts_cli.inputs.colors import conversion
 from sts_cli.inputs.picture import read_picture, settle_pillow
 from sts_cli.inputs.told import FULL
 from sts_cli.records import Problem
@@ -51,6 +52,7 @@ def refused(data: bytes, folder: Path) -> str:
     (folder / "picture").write_bytes(data)
     found = read_picture("picture", folder)
     assert isinstance(found, Problem) and found.kind == "image_unreadable"
+    assert "damaged" not in found.message
     return found.message
 
 
@@ -177,6 +179,11 @@ def test_colors_of_12_bits_keep_every_bit_and_stay_upright(tmp_path: Path):
     colors = words(4095, 0, 16, 0, 2048, 4095)
     data = tiff((2, 1), (16, 16, 16), 2, colors, _274=3)
     assert pixels(data, tmp_path) == [(0, 128, 255), (255, 0, 1)]
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    colors = words(4095, 0, 16, 0, 2048, 4095, order=">")
+    data = png((2, 1), 16, 2, colors, eXIf=exif.tobytes()[6:])
+    assert pixels(data, tmp_path) == [(0, 128, 255), (255, 0, 1)]
 
 
 def test_the_brightest_number_that_a_tiff_tells_is_white(tmp_path: Path):
@@ -190,6 +197,7 @@ def test_the_brightest_number_that_a_tiff_tells_is_white(tmp_path: Path):
 def test_a_told_number_below_the_brightest_is_no_limit(tmp_path: Path):
     assert greys(grey16(0, 65535, 32768, _281=255), tmp_path) == [0, 255, 128]
     assert greys(grey16(0, 4095, _281=0), tmp_path) == [0, 255]
+    assert greys(grey16(0, 0, _281=0), tmp_path) == [0, 0]
 
 
 def test_the_bits_that_a_png_tells(tmp_path: Path):
@@ -203,6 +211,7 @@ def test_the_bits_that_a_png_tells(tmp_path: Path):
 
 def test_12_bits_that_stand_close_together(tmp_path: Path):
     assert greys(tiff((2, 1), 12, 1, b"\x80\x00\x00"), tmp_path) == [128, 0]
+    assert greys(tiff((2, 1), 12, 1, b"\x20\x00\x00"), tmp_path) == [32, 0]
 
 
 def test_a_format_that_scales_by_itself_stays_as_dark_as_it_is(tmp_path: Path):
@@ -255,6 +264,8 @@ def test_a_color_of_16_bits_is_transparent_at_its_very_numbers_alone(tmp_path: P
 def test_grey_of_few_bits_is_transparent_at_its_number(bits: int, row: bytes, tmp_path: Path):
     first = row[0] >> (8 - bits)
     assert greys(png((2, 1), bits, 0, row, tRNS=words(first, order=">")), tmp_path) == [255, 0]
+    wide = words(first + 256, order=">")  # the bits above those of the picture do not count
+    assert greys(png((2, 1), bits, 0, row, tRNS=wide), tmp_path) == [255, 0]
     black = png((2, 1), bits, 0, row, tRNS=words(0, order=">"))
     assert greys(black, tmp_path) == [first * 255 // (2**bits - 1), 255]
 
@@ -372,6 +383,8 @@ def test_the_profile_srgb_moves_nothing(tmp_path: Path):
     image = Image.linear_gradient("L").resize((64, 64))
     colors = Image.merge("RGB", (image, image.rotate(90), image.rotate(180)))
     assert read(saved(colors, "PNG", icc_profile=srgb), tmp_path).tobytes() == colors.tobytes()
+    assert conversion(srgb, "RGB") is None  # a photo of 12 million pixels is not converted in vain
+    assert conversion(SWAPPED, "RGB") is not None
 
 
 def test_a_grey_profile_brightens_grey(tmp_path: Path):
@@ -427,10 +440,13 @@ def test_the_profile_in_the_header_of_a_jpeg_2000(tmp_path: Path):
 
 def test_the_gamma_of_a_png_counts_where_nothing_else_says_its_colors(tmp_path: Path):
     linear, screens = struct.pack(">I", 100_000), struct.pack(">I", 45_455)
-    colors = bytes((128, 0, 255, 0))
-    assert pixels(png((1, 1), 8, 6, colors[:3] + b"\xff", gAMA=linear), tmp_path) == [(186, 0, 255)]
-    assert pixels(png((1, 1), 8, 6, colors, gAMA=linear), tmp_path) == [(255, 255, 255)]
-    assert pixels(png((1, 1), 8, 2, colors[:3], gAMA=screens), tmp_path) == [(128, 0, 255)]
-    assert pixels(png((1, 1), 8, 2, colors[:3], gAMA=bytes(4)), tmp_path) == [(128, 0, 255)]
-    both = png((1, 1), 8, 2, colors[:3], sRGB=b"\0", gAMA=linear)
+    colors = bytes((128, 0, 255))
+    assert pixels(png((1, 1), 8, 6, colors + b"\xff", gAMA=linear), tmp_path) == [(186, 0, 255)]
+    half = pixels(png((1, 1), 8, 6, b"\0\0\0\x80", gAMA=linear), tmp_path)[0]
+    assert near(half, (127, 127, 127), by=1)
+    assert pixels(png((1, 1), 8, 2, colors, gAMA=screens), tmp_path) == [(128, 0, 255)]
+    assert pixels(png((1, 1), 8, 2, colors, gAMA=bytes(4)), tmp_path) == [(128, 0, 255)]
+    both = png((1, 1), 8, 2, colors, sRGB=b"\0", gAMA=linear)
     assert pixels(both, tmp_path) == [(128, 0, 255)]
+    profile = png((1, 1), 8, 2, colors, iCCP=iccp(screen(*SRGB)), gAMA=linear)
+    assert near(pixels(profile, tmp_path)[0], (128, 0, 255))

@@ -88,11 +88,10 @@ def tiff(image: Image.Image, tags: Tags, profile: bytes) -> Told:
     elif image.mode.startswith("I;16") or (bits == 16 and image.mode.startswith("RGB")):
         tops = (*(int(number) for number in several(tags, BRIGHTEST)[:1] if number >= 1), *FEWEST)
     view = {("L", True): "i1", ("I", False): "u4"}.get((image.mode, signed), "")
-    absent = () if tops else (MISSING,)
     return Told(
         bits=bits,
         tops=tops,
-        absent=(*absent, *no_data(tags)),
+        absent=(MISSING, *no_data(tags)),
         inverted=tags.get(PHOTOMETRIC, 0) == 0,
         view=view,
         planes=tags.get(PLANES) == 2,
