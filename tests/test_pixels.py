@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 from rasters import SRGB, grey_screen, odd_inks, png, screen, tiff
 
 from sts_cli.inputs.colors import conversion
@@ -20,6 +20,7 @@ from sts_cli.records import Problem
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 ORDERS = pytest.mark.parametrize("order", ["<", ">"])
+JPEG2000 = pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow has no JPEG 2000")
 Color = tuple[int, int, int]
 
 
@@ -291,6 +292,14 @@ def test_a_palette_with_many_alphas_lies_on_white(tmp_path: Path):
     assert pixels(data, tmp_path) == [RED, (255, 255, 255), (127, 127, 127)]
 
 
+@pytest.mark.parametrize("alpha, wanted", [(0, [RED, BLUE]), (255, [(255, 255, 255), BLUE])])
+def test_an_alpha_that_was_never_written_hides_nothing(
+    alpha: int, wanted: list[Color], tmp_path: Path
+):
+    head = bytes((0, 0, 2, 0, 0, 0, 0, 0)) + struct.pack("<4H", 0, 0, 2, 1) + bytes((32, 0x28))
+    assert pixels(head + bytes((0, 0, 255, 0, 255, 0, 0, alpha)), tmp_path) == wanted
+
+
 # Kinds of a TIFF.
 
 
@@ -427,6 +436,12 @@ def test_a_profile_that_is_damaged_or_for_other_pixels_is_passed_over(
     assert pixels(data, tmp_path) == [(10, 100, 200)]
 
 
+@JPEG2000
+def test_a_dark_jpeg_2000_of_16_bits_stays_dark(tmp_path: Path):
+    assert greys(saved(Image.new("I;16", (2, 2), 2570), "JPEG2000"), tmp_path) == [10] * 4
+
+
+@JPEG2000
 def test_the_profile_in_the_header_of_a_jpeg_2000(tmp_path: Path):
     data = saved(Image.new("RGB", (16, 16), BLUE), "JPEG2000")
     at = data.index(b"colr") - 4

@@ -83,6 +83,9 @@ def plain(image: Image.Image) -> Image.Image:
     if palette:
         image.putpalette(palette)
     clear = "transparency" in image.info
+    unwritten = image.mode == "RGBA" and image.format in ("TGA", "BMP")
+    if unwritten and not image.getchannel("A").getbbox():
+        return image.convert("RGB")  # the fourth byte of each pixel is there, and means nothing
     if image.mode in ("LA", "RGBA", "CMYK", "LAB"):
         return image
     if image.mode in ("1", "L", "La"):
