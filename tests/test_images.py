@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import random
+import struct
 import subprocess
 import sys
 import threading
@@ -164,6 +165,26 @@ def test_postscript_is_never_run(tmp_path: Path):
     assert "PostScript" in problem(tmp_path / "a.png").message
 
 
+@pytest.mark.parametrize(
+    "start, reason",
+    [
+        (b"\xd7\xcd\xc6\x9a\0\0" + struct.pack("<4hH", 0, 0, 99, 99, 96), "WMF"),
+        (b"\1\0\0\0" + bytes(36) + b" EMF", "EMF"),
+        (b"BUFR" + bytes(9), "not an image"),
+        (b"GRIB\0\0\0\1", "not an image"),
+        (b"\x89HDF\r\n\x1a\n", "not an image"),
+        (b"\0\0\1\xb3\x01\0\x10", "not an image"),
+        (b"SIMPLE  =                    T".ljust(80) + b"END", "not an image"),
+    ],
+    ids=["wmf", "emf", "bufr", "grib", "hdf5", "mpeg", "fits"],
+)
+def test_what_needs_a_program_or_is_no_picture_is_never_opened(
+    start: bytes, reason: str, tmp_path: Path
+):
+    (tmp_path / "a.png").write_bytes(start + bytes(200))
+    assert reason in problem(tmp_path / "a.png").message
+
+
 def test_too_many_pixels_are_told_with_the_figure(tmp_path: Path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     found = problem(tmp_path / "bomb.png")
@@ -260,6 +281,15 @@ def test_a_damaged_address_is_a_problem_of_its_row():
     for bad in ("data:image/png;base64,%%%", "data:", "data:image/png;base64,AAAA"):
         found = prepare(Item("1", (bad,), "?")).item.problem
         assert found is not None and found.kind == "image_unreadable"
+
+
+@pytest.mark.parametrize("junk", ["!", "-", "\n", "%0A", "é"])
+def test_base64_is_read_strictly(junk: str):
+    """A decoder that passes over what is no base64 would read another file than was meant."""
+    good = address(half_red())
+    found = prepare(Item("1", (good[:60] + junk + good[60:],), "?")).item.problem
+    assert found is not None and found.kind == "image_unreadable"
+    assert "base64 is damaged" in found.message
 
 
 def test_equal_files_have_equal_digests(tmp_path: Path):

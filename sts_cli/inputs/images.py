@@ -158,7 +158,12 @@ def forget(known: OrderedDict[str, Future[Decoded]]) -> None:
 
 def timed_read(name: Any, item: Item, seconds: float) -> Decoded:
     started = perf_counter()
-    found = read_picture(name, item.folder, seconds)
+    if isinstance(name, str):
+        found = read_picture(name, item.folder, seconds)
+    else:
+        from sts_cli.inputs.memory import from_memory  # imports numpy, which files may not need
+
+        found = from_memory(name, seconds)
     return found, perf_counter() - started
 
 

@@ -13,12 +13,11 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from time import thread_time
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import numpy as np
 from PIL import Image
 
+from sts_cli.inputs.colors import Unclear
 from sts_cli.inputs.pixels import as_rgb
 from sts_cli.records import Problem, printable
 
@@ -69,15 +68,12 @@ def settle_pillow() -> None:
     Image.init()
 
 
-def read_picture(name: Any, folder: Path, seconds: float = DECODE_SECONDS) -> Picture | Problem:
+def read_picture(name: str, folder: Path, seconds: float = DECODE_SECONDS) -> Picture | Problem:
     """The image that a row names: a path relative to `folder`, or a data: address.
 
-    From Python also the bytes of a file, a PIL image, or a numpy array. A decoder that computes for
-    `seconds` is stopped where that can be done.
+    A decoder that computes for `seconds` is stopped where that can be done.
     """
     try:
-        if not isinstance(name, str):
-            return from_memory(name, seconds)
         data = from_address(name) if name.startswith("data:") else from_file(folder / name)
         if isinstance(data, Problem):
             return data
@@ -86,29 +82,6 @@ def read_picture(name: Any, folder: Path, seconds: float = DECODE_SECONDS) -> Pi
         return took_too_long(name, seconds)
     except MemoryError:
         return Problem("image_too_large", f"{printable(name)[:200]} does not fit into memory.")
-
-
-def from_memory(image: object, seconds: float) -> Picture | Problem:
-    """An image that a Python program holds. Raises TookTooLong."""
-    if isinstance(image, bytes):
-        return decode(image, "the image", seconds)
-    if isinstance(image, np.ndarray):
-        shape = image.shape[2:]
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or shape not in ((), (3,), (4,)):
-            return Problem(
-                "image_unreadable",
-                f"An array of {image.dtype} and shape {image.shape} is no image; give uint8, H x W "
-                "or H x W x 3 or 4.",
-            )
-        image = Image.fromarray(np.ascontiguousarray(image))
-    if not isinstance(image, Image.Image):
-        return Problem(
-            "image_unreadable",
-            f"An image is a path, bytes, a PIL image or a numpy array, not {type(image).__name__}.",
-        )
-    rgb = as_rgb(image)
-    digest = hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
-    return Picture(rgb.resize(fitting(rgb)) if fitting(rgb) != rgb.size else rgb, digest)
 
 
 def shown(name: object) -> str:
@@ -162,6 +135,7 @@ def from_address(address: str) -> bytes | Problem:
 def decode(data: bytes, name: str, seconds: float) -> Picture | Problem:
     """The first frame of an image file, as `Picture`. Raises TookTooLong."""
     try:
+        Image.init()
         formats = [known for known in Image.ID if known not in REFUSED]
         with Image.open(Metered(data, seconds), formats=formats) as image:
             if image.width * image.height > MOST_PIXELS:
@@ -176,6 +150,8 @@ def decode(data: bytes, name: str, seconds: float) -> Picture | Problem:
         return too_many_pixels(name, int(pixels[0]) if pixels else MOST_PIXELS)
     except Image.UnidentifiedImageError:
         return Problem("image_unreadable", f"{name} {unknown_format(data)}")
+    except Unclear as error:
+        return Problem("image_unreadable", f"{name} {error}")
     except (MemoryError, TookTooLong):
         raise
     except Exception as error:  # decoders raise anything when the file is damaged
@@ -201,6 +177,10 @@ def unknown_format(data: bytes) -> str:
         return "is PostScript; save it as PNG."
     if data.lstrip()[:5].lower() in (b"<!doc", b"<html"):
         return "is a web page, not an image."
+    if data[:4] == b"\xd7\xcd\xc6\x9a" or data[40:44] == b" EMF":
+        return "is a Windows drawing (WMF, EMF); save it as PNG."
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "is a TIFF of a kind that is not read (its numbers or bands); save it as PNG."
     return "is not an image, or damaged."
 
 

@@ -1,140 +1,95 @@
-"""Pixel values of any decoded image as 8-bit sRGB; docs/pictures.md states the rules."""
+"""Pixels as their file means them: upright RGB of 8 bits, or `Unclear`."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sys
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
-PHOTOMETRIC, MAX_SAMPLE, SAMPLE_FORMAT, NO_DATA = 262, 281, 339, 42113  # tags of a TIFF
-WHITE_IS_ZERO, UNSIGNED = 0, 1  # values of the first and the third
-BIT_DEPTHS = (8, 10, 12, 14, 16)
-Values = NDArray[np.float32]
+from sts_cli.inputs.colors import Unclear, in_srgb, with_gamma
+from sts_cli.inputs.told import FULL, Told, small_colormap, told
+
+OTHER_END = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a file says about its grey values."""
+def as_rgb(image: Image.Image, data: bytes) -> Image.Image:
+    """Upright RGB: in sRGB, transparency over white, any range of numbers brought to 0..255.
 
-    tiff: bool
-    tags: Mapping[int, object]  # of a TIFF
-    bits: int | None = None  # PNG's sBIT
-
-
-def as_rgb(image: Image.Image, data: bytes = b"") -> Image.Image:
-    """Upright, RGB, in sRGB, transparency over white; `data` is the file that it was read from."""
-    facts = Facts(hasattr(image, "tag_v2"), dict(getattr(image, "tag_v2", {})), png_bits(data))
-    image = upright(image)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return from_grey(image, facts)
-    profile = image.info.get("icc_profile")
-    if has_alpha(image):
-        rgba = with_alpha(image).convert("RGBA")
-        colours, alpha = rgba.convert("RGB"), rgba.getchannel("A")
-        white = Image.new("RGB", image.size, "white")
-        return Image.composite(in_srgb(colours, profile), white, alpha)
-    if image.mode == "LAB":
-        return in_srgb(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes())
-    if image.mode not in ("RGB", "L", "CMYK"):
-        image = image.convert("RGB")
-    return in_srgb(image, profile).convert("RGB")
+    `image` is opened and not loaded; `data` is its file.
+    """
+    says = told(image, data)
+    upright(image)
+    if says.key is not None:
+        image.info["transparency"] = says.key
+    flat = in_srgb(plain(of_eight_bits(image, data, says)), says.profile)
+    if image.format == "PNG" and not says.profile and "srgb" not in image.info:
+        flat = with_gamma(flat, image.info.get("gamma", 0))
+    if flat.mode in ("LA", "RGBA"):
+        white = Image.new("RGBA", flat.size, "white")
+        flat = Image.alpha_composite(white, flat.convert("RGBA"))
+    rgb = flat.convert("RGB")
+    rgb.info = {}  # what is saved from it must not carry the profile that was applied
+    return rgb
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """As the camera was held; a damaged orientation tag turns nothing."""
+def upright(image: Image.Image) -> None:
+    """Loads the image and turns it as the camera was held; a damaged tag turns nothing."""
     image.load()
     try:
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     except Exception:  # EXIF blocks are written by anybody, and read by no strict rule
+        return
+
+
+def of_eight_bits(image: Image.Image, data: bytes, says: Told) -> Image.Image:
+    """The image itself, or its numbers brought to 8 bits where it has others."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16") or says.view == "i1":
+        return by_number((image,), says)
+    if says.bits != 16 or image.mode not in ("RGB", "RGBA"):
         return image
+    highest = max(high for _, high in image.getextrema())  # type: ignore[misc, union-attr]
+    dim = highest * 256 <= max((top for top in says.tops if top < FULL), default=0)
+    if dim and (says.planes or image.mode == "RGBA"):
+        raise Unclear("has 16 bits a colour and uses few of them; save it with 8 bits.")
+    return by_number((image, low_bytes(image, data)), says) if dim or says.clear else image
 
 
-def has_alpha(image: Image.Image) -> bool:
-    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+def by_number(parts: tuple[Image.Image, ...], says: Told) -> Image.Image:
+    from sts_cli.inputs.deep import eight_bits  # numpy takes a moment, and photos need none
+
+    return eight_bits(parts, says)
 
 
-def with_alpha(image: Image.Image) -> Image.Image:
-    """The image with a transparent colour of 16 bits in the 8 bits that it was read in."""
-    colour = image.info.get("transparency")
-    if image.mode == "RGB" and isinstance(colour, tuple) and max(colour) > 255:
-        image.info["transparency"] = tuple(part >> 8 for part in colour)
-    return image
+def low_bytes(image: Image.Image, data: bytes) -> Image.Image:
+    """What Pillow leaves out of 16-bit colours: decoded as if the bytes stood the other way."""
+    low: Image.Image
+    with Image.open(io.BytesIO(data), formats=[image.format or ""]) as low:
+        low.tile = [tile._replace(args=swapped(tile.args)) for tile in low.tile]  # type: ignore
+        upright(low)
+        return low
 
 
-def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """The image in sRGB; as it is without a profile, with sRGB's own, or with a damaged one.
+def swapped(args: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """A decoder's arguments with the other order of bytes."""
+    if isinstance(args, str):
+        return args[:-1] + OTHER_END[args[-1]]
+    return (args[0][:-1] + OTHER_END[args[0][-1]], *args[1:])
 
-    A profile for another kind of colours than the image has counts as damaged.
-    """
-    if not profile:
+
+def plain(image: Image.Image) -> Image.Image:
+    """L, LA, RGB, RGBA, CMYK or LAB, with what is transparent as a band."""
+    palette = small_colormap(image)
+    if palette:
+        image.putpalette(palette)
+    clear = "transparency" in image.info
+    unwritten = image.mode == "RGBA" and image.format in ("TGA", "BMP")
+    if unwritten and not image.getchannel("A").getbbox():
+        return image.convert("RGB")  # the fourth byte of each pixel is there, and means nothing
+    if image.mode in ("LA", "RGBA", "CMYK", "LAB"):
         return image
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in (source.profile.profile_description or ""):
-            return image
-        target = ImageCms.createProfile("sRGB")
-        made = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-        return image if made is None else made
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return image
-
-
-def png_bits(data: bytes) -> int | None:
-    """The bits that count of a PNG's grey values, where its sBIT chunk says."""
-    if not data.startswith(b"\x89PNG"):
-        return None
-    place = data.find(b"sBIT", 0, data.find(b"IDAT"))
-    return data[place + 4] if place > 0 else None
-
-
-def from_grey(image: Image.Image, facts: Facts) -> Image.Image:
-    """Grey values of more than 8 bits as RGB; what is transparent or not there is white."""
-    values, missing = read_grey(image, facts)
-    low, high = grey_range(image.mode, values[~missing], facts)
-    shown = np.where(missing, low, values)
-    scaled = ((shown - low) / (high - low)).clip(0, 1) if high > low else np.zeros_like(shown)
-    if facts.tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
-        scaled = 1 - scaled
-    scaled[missing] = 1
-    return Image.fromarray((scaled * 255 + 0.5).astype(np.uint8)).convert("RGB")
-
-
-def read_grey(image: Image.Image, facts: Facts) -> tuple[Values, NDArray[np.bool_]]:
-    """The values, and where there are none: not a number, infinite, no data, or transparent."""
-    raw = np.asarray(image)
-    sample = facts.tags.get(SAMPLE_FORMAT, (UNSIGNED,))
-    if image.mode == "I" and facts.tiff and sample in (UNSIGNED, (UNSIGNED,)):
-        raw = raw.view(np.uint32)
-    values = raw.astype(np.float32)
-    missing = ~np.isfinite(values)
-    empty = image.info.get("transparency")
-    if isinstance(empty, int):
-        missing |= raw == empty
-    nothing = facts.tags.get(NO_DATA)
-    if nothing is not None:
-        with contextlib.suppress(ValueError):
-            missing |= values == np.float32(str(nothing).strip("\0 "))
-    return values, missing
-
-
-def grey_range(mode: str, values: Values, facts: Facts) -> tuple[float, float]:
-    """The values that are black and white.
-
-    Integers of up to 16 bits: 0, and what MaxSampleValue or sBIT says, else the most that fits into
-    the fewest usual bits that hold the brightest. Anything else: the least and the most there is.
-    """
-    if not values.size:
-        return 0.0, 1.0
-    least, most = float(values.min()), float(values.max())
-    if mode == "F" or (mode == "I" and facts.tiff) or least < 0 or most > 65535:
-        return (least, most) if least < most else (0.0, max(1.0, most))  # of one value: 0 is black
-    told = facts.tags.get(MAX_SAMPLE, 2 ** (facts.bits or 0) - 1)
-    told = told[0] if isinstance(told, tuple) else told
-    if isinstance(told, int) and 0 < most <= told:
-        return 0.0, float(told)
-    return 0.0, next(float(2**bits - 1) for bits in BIT_DEPTHS if most < 2**bits)
+    if image.mode in ("1", "L", "La"):
+        mode = "LA" if clear or image.mode == "La" else "L"
+    else:
+        mode = "RGBA" if clear or image.mode in ("PA", "RGBa") else "RGB"
+    return image if image.mode == mode else image.convert(mode)
