@@ -1,0 +1,223 @@
+"""Layers run by OpenVINO: pieces between the cuts, compiled, each with its cache as its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import torch
+from torch import Tensor, nn
+
+from sts_cli.decoding import Watch
+from sts_cli.decoding.attention import attention_paid
+from sts_cli.decoding.masks import KINDS, layer_kinds
+from sts_cli.decoding.openvino_kept import Shelf
+from sts_cli.decoding.openvino_spans import head_model, joined, layer_model
+from sts_cli.decoding.openvino_weights import Weights, compress
+from sts_cli.decoding.tokens import Keys, Tokens
+from sts_cli.errors import ModelError
+
+# OpenVINO's own choice is a cache in 8 bits, activations in 8 bits where weights are small, and
+# bfloat16 where the CPU computes in it.
+EXACT = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "KV_CACHE_PRECISION": "f32",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+}
+FAST = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f16"}
+HIDDEN = torch.finfo(torch.bfloat16).min  # of a logit; finite in every precision that may compute
+
+
+@dataclass
+class Held:
+    """What the pieces of one span hold for a batch."""
+
+    requests: list[tuple[range, ov.InferRequest]]
+    keys: Keys
+    beam: Tensor  # [B]; which rows of the state go on at the next run
+
+
+class Cache:
+    """The KV cache of a batch: a state for every span that has run."""
+
+    def __init__(self) -> None:
+        self.held: dict[range, Held] = {}
+
+    def keep(self, rows: Tensor) -> None:
+        """Only the rows `rows` [K] stay, in this order. The state follows at the next run."""
+        for one in self.held.values():
+            one.keys, one.beam = one.keys.rows(rows), one.beam[rows]
+
+
+class OpenVinoDecoder:
+    """The layers of a transformers text model on a CPU. Raises ModelError for what it cannot take.
+
+    A piece is what lies between two stops that any span has asked for, so that profiles with other
+    cuts share compiled weights. Only layers that are not on the shelf must have their weights.
+    """
+
+    def __init__(
+        self,
+        text: nn.Module,
+        head: nn.Module,
+        shelf: Shelf,
+        weights: Weights = "none",
+        settings: Mapping[str, str] = EXACT,
+        two_way: bool = False,
+    ):
+        """`two_way`: an image's tokens attend to each other both ways, as in Gemma 3."""
+        self.text: Any = text
+        self.head, self.shelf, self.weights, self.two_way = head, shelf, weights, two_way
+        self.config = self.text.config
+        self.kinds = layer_kinds(self.config)
+        if odd := set(self.kinds).difference(KINDS):
+            raise ModelError(f"OpenVINO cannot take layers of kind {', '.join(sorted(odd))}.")
+        self.layers = len(self.text.layers)
+        self.settings = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), **settings}
+        self.stops = {0, self.layers}
+        self.pieces: dict[range, ov.CompiledModel] = {}
+        self.last = self.shelf.core.compile_model(
+            shelf.read("head", self._head), "CPU", self.settings
+        )
+
+    def convert(self, progress: Callable[[int, int], None] = lambda done, every: None) -> None:
+        """Convert all layers, one by one, and free those that are on disk afterwards.
+
+        Then the torch model cannot run its layers any more.
+        """
+        for layer in range(self.layers):
+            progress(layer, self.layers)
+            if not self.shelf.has(f"layer-{layer}"):
+                self._read(layer)
+            if self.shelf.has(f"layer-{layer}"):
+                self.text.layers[layer].to("meta")
+        progress(self.layers, self.layers)
+
+    def _read(self, layer: int) -> ov.Model:
+        return self.shelf.read(f"layer-{layer}", lambda: self._layer(layer))
+
+    def _layer(self, layer: int) -> ov.Model:
+        model = layer_model(self.text.layers[layer], self.config)
+        return compress(model, self.weights, self.text.layers[layer])
+
+    def _head(self) -> ov.Model:
+        model = head_model(self.text.norm, self.head, self.config)
+        return compress(model, "none" if self.weights == "none" else "int8", self.head)
+
+    def prepare(self, *spans: range, residuals: int = 0) -> None:
+        """Compile what `spans` will need, and DeepStack with so many levels."""
+        self.stops.update(*((one.start, one.stop) for one in spans), range(1, residuals + 1))
+        for span in spans:
+            self._between(span)
+
+    def _between(self, span: range) -> list[tuple[range, ov.CompiledModel]]:
+        """The pieces of a span, compiled now if they are not yet."""
+        stops = sorted(stop for stop in self.stops if span.start <= stop <= span.stop)
+        return [(range(*ends), self._piece(range(*ends))) for ends in pairwise(stops)]
+
+    def _piece(self, span: range) -> ov.CompiledModel:
+        if span not in self.pieces:
+            # A longer piece that this one cuts goes: its weights would lie in memory twice.
+            self.pieces = {
+                other: model
+                for other, model in self.pieces.items()
+                if other.stop <= span.start or span.stop <= other.start
+            }
+            model = joined(span, self._read, self.kinds)
+            self.pieces[span] = self.shelf.core.compile_model(model, "CPU", self.settings)
+        return self.pieces[span]
+
+    def cache(self, rows: int, room: int) -> Cache:
+        """An empty KV cache. OpenVINO's state grows as it must."""
+        return Cache()
+
+    def run(
+        self, tokens: Tokens, span: range, cache: Cache, watch: Watch | None = None
+    ) -> tuple[Tokens, Tensor | None]:
+        """`tokens` after the layers `span`, in float32, and what the watched rows attended to."""
+        if not span:
+            return tokens, None
+        held = self._held(tokens, span, cache)
+        kinds = {self.kinds[layer] for layer in span}
+        biases = {kind: self._bias(tokens, held.keys, kind) for kind in kinds}
+        given: dict[str, np.ndarray] = {"beam": held.beam.numpy()}
+        for kind in kinds:
+            cos, sin = self._rotation(tokens, kind)
+            given |= {
+                f"bias.{kind}": biases[kind].numpy(),
+                f"cos.{kind}": cos.float().numpy(),
+                f"sin.{kind}": sin.float().numpy(),
+            }
+        hidden = tokens.hidden.float()
+        outputs: Any = {}
+        for piece, request in held.requests:
+            here = {self.kinds[layer] for layer in piece}
+            feed = {
+                name: value
+                for name, value in given.items()
+                if name == "beam" or name.partition(".")[2] in here
+            }
+            feed["hidden"] = hidden.numpy()
+            outputs = request.infer(feed, share_inputs=True, share_outputs=True)
+            hidden = torch.from_numpy(outputs["out"])
+            if piece[-1] < len(tokens.residuals):
+                hidden = hidden + tokens.residuals[piece[-1]].float()
+        held.beam = torch.arange(len(hidden), dtype=torch.int32)
+        scores = None
+        if watch is not None:
+            scores = watched(watch, outputs, biases[self.kinds[span[-1]]])
+        return replace(tokens, hidden=hidden.clone()), scores  # off the request's own memory
+
+    def _held(self, tokens: Tokens, span: range, cache: Cache) -> Held:
+        """The span's part of the cache, to which `tokens` are added."""
+        held = cache.held.get(span)
+        if held is None:
+            self.prepare(span, residuals=len(tokens.residuals))
+            requests = [(one, model.create_infer_request()) for one, model in self._between(span)]
+            rows = torch.arange(len(tokens.hidden), dtype=torch.int32)
+            cache.held[span] = Held(requests, tokens.keys, rows)
+            return cache.held[span]
+        held.keys = held.keys.followed(tokens.keys)
+        return held
+
+    def _bias(self, tokens: Tokens, keys: Keys, kind: str) -> Tensor:
+        """[B or 1, 1, L, K]: a key's log size where it may be seen, else HIDDEN."""
+        length, total = tokens.mask.shape[1], keys.mask.shape[1]
+        key = torch.arange(total)
+        query = key[-length:, None]
+        seen = (key <= query)[None]
+        if self.two_way and length == total:
+            run = tokens.run
+            seen = seen | (run[:, :, None] == run[:, None]) & (run[:, :, None] >= 0)
+        if kind == "sliding_attention":
+            seen = seen & (key > query - self.config.sliding_window)
+        if keys.padded:
+            seen = seen & keys.mask[:, None]
+        size = torch.zeros(1, 1, 1) if keys.log_size is None else keys.log_size[:, None].float()
+        return torch.where(seen, size, HIDDEN)[:, None].contiguous()
+
+    def _rotation(self, tokens: Tokens, kind: str) -> tuple[Tensor, Tensor]:
+        """RoPE's cosines and sines [B, L, d]; Gemma 3 has others for each kind of layer."""
+        positions = tokens.positions[0] if len(tokens.positions) == 1 else tokens.positions
+        by_kind = hasattr(self.text.rotary_emb, f"{kind}_inv_freq")
+        return self.text.rotary_emb(tokens.hidden.float(), positions, *[kind] * by_kind)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[B, V] of the last token, from hidden states [B, L, D] after the last layer."""
+        rows = hidden[:, -1].float().contiguous().numpy()
+        outputs = self.last({"hidden": rows}, share_inputs=True)
+        return torch.from_numpy(outputs["logits"])
+
+
+def watched(watch: Watch, outputs: Any, bias: Tensor) -> Tensor:
+    """[B, L]: what the watched rows attended to in the layer that gave `outputs`."""
+    query, key = (torch.from_numpy(outputs[name]) for name in ("query", "key"))
+    if bias.shape[-1] != key.shape[2]:
+        raise ValueError("only a prompt can be watched, not tokens that follow others")
+    least = torch.finfo(bias.dtype).min
+    mask = torch.where(bias > HIDDEN, bias, least).expand(len(query), -1, -1, -1)
+    return attention_paid((query, key, mask, 1.0), watch.rows)
