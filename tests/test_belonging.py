@@ -78,10 +78,12 @@ def test_questions_from_stdin_are_about_the_images_here(
     assert "another images folder" in sts(*asked, stdin=lines).err
 
 
-def test_a_model_that_changed_is_another_run(tiny_checkpoint: Path, place: Path):
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_model_that_changed_is_another_run(rows: int, tiny_checkpoint: Path, place: Path):
+    """Also for a run that is complete, which needs no model any more."""
     asked = ("batch", "q.jsonl", "--images", "A", "-m", "model", "--out", "o.jsonl")
     shutil.copytree(tiny_checkpoint, "model")
-    assert sts(*asked, "--limit", 1, *SHORT).code == 0
+    assert sts(*asked, "--limit", rows, *SHORT).code == 0
     for name in ("generation_config.json", "tokenizer_config.json", "chat_template.jinja"):
         path = Path("model") / name
         before = path.read_bytes()
@@ -92,6 +94,19 @@ def test_a_model_that_changed_is_another_run(tiny_checkpoint: Path, place: Path)
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     refused(*asked, because="the model in model has changed since (model.safetensors)")
     assert sts(*asked, *SHORT, "--fresh").code == 0
+
+
+def test_a_model_fetched_again_is_compared_once_it_is_here(tmp_path: Path):
+    """The files of a hub model are not known before it is loaded."""
+    out, form = tmp_path / "o.jsonl", format_named("jsonl")
+    first = Journal(out, form, RUN)
+    first.confirm("float32, none", {"model.safetensors": "0123"})
+    first.append(Answer(Item("1", ("1.png",), "?"), "demo", "balanced", text="a"))
+    first.close(False)
+    again = Journal(out, form, RUN)
+    with pytest.raises(OutputError, match=r"the model in demo has changed since \(model.safe"):
+        again.confirm("float32, none", {"model.safetensors": "4567"})
+    Journal(out, form, RUN).confirm("float32, none", {"model.safetensors": "0123"})
 
 
 def test_a_run_file_of_an_older_version_tells_less_and_the_run_goes_on(place: Path):

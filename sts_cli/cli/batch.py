@@ -79,9 +79,7 @@ def batch(
     ] = None,
     sidecar_: Annotated[
         bool,
-        typer.Option(
-            "--sidecar", help="A .txt beside each image; those there stay, but for --fresh."
-        ),
+        typer.Option("--sidecar", help="A .txt beside each image; one there stays unless --fresh."),
     ] = False,
     format_: Annotated[
         str | None, typer.Option("--format", help="Rows as llava, openai-batch or vqav2.")
