@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from sts_cli.engine.engine import Engine
-from sts_cli.engine.settings import APPLIED, HARMLESS, NEUTRAL, check_settings
+from sts_cli.engine.settings import APPLIED, HARMLESS, NEUTRAL, check_settings, penalties
 from sts_cli.errors import ModelError
 from sts_cli.families.default import Prompt
 from sts_cli.loading import Loaded, load
@@ -50,11 +50,27 @@ def by_sts(loaded: Loaded) -> list[tuple[int, ...]]:
     return [one.ids for one in found]
 
 
-def test_a_setting_that_nobody_knows_is_refused():
+@pytest.mark.parametrize("value", [3, False, "on"])
+def test_a_setting_that_nobody_knows_is_refused(value: object):
     config = GenerationConfig()
-    config.brand_new_setting = 3
-    with pytest.raises(ModelError, match="sets brand_new_setting=3, which sts does not apply"):
+    config.brand_new_setting = value
+    with pytest.raises(ModelError, match=f"sets brand_new_setting={value!r}, which sts does not"):
         check_settings(config)
+
+
+@pytest.mark.parametrize(("name", "value"), [("is_assistant", True), ("suppress_tokens", [5])])
+def test_what_may_change_a_greedy_answer_is_refused(name: str, value: object):
+    config = GenerationConfig()
+    setattr(config, name, value)
+    with pytest.raises(ModelError, match=f"sets {name}="):
+        check_settings(config)
+
+
+def test_a_penalty_that_cannot_be_is_one_sentence():
+    config = GenerationConfig()
+    config.repetition_penalty = -1.0
+    with pytest.raises(ModelError, match="has a value that cannot be applied: .*penalty"):
+        penalties(config)
 
 
 OTHERS = sorted({*vars(GenerationConfig())} - {*APPLIED, *HARMLESS})
@@ -88,6 +104,7 @@ def test_what_common_checkpoints_carry_is_accepted():
             eos_token_id=[2, 5], pad_token_id=0, bos_token_id=1, max_length=4096,
             max_new_tokens=64, use_cache=True, cache_implementation="hybrid",
             transformers_version="4.57.0", output_attentions=False, return_dict_in_generate=False,
+            suppress_tokens=[],
         )
     )  # fmt: skip
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -71,3 +74,66 @@ def test_pruning_knows_tensors_only(method: str):
     own = face | {"sts_cli.errors", "sts_cli.pruning", f"sts_cli.pruning.{method}"}
     assert ours <= own | base
     assert not {"torch", "transformers"} & set(done.stdout.split())
+
+
+ORDER = (  # a room imports only what stands behind it
+    ("__main__",),
+    ("cli",),
+    ("__init__", "diagnosis"),
+    ("library",),
+    ("evaluation", "scenes"),
+    ("answering",),
+    ("loading",),
+    ("openvino",),  # sts_cli/decoding/openvino*.py: they convert weights, as loading does
+    ("soundness",),
+    ("engine",),
+    ("quantization",),
+    ("outputs",),
+    ("fingerprint",),
+    ("sources",),
+    ("hub",),
+    ("checkpoint", "inputs", "processor", "profile_files", "report"),
+    ("families", "weights"),
+    ("decoding", "hardware", "libraries", "profile", "pruning", "records", "runtime"),
+    ("errors",),
+)
+
+
+def test_rooms_import_downwards_only_and_in_no_circle():
+    place = {room: number for number, rooms in enumerate(ORDER) for room in rooms}
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        room = room_of(parts)
+        for name in imports_of(path):
+            other = room_of(name.split(".")[1:])
+            if other != room and place[room] >= place[other]:
+                wrong.append(f"{'.'.join(parts)} imports {name}")
+    assert wrong == []
+
+
+def room_of(parts: Sequence[str]) -> str:
+    """The room of a module, whose name is given in parts."""
+    return "openvino" if len(parts) > 1 and parts[1].startswith("openvino") else parts[0]
+
+
+PACKAGE = Path(__file__).parents[1] / "sts_cli"
+
+
+def imports_of(path: Path) -> list[str]:
+    """Our own modules that a file imports at run time, also inside functions."""
+    tree = ast.parse(path.read_text("utf-8"))
+    typing = [node for node in ast.walk(tree) if is_typing(node)]
+    skipped = {id(inner) for node in typing for inner in ast.walk(node)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and id(node) not in skipped:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            whole = names if node.module == "sts_cli" else [node.module]
+            found += [name for name in whole if name.startswith("sts_cli.")]
+    return [name for name in found if name != "sts_cli.__version__"]
+
+
+def is_typing(node: ast.AST) -> bool:
+    """`if TYPE_CHECKING:`"""
+    return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"

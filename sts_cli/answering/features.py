@@ -61,9 +61,13 @@ class ImageFeatures:
     @property
     def nbytes(self) -> int:
         """Memory that remembering it takes; 0 while it is on its way."""
-        if self.encoded is None:
-            return REFUSED_BYTES if self.ready and self.refused else 0
-        tensors = (self.encoded.features, *self.encoded.deep, *self.pixels.inputs.values())
+        if not self.ready:
+            return 0
+        if self.refused:
+            return REFUSED_BYTES
+        tensors = [*self.pixels.inputs.values()]
+        if self.encoded is not None:
+            tensors += [self.encoded.features, *self.encoded.deep]
         return sum(tensor.nbytes for tensor in tensors)
 
 
@@ -99,6 +103,7 @@ class FeatureCache:
         picture = ImageFeatures(pixels)
         with self._lock:
             self._known[digest] = picture
+        self._forget()
         return picture, True
 
     def encode(self, pictures: Sequence[ImageFeatures]) -> float:

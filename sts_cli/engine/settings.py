@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    GenerationConfig,
     LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
@@ -35,20 +36,21 @@ HARMLESS = (
     # how generate computes, not what
     *("use_cache", "cache_implementation", "cache_config", "max_cache_len", "prefill_chunk_size"),
     *("compile_config", "disable_compile", "continuous_batching_config", "use_mtp"),
-    *("is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule"),
+    *("num_assistant_tokens", "num_assistant_tokens_schedule"),
     *("assistant_confidence_threshold", "assistant_early_exit", "assistant_lookbehind"),
-    *("assistant_ensemble_weight", "target_lookbehind", "prompt_lookup_num_tokens"),
+    *("target_lookbehind", "prompt_lookup_num_tokens"),
     *("max_matching_ngram_size", "speculation_type"),
     # what generate returns beside the tokens
     *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
-    "return_dict_in_generate",
+    *("return_dict_in_generate", "return_legacy_cache"),
     # ids that the processor has used already, and notes on the file itself
     *("pad_token_id", "bos_token_id", "decoder_start_token_id"),
     *("transformers_version", "_from_model_config", "_commit_hash", "_original_object_hash"),
+    *("trust_remote_code", "torch_dtype", "dtype"),
     # a limit of prompt and answer together; answers end by max_new_tokens
     "max_length",
 )
-NEUTRAL: dict[str, Any] = {  # values that mean off, beside None and False
+NEUTRAL: dict[str, Any] = {  # values that mean off; None and what is empty always does
     "diversity_penalty": 0.0,
     "encoder_no_repeat_ngram_size": 0,
     "encoder_repetition_penalty": 1.0,
@@ -63,8 +65,11 @@ NEUTRAL: dict[str, Any] = {  # values that mean off, beside None and False
 
 def check_settings(config: Any) -> None:
     """Raise ModelError for a setting of `config` that decoding here would silently ignore."""
+    known = vars(GenerationConfig())
     for name, value in vars(config).items():
-        if name in APPLIED or name in HARMLESS or value is None or value is False:
+        if name in APPLIED or name in HARMLESS or value is None or value in ([], {}):
+            continue
+        if value is False and name in known:  # of what nobody knows, false may change something
             continue
         if name not in NEUTRAL or value != NEUTRAL[name]:
             raise ModelError(
@@ -74,13 +79,22 @@ def check_settings(config: Any) -> None:
 
 
 def penalties(config: Any) -> LogitsProcessorList:
-    """Logits processors for a model's generation_config, in the order `generate` uses."""
+    """Logits processors for a model's generation_config, in the order `generate` uses.
+
+    Raises ModelError for a value that transformers does not take.
+    """
     found = LogitsProcessorList()
     penalty = config.repetition_penalty
-    if penalty not in (None, 1.0):
-        found.append(RepetitionPenaltyLogitsProcessor(penalty=penalty))
-    if config.no_repeat_ngram_size:
-        found.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
+    try:
+        if penalty not in (None, 1.0):
+            found.append(RepetitionPenaltyLogitsProcessor(penalty=penalty))
+        if config.no_repeat_ngram_size:
+            found.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"The model's generation_config has a value that cannot be applied: {error}. Mend "
+            "generation_config.json."
+        ) from error
     return found
 
 
