@@ -24,6 +24,7 @@ from sts_cli.outputs.settings import (
     run_file,
     write_settings,
 )
+from sts_cli.report.console import stderr
 
 OWN = ("shard", "complete", FRESH)  # settings in which the shards of one run differ
 
@@ -58,7 +59,7 @@ def merge(
                 count += 1
             file.write(form.closing if count else b"")
         write_settings(target, run)
-    typer.echo(f"{count} rows of {len(ordered)} shards in {out}", err=True)
+    stderr().print(f"{count} rows of {len(ordered)} shards in {out}")
 
 
 def settings(path: Path) -> dict[str, Any]:

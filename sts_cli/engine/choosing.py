@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate
 from weakref import WeakKeyDictionary
 
 import torch
@@ -58,22 +60,15 @@ def choose_images(
     """What a cut before the first layer leaves of a row: of each image its own budget."""
     made: list[Chosen] = []
     for image in prompt.images:
-
-        def choose(image: Encoded = image) -> Chosen:
-            return choose_image(method, cut, image, words, proportional)
-
+        choose = partial(choose_image, method, cut, image, words, proportional)
         asks = "question" in method.needs
         made.append(choose() if asks else choices.of(image, f"{cut} {proportional}", choose))
     if len(made) == 1:
         return made[0]
-    starts = torch.tensor([0, *(len(image.features) for image in prompt.images)]).cumsum(0).tolist()
-    parts = [
-        (start, one.cutting, len(image.features))
-        for start, one, image in zip(starts, made, prompt.images, strict=False)
-    ]
+    parts = ranges([len(image.features) for image in prompt.images])
     sizes = [one.log_size for one in made if one.log_size is not None]
     return Chosen(
-        joined([(torch.arange(n) + start, cutting) for start, cutting, n in parts]),
+        joined(list(zip(parts, [one.cutting for one in made], strict=True))),
         torch.cat(sizes) if sizes else None,
         [count for one in made for count in one.counts],
     )
@@ -112,13 +107,12 @@ def look_into(
     """A row's visual tokens at the places `where` [N], as `method` sees them between layers."""
     size = torch.ones(len(where), device=where.device)
     seed = sum(image.pixels.seed for image in prompt.images) if "seed" in method.needs else None
-    attends = "attention" in method.needs and scores is not None
     return Look(
         features=tokens.hidden[row, where],
         grid=tokens.grid[row, where],
         image=tokens.image[row, where],
         size=size if tokens.log_size is None else tokens.log_size[row, where].float().exp(),
-        attention=scores[row, where] if attends and scores is not None else None,
+        attention=None if scores is None else scores[row, where],  # watched only if needed
         question=words if "question" in method.needs else None,
         seed=seed,
     )
@@ -167,9 +161,7 @@ def with_floors(
     The method chooses among all. An image that it leaves less than its floor is cut alone, to the
     floor, and the others share the rest.
     """
-    ends = torch.tensor(before).cumsum(0).tolist()
-    own = [torch.arange(end - n, end) for n, end in zip(before, ends, strict=True)]
-    own = [index.to(look.features.device) for index in own]
+    own = [index.to(look.features.device) for index in ranges(before)]
     free, shared = count, list(range(len(before)))
     alone: list[tuple[Tensor, Cutting]] = []
     while True:
@@ -216,6 +208,12 @@ def joined(parts: Sequence[tuple[Tensor, Cutting]]) -> Cutting:
         ]
     )
     return Cutting(keep, into[every.argsort()])
+
+
+def ranges(counts: Sequence[int]) -> list[Tensor]:
+    """The indices of each of several parts that lie one after the other."""
+    ends = accumulate(counts)
+    return [torch.arange(end - n, end) for n, end in zip(counts, ends, strict=True)]
 
 
 def nowhere(cutting: Cutting, total: int) -> Tensor:

@@ -80,7 +80,8 @@ class Engine:
         check_settings(settings)
         self.penalties = penalties(settings)
         self.ends = end_tokens(settings)
-        self.stop_strings = StopStrings(settings, self.family.tokenizer)
+        stops = settings.stop_strings
+        self.stop_strings = StopStrings(self.family.tokenizer, stops) if stops else None
         self.max_new_tokens = settings.max_new_tokens or MAX_NEW_TOKENS
         vision = getattr(getattr(model.config, "vision_config", None), "model_type", None)
         if not tested(model.config.model_type, model.get_decoder().config.model_type, vision):
@@ -168,14 +169,15 @@ class Engine:
         room = max(len(prompt.ids) for prompt in prompts) + limit
         cache = self.decoder.cache(len(prompts), room)
         left: list[Counts] = [[[len(one.features) for one in prompt.images] for prompt in prompts]]
-        seen, spans, scores, select = [tokens], [], None, 0.0
+        seen, spans, scores, select = [tokens] if places else [], [], None, 0.0
         for cut, span, ahead in profile.steps(self.layers):
             if cut is not None:
                 selecting = self.clock()
                 tokens, counts = cut_tokens(tokens, cut, asked, left[-1], scores, choices)
                 select += self.clock() - selecting
                 left.append(counts)
-                seen.append(tokens)
+                if places:
+                    seen.append(tokens)
             if span:
                 watch = None if ahead is None else watch_for(ahead, words, tokens)
                 tokens, scores = self.decoder.run(tokens, span, cache, watch)
@@ -186,7 +188,7 @@ class Engine:
             spans=tuple(spans),
             positions=positions.expand(axes, -1),
             left=left,
-            seen=seen if places else [],
+            seen=seen,
             select=select,
         )
 
@@ -214,7 +216,7 @@ class Engine:
                 answers[row].append(token)
                 if row == 0 and on_ids is not None:
                     on_ids(answers[row])
-                if self.stop_strings.end([*prompts[row].ids, *answers[row]]):
+                if self.stop_strings and self.stop_strings.end(prompts[row].ids, answers[row]):
                     finish[row] = "stop"
                 elif len(answers[row]) < limit:
                     stay.append(index)

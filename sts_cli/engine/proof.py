@@ -67,7 +67,8 @@ def find_flaw(family: Family, decoder: Decoder[Any]) -> str | None:
     limit = EXACT if model.dtype == torch.float32 else ROUNDED
 
     cache, hidden = decoder.cache(1, len(ids) + 2), tokens
-    watch = Watch(torch.ones((1, prompt.words(family.image_token_id)), dtype=torch.bool))
+    words = prompt.words(family.image_token_id)
+    watch = Watch(torch.ones((1, words), dtype=torch.bool, device=model.device))
     for layer in every:
         try:
             hidden, _ = decoder.run(hidden, range(layer, layer + 1), cache, watch)

@@ -107,12 +107,9 @@ def end_tokens(config: Any) -> frozenset[int]:
 class StopStrings:
     """The texts that end an answer, as `generate` finds them: the answer keeps them."""
 
-    def __init__(self, config: Any, tokenizer: Any):
-        stops = config.stop_strings
-        self.criteria = StopStringCriteria(tokenizer, stops) if stops else None
+    def __init__(self, tokenizer: Any, stops: str | list[str]):
+        self.criteria = StopStringCriteria(tokenizer, stops)
 
-    def end(self, ids: list[int]) -> bool:
-        """Whether prompt and answer `ids` end in one of the texts."""
-        if self.criteria is None:
-            return False
-        return bool(self.criteria(torch.tensor([ids]), None)[0])
+    def end(self, prompt: list[int], answer: list[int]) -> bool:
+        """Whether the ids of prompt and answer end in one of the texts."""
+        return bool(self.criteria(torch.tensor([[*prompt, *answer]]), None)[0])

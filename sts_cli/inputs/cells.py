@@ -7,6 +7,10 @@ from collections.abc import Iterable, Iterator
 
 LONGEST_RECORD = 64 << 20  # characters; as long as a line of JSON may be
 QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
+# A spreadsheet runs a cell that begins so, unless it is a number. An apostrophe before it makes it
+# text; so does one before the apostrophes of a text that looks like that already.
+FORMULA = re.compile(r"'*[=+\-@\t\n]")
+NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 class StrayQuote(ValueError):
@@ -65,3 +69,14 @@ def cells_of(record: str, delimiter: str) -> list[str]:
         if record[end] != delimiter:
             raise StrayQuote(at)
         at = end + 1
+
+
+def guarded(text: str) -> str:
+    """A text as a cell that no spreadsheet runs."""
+    runs = FORMULA.match(text) and not NUMBER.fullmatch(text)
+    return f"'{text}" if runs else text
+
+
+def unguarded(cell: str) -> str:
+    """The text that `guarded` made a cell of."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from sts_cli.errors import InputError
 from sts_cli.inputs.answers import fields_of_answer, is_answer
-from sts_cli.inputs.cells import LONGEST_RECORD, StrayQuote, cells_of, records_of
+from sts_cli.inputs.cells import LONGEST_RECORD, StrayQuote, cells_of, records_of, unguarded
 from sts_cli.inputs.lines import UTF16
 from sts_cli.inputs.rows import (
     ANSWER,
@@ -155,6 +155,8 @@ def wrong_count(found: int, wanted: int, quotes: bool) -> str:
 
 def fields_of(row: dict[str, Any], answers: bool) -> dict[str, Any]:
     """A row as JSON would have it: lists in cells are lists, and a table of answers is not flat."""
+    if answers:  # as sts wrote them, so that no spreadsheet takes them for formulas
+        row = {key: unguarded(cell) for key, cell in row.items()}
     for key in row.keys() & LISTS:
         row[key] = from_json(row[key], "[", list)
     if not answers:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from sts_cli.inputs.cells import cells_of
+from sts_cli.inputs.cells import cells_of, guarded, unguarded
 from sts_cli.outputs.formats import Kept
 from sts_cli.outputs.keys import cell, images_of, key
 from sts_cli.records import Answer, Item, answer_row
@@ -23,10 +22,6 @@ COLUMNS = (
     *("rows", "finish", "expected", "extra"),
     *("full_answer", "agree", "similarity", "speedup_prefill", "speedup_total"),
 )
-# A spreadsheet runs a cell that begins so, unless it is a number. An apostrophe before it makes it
-# text; so does one before the apostrophes of a text that looks like that already.
-FORMULA = re.compile(r"'*[=+\-@\t\n]")
-NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 class Table:
@@ -93,17 +88,6 @@ def cell_of(value: Any) -> Any:
 def plain(text: str) -> str:
     """Line breaks as LF, so that CR LF only ever ends a record."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def guarded(text: str) -> str:
-    """A text as a cell that no spreadsheet runs."""
-    runs = FORMULA.match(text) and not NUMBER.fullmatch(text)
-    return f"'{text}" if runs else text
-
-
-def unguarded(cell: str) -> str:
-    """The text that `guarded` made a cell of."""
-    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def encoded(row: list[Any]) -> bytes:

@@ -71,7 +71,7 @@ class Llava(Rows):
             "text": ours["answer"] or "",
             "answer_id": f"{self.key(answer.item):016x}",
             "model_id": ours["model"],
-            "metadata": {name: ours[name] for name in ours if name not in ("answer", "expected")},
+            "metadata": {name: ours[name] for name in ours if name != "answer"},
         }
 
     def source(self, row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -82,8 +82,12 @@ class Method(Protocol):
         ...
 
 
+@cache
 def names() -> tuple[str, ...]:
-    """The names of all methods: those that ship, then those of other packages, each sorted."""
+    """The names of all methods: those that ship, then those of other packages, each sorted.
+
+    Looked up once, as `find` is: every cut of every batch asks.
+    """
     own = sorted(
         entry.name.removesuffix(".py")
         for entry in files(__name__).iterdir()
@@ -92,6 +96,7 @@ def names() -> tuple[str, ...]:
     return *own, *sorted(name for name in from_elsewhere() if name not in own)
 
 
+@cache
 def find(name: str) -> type[Any]:
     """The dataclass of the method `name`. Raises ProfileError."""
     known = names()
