@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,14 @@ def files_with_code(folder: Path) -> list[str]:
     """The names of the small files in `folder` that point to Python code beside them."""
     files = ("config.json", *NAMED_IN)
     return [
-        name
-        for name in files
-        if (folder / name).is_file() and read_json(folder / name).get("auto_map")
+        name for name in files if (folder / name).is_file() and has_code(read_json(folder / name))
     ]
+
+
+def has_code(settings: Mapping[str, Any]) -> bool:
+    """Whether settings, or those of a part such as the image processor, point to code."""
+    parts = [settings, *(part for part in settings.values() if isinstance(part, Mapping))]
+    return any(part.get("auto_map") for part in parts)
 
 
 class NoVideo:

@@ -224,6 +224,18 @@ def test_a_checkpoint_that_needs_its_code_is_refused_and_nobody_is_asked(
     assert not marker.exists()
 
 
+def test_code_of_a_part_of_a_processor_is_refused_in_our_words(model: Path, tmp_path: Path) -> None:
+    """Newer files hold the image processor's settings inside the processor's."""
+    marker = with_code(model, "preprocessor_config.json", image_processor_type="Theirs")
+    inside = json.loads((model / "preprocessor_config.json").read_text())
+    (model / "preprocessor_config.json").unlink()
+    change(model / "processor_config.json", image_processor=inside)
+    code, err, left = ask_with_answers(model, tmp_path)
+    assert (code, left, err.count("\n")) == (2, "y\n1\n", 1), err
+    assert "needs Python code of its own (auto_map in processor_config.json)" in err
+    assert not marker.exists()
+
+
 def tokens_of_an_image(folder: Path) -> int:
     """How many visual tokens the processor writes for an image; the model must make as many."""
     loaded = load(find(str(folder)), device="cpu")
