@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from sts_cli.runtime import settle_cpu
+from sts_cli.machine.runtime import settle_cpu
 
 settle_cpu()
 
@@ -26,12 +26,12 @@ from benchmarks.exam import Condition, Exam, Mark, grouped  # noqa: E402
 from benchmarks.processes import CORES, split  # noqa: E402
 from demo_model import evaluate  # noqa: E402
 from sts_cli.answering.request import OFF  # noqa: E402
+from sts_cli.checkpoints.sources import find  # noqa: E402
 from sts_cli.evaluation.table import mean, wilson  # noqa: E402
 from sts_cli.profile import Cut  # noqa: E402
 from sts_cli.profile_files import load_profile  # noqa: E402
 from sts_cli.scenes.questions import KINDS  # noqa: E402
 from sts_cli.scenes.suite import HELD_OUT  # noqa: E402
-from sts_cli.sources import find  # noqa: E402
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "accuracy.md"
 MARKS = "<!-- figures -->", "<!-- end of figures -->"

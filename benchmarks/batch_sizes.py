@@ -13,17 +13,17 @@ import json
 from statistics import median
 from time import process_time
 
-from sts_cli.runtime import settle_cpu
+from sts_cli.machine.runtime import settle_cpu
 
 settle_cpu()
 
 from PIL import Image  # noqa: E402  (torch must find the CPU settled)
 
+from sts_cli.checkpoints.sources import find  # noqa: E402
 from sts_cli.engine.engine import Engine  # noqa: E402
 from sts_cli.families.default import Prompt  # noqa: E402
-from sts_cli.loading import load  # noqa: E402
+from sts_cli.loading.model import load  # noqa: E402
 from sts_cli.profile_files import load_profile  # noqa: E402
-from sts_cli.sources import find  # noqa: E402
 
 
 def main() -> None:

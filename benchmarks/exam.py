@@ -15,15 +15,15 @@ from PIL import Image
 from benchmarks.processes import split
 from sts_cli.answering.agreement import exact_match, token_f1
 from sts_cli.answering.stream import decode
+from sts_cli.checkpoints.sources import find
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.engine import Engine
 from sts_cli.families.default import Encoded, Prompt
 from sts_cli.inputs.images import Prepared
-from sts_cli.loading import load
+from sts_cli.loading.model import load
 from sts_cli.profile import Profile
 from sts_cli.pruning.grid import lattice
 from sts_cli.scenes.suite import suite
-from sts_cli.sources import find
 
 SCENES = 24  # at once: their images are encoded once for all conditions
 ROWS = 24  # questions in a batch

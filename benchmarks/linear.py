@@ -14,8 +14,8 @@ import statistics
 import time
 from collections.abc import Callable
 
-from sts_cli.hardware import cpu_features, cpu_name
-from sts_cli.runtime import settle_cpu
+from sts_cli.machine.hardware import cpu_features, cpu_name
+from sts_cli.machine.runtime import settle_cpu
 
 SHAPES = ("2048x8192", "8192x2048", "896x4864", "4864x896")  # in_features x out_features
 ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 64, 128, 256, 600)

@@ -65,14 +65,14 @@ def alone(
 
 
 def measure(folder: Path, precision: str, keep: bool) -> dict[str, float]:
-    from sts_cli.runtime import settle_cpu
+    from sts_cli.machine.runtime import settle_cpu
 
     settle_cpu()
     import transformers.models.llava.modeling_llava  # noqa: F401  what every load imports
 
-    from sts_cli.loading import load
+    from sts_cli.checkpoints.sources import find
+    from sts_cli.loading.model import load
     from sts_cli.quantization import kept
-    from sts_cli.sources import find
 
     before = private()
     peak, done = [before], threading.Event()

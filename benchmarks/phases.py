@@ -16,7 +16,7 @@ import sys
 from statistics import median
 from types import SimpleNamespace
 
-from sts_cli.runtime import settle_cpu
+from sts_cli.machine.runtime import settle_cpu
 
 settle_cpu()
 

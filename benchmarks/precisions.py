@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from sts_cli.runtime import settle_cpu
+from sts_cli.machine.runtime import settle_cpu
 
 settle_cpu()
 
@@ -24,11 +24,11 @@ import torch  # noqa: E402  (after the CPU's settings)
 
 from benchmarks import random_llava  # noqa: E402
 from benchmarks.phases import ours, pictures  # noqa: E402
+from sts_cli.checkpoints.sources import find  # noqa: E402
 from sts_cli.engine.engine import Engine  # noqa: E402
-from sts_cli.hardware import cpu_features, cpu_name  # noqa: E402
-from sts_cli.loading import load  # noqa: E402
+from sts_cli.loading.model import load  # noqa: E402
+from sts_cli.machine.hardware import cpu_features, cpu_name  # noqa: E402
 from sts_cli.profile_files import load_profile  # noqa: E402
-from sts_cli.sources import find  # noqa: E402
 
 PHASES = ("encode", "prefill", "token", "total")
 

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sts_cli.runtime import settle_cpu
+from sts_cli.machine.runtime import settle_cpu
 
 EXACT = "float32"
 PRECISIONS = {  # name -> (dtype, quantize)
@@ -55,8 +55,8 @@ def main() -> None:
 
 def compare(model: str, prompts: int, words: int, per_kind: int) -> dict[str, Any]:
     """The figures of every precision for one model."""
-    from sts_cli.loading import load
-    from sts_cli.sources import find
+    from sts_cli.checkpoints.sources import find
+    from sts_cli.loading.model import load
 
     source = find(model)
     assert source.checkpoint is not None

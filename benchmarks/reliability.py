@@ -83,11 +83,11 @@ def forked(arguments: list[str]) -> int:
 
 def kills(folder: Path, options: Any, chance: random.Random) -> dict[str, Any]:
     """As many kill -9 as asked for, over as many outputs as that takes."""
-    from sts_cli.runtime import settle_cpu
+    from sts_cli.machine.runtime import settle_cpu
 
     settle_cpu()
     import sts_cli.engine.engine
-    import sts_cli.loading  # noqa: F401
+    import sts_cli.loading.model  # noqa: F401
 
     rows = questions(folder, options.rows)
     whole = folder / "whole.jsonl"

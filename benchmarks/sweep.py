@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from sts_cli.runtime import settle_cpu
+from sts_cli.machine.runtime import settle_cpu
 
 settle_cpu()
 

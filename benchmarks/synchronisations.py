@@ -10,19 +10,19 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from sts_cli.runtime import settle_cpu
+from sts_cli.machine.runtime import settle_cpu
 
 settle_cpu()
 
 import torch  # noqa: E402  (after the CPU's settings)
 
+from sts_cli.checkpoints.sources import find  # noqa: E402
 from sts_cli.engine.engine import Engine  # noqa: E402
 from sts_cli.families.default import Prompt  # noqa: E402
-from sts_cli.loading import load  # noqa: E402
+from sts_cli.loading.model import load  # noqa: E402
 from sts_cli.profile import Profile  # noqa: E402
 from sts_cli.profile_files import load_profile  # noqa: E402
 from sts_cli.scenes.drawing import draw  # noqa: E402
-from sts_cli.sources import find  # noqa: E402
 
 WAITING = ("aten::item", "aten::nonzero", "aten::_local_scalar_dense", "aten::is_nonzero")
 PROFILES = ("off", "aggressive", "random", "grid")

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from sts_cli.runtime import settle_cpu
+from sts_cli.machine.runtime import settle_cpu
 
 ROOT = Path(__file__).parent.parent
 RUN = ROOT / "demo_model" / "runs" / "small"

@@ -40,9 +40,9 @@ def load(
     says. `progress` is told what takes long. Raises errors.ModelError or errors.ProfileError, each
     with one sentence that says what to do.
     """
-    from sts_cli.libraries import check_libraries
-    from sts_cli.runtime import settle_cpu
-    from sts_cli.sources import find
+    from sts_cli.checkpoints.sources import find
+    from sts_cli.machine.libraries import check_libraries
+    from sts_cli.machine.runtime import settle_cpu
 
     chosen = profile if isinstance(profile, Profile) else load_profile(profile)
     chosen = replace(chosen, quantize=quantize or chosen.quantize)

@@ -8,14 +8,14 @@ from typing import Any
 
 from sts_cli.answering.request import Request
 from sts_cli.answering.scheduler import answer_all, answer_each
+from sts_cli.checkpoints.sources import Source
 from sts_cli.engine.engine import Engine
 from sts_cli.inputs.images import Prepared, decode_ahead
 from sts_cli.inputs.rows import CAPTION
-from sts_cli.loading import load as load_weights
+from sts_cli.loading.model import load as load_weights
 from sts_cli.profile import Profile, Quantize
 from sts_cli.profile_files import load_profile
 from sts_cli.records import Answer, Item
-from sts_cli.sources import Source
 
 Question = Item | tuple[Any, str]  # an item, or an image and what to ask about it
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import isolation
 import pytest
 
-from sts_cli.runtime import settle_cpu
+from sts_cli.machine.runtime import settle_cpu
 
 __all__ = ["isolation"]  # before all that reads the environment
 

@@ -26,7 +26,9 @@ def model(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """No model may be loaded."""
-    monkeypatch.setattr("sts_cli.loading.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "sts_cli.loading.model.load", lambda *_, **__: pytest.fail("a model was loaded")
+    )
 
 
 @pytest.fixture
@@ -284,7 +286,9 @@ def test_the_profiles_own_settings_hold_unless_the_command_line_says_else(
 def test_a_dry_run_reads_everything_and_loads_no_weights(
     model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("sts_cli.loading.from_folder", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr(
+        "sts_cli.loading.model.from_folder", lambda *_: pytest.fail("weights were read")
+    )
     (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
     (folder / "broken.png").write_bytes(b"")
     done = sts("batch", folder, "--dry-run")
@@ -337,7 +341,7 @@ def test_the_demo_model_says_once_that_it_is_no_real_model(
     tiny_checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("STS_MODEL", raising=False)
-    monkeypatch.setattr("sts_cli.sources.demo_folder", lambda: tiny_checkpoint)
+    monkeypatch.setattr("sts_cli.checkpoints.sources.demo_folder", lambda: tiny_checkpoint)
     done = sts("batch", folder / "questions.jsonl", *SHORT)
     assert done.err.count("--model FOLDER") == 1
     assert "--model" not in sts("batch", folder / "questions.jsonl", "-q", *SHORT).err

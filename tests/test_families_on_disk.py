@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from sts_cli.__main__ import app
-from sts_cli.loading import load
+from sts_cli.checkpoints.sources import find
+from sts_cli.loading.model import load
 from sts_cli.profile_files import load_profile
-from sts_cli.sources import find
 
 QUESTION = "what is on the sign in this picture"
 NEW_TOKENS = 6

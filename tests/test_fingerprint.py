@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sts_cli.checkpoint import examine
-from sts_cli.fingerprint import changed, fingerprint, weight, without_times
+from sts_cli.checkpoints.checkpoint import examine
+from sts_cli.checkpoints.fingerprint import changed, fingerprint, weight, without_times
 from sts_cli.quantization import kept
 
 

@@ -11,13 +11,13 @@ from checkpoints import asked
 from PIL import Image
 from transformers import GenerationConfig
 
+from sts_cli.checkpoints.sources import find
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.settings import APPLIED, HARMLESS, NEUTRAL, check_settings, penalties
 from sts_cli.errors import ModelError
 from sts_cli.families.default import Prompt
-from sts_cli.loading import Loaded, load
+from sts_cli.loading.model import Loaded, load
 from sts_cli.profile import Profile
-from sts_cli.sources import find
 
 QUESTIONS = ("what is on the sign?", "what colour is it?", "describe it, please")
 NEW = 12

@@ -15,14 +15,14 @@ from hub_server import Hub, hub
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sts_cli.checkpoint import examine
-from sts_cli.fingerprint import fingerprint
+from sts_cli.checkpoints.checkpoint import examine
+from sts_cli.checkpoints.fingerprint import fingerprint
 
 FETCH = """
 import sys
 from sts_cli.errors import ModelError
-from sts_cli.loading import load
-from sts_cli.sources import find
+from sts_cli.loading.model import load
+from sts_cli.checkpoints.sources import find
 try:
     load(find(sys.argv[1]), device="cpu", progress=lambda text: print(text, file=sys.stderr))
     print(find(sys.argv[1]).path)

@@ -15,11 +15,17 @@ from PIL import Image
 from running import process
 from safetensors.torch import load_file, save_file
 
+from sts_cli.checkpoints.sources import find
 from sts_cli.errors import ModelError
 from sts_cli.families import adapter
-from sts_cli.hardware import FAST_BFLOAT16, choose_device, choose_dtype, cpu_features, memory
-from sts_cli.loading import explain, load
-from sts_cli.sources import find
+from sts_cli.loading.model import explain, load
+from sts_cli.machine.hardware import (
+    FAST_BFLOAT16,
+    choose_device,
+    choose_dtype,
+    cpu_features,
+    memory,
+)
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 from typer.testing import CliRunner
 
+from sts_cli.checkpoints.hub import is_hub_id
+from sts_cli.checkpoints.sources import demo_folder
+from sts_cli.cli.diagnosis import OPTIONAL
 from sts_cli.cli.doctor import doctor
 from sts_cli.cli.models import count, models
-from sts_cli.diagnosis import OPTIONAL
 from sts_cli.errors import ModelError
 from sts_cli.families import FAMILIES
-from sts_cli.hub import is_hub_id
-from sts_cli.sources import demo_folder
 
 app = typer.Typer()
 app.command()(models)

@@ -22,10 +22,10 @@ from sts_cli.families import FAMILIES
 
 pytest.importorskip("openvino", reason="openvino is not installed: pip install sts-cli[openvino]")
 
-from sts_cli.decoding.openvino import EXACT, FAST, OpenVinoDecoder
-from sts_cli.decoding.openvino_kept import Shelf, whole
-from sts_cli.decoding.openvino_ready import problem
-from sts_cli.decoding.openvino_tower import OpenVinoTower
+from sts_cli.openvino.decoder import EXACT, FAST, OpenVinoDecoder
+from sts_cli.openvino.kept import Shelf, whole
+from sts_cli.openvino.ready import problem
+from sts_cli.openvino.tower import OpenVinoTower
 
 ROWS, LENGTH, CUT, STEPS = 3, 14, 3, 3
 WHOLE = (range(tiny.LAYERS),)

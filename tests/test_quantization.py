@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sts_cli.checkpoint import Checkpoint, examine
+from sts_cli.checkpoints.checkpoint import Checkpoint, examine
+from sts_cli.checkpoints.sources import find
 from sts_cli.errors import ModelError
-from sts_cli.loading import Loaded, load
+from sts_cli.loading.model import Loaded, load
 from sts_cli.profile import Quantize
 from sts_cli.quantization import kept
 from sts_cli.quantization.choice import choose, memory_needed
 from sts_cli.quantization.packed import FEW_ROWS, PackedLinear, Precision, fits, pack
-from sts_cli.sources import find
 
 ERROR = {"int8": 0.01, "int4": 0.1}  # of a layer with normally distributed weights
 CPU = torch.device("cpu")

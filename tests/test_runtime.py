@@ -15,7 +15,7 @@ def test_idle_threads_wait_passively_unless_the_user_chose(given: str | None, po
     if given is not None:
         environment["OMP_WAIT_POLICY"] = given
     code = (
-        "import os, sys; from sts_cli.runtime import settle_cpu; settle_cpu(); "
+        "import os, sys; from sts_cli.machine.runtime import settle_cpu; settle_cpu(); "
         "assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
     )
     done = subprocess.run(

@@ -20,14 +20,14 @@ from sts_cli.answering.batches import question_of
 from sts_cli.answering.request import Request
 from sts_cli.answering.scheduler import answer_all as answer_request
 from sts_cli.answering.scheduler import answer_each
+from sts_cli.checkpoints.sources import find
 from sts_cli.engine.engine import Engine
 from sts_cli.errors import ProfileError
 from sts_cli.inputs.images import Prepared
-from sts_cli.loading import load
+from sts_cli.loading.model import load
 from sts_cli.profile import Cut, Profile
 from sts_cli.profile_files import load_profile
 from sts_cli.records import Answer, Item, Problem
-from sts_cli.sources import find
 
 OFF, AGGRESSIVE = load_profile("off"), load_profile("aggressive")
 

@@ -13,12 +13,12 @@ from typing import Any
 import checkpoints
 import pytest
 
-from sts_cli import hub
+from sts_cli.checkpoints import hub
+from sts_cli.checkpoints.sources import demo_folder, fetched, find, usable
 from sts_cli.errors import ModelError
 from sts_cli.families import FAMILIES
-from sts_cli.libraries import explain
-from sts_cli.loading import untested
-from sts_cli.sources import demo_folder, fetched, find, usable
+from sts_cli.loading.model import untested
+from sts_cli.machine.libraries import explain
 
 
 @pytest.fixture
@@ -86,7 +86,8 @@ def test_every_family_is_recognised(family: str, tmp_path: Path) -> None:
 
 def test_finding_imports_no_torch(model: Path) -> None:
     code = (
-        "import sys; from sts_cli.sources import find, usable; find(sys.argv[1]); usable();"
+        "import sys; from sts_cli.checkpoints.sources import find, usable; "
+        "find(sys.argv[1]); usable(); "
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run(
@@ -117,7 +118,7 @@ def test_online_a_hub_id_is_taken_at_its_word(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_hub_that_does_not_answer_is_one_sentence() -> None:
     code = (
-        "from sts_cli.sources import find, fetched\n"
+        "from sts_cli.checkpoints.sources import find, fetched\n"
         "from sts_cli.errors import ModelError\n"
         "try: fetched(find('some-org/some-model'), print, print)\n"
         "except ModelError as error: print(error)"

@@ -12,13 +12,13 @@ from checkpoints import asked
 from PIL import Image
 from running import sts
 
-from sts_cli.checkpoint import examine
+from sts_cli.checkpoints.checkpoint import examine
+from sts_cli.checkpoints.sources import find
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.proof import pruned_from_masked
 from sts_cli.errors import ModelError
-from sts_cli.loading import load
+from sts_cli.loading.model import load
 from sts_cli.profile_files import load_profile
-from sts_cli.sources import find
 
 QUESTION = "what is on the sign?"
 FITTING = ["vipllava", "llava around smollm3", "llava around phi3"]

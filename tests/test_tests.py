@@ -27,7 +27,8 @@ def test_the_developers_models_and_caches_are_not_seen(tmp_path: Path):
         "HOME": str(tmp_path),
     }
     code = (
-        "import isolation, json, os; from sts_cli import hub; from sts_cli.sources import find; "
+        "import isolation, json, os; from sts_cli.checkpoints import hub; "
+        "from sts_cli.checkpoints.sources import find; "
         "from sts_cli.quantization.choice import kept_folder; "
         "print(json.dumps([dict(os.environ), find().name, hub.is_offline(), "
         "str(hub.cache_folder()), str(kept_folder())]))"

@@ -13,8 +13,8 @@ from sts_cli.engine.choosing import Choices
 from sts_cli.engine.engine import Engine, Generation
 from sts_cli.errors import OutputError
 from sts_cli.families.default import Prompt
-from sts_cli.hardware import out_of_memory
 from sts_cli.inputs.images import Prepared
+from sts_cli.machine.hardware import out_of_memory
 from sts_cli.profile import Profile
 from sts_cli.records import Answer, Comparison, Item, Problem, Seconds, TokenCounts
 

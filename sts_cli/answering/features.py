@@ -13,7 +13,7 @@ from PIL import Image
 
 from sts_cli.engine.engine import Engine
 from sts_cli.families.default import Encoded, Pixels
-from sts_cli.hardware import out_of_memory
+from sts_cli.machine.hardware import out_of_memory
 from sts_cli.records import Problem
 
 BACKLOG = 4  # decoded images that may wait for a preprocessing thread

@@ -10,9 +10,9 @@ from sts_cli.answering.features import FeatureCache
 from sts_cli.answering.fitting import fitting_rows, most_rows
 from sts_cli.answering.request import Request
 from sts_cli.engine.engine import Engine
-from sts_cli.hardware import free_memory
 from sts_cli.inputs.feed import Feed
 from sts_cli.inputs.images import Prepared
+from sts_cli.machine.hardware import free_memory
 from sts_cli.records import Answer
 
 WORKERS = 2  # threads that preprocess images while the engine computes

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sts_cli.answering.request import Request
+from sts_cli.checkpoints.sources import find
 from sts_cli.cli.engine import load_for
 from sts_cli.cli.options import (
     Compare,
@@ -33,7 +34,6 @@ from sts_cli.report.console import idle_notes, stderr, stream
 from sts_cli.report.overlay import is_overlay
 from sts_cli.report.single import side_by_side, speed
 from sts_cli.report.visible import visible_json
-from sts_cli.sources import find
 
 if TYPE_CHECKING:
     from PIL import Image

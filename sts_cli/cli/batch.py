@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from sts_cli.answering.request import Request
+from sts_cli.checkpoints.fingerprint import fingerprint
+from sts_cli.checkpoints.sources import Source, find
 from sts_cli.cli.dry_run import dry_run, measured
 from sts_cli.cli.engine import load_for
 from sts_cli.cli.options import (
@@ -34,14 +36,12 @@ from sts_cli.cli.parsing import (
     shard_of,
 )
 from sts_cli.cli.run import Job, Outcome, finish, run_job
-from sts_cli.fingerprint import fingerprint
 from sts_cli.inputs.items import open_input
 from sts_cli.outputs.formats import format_of
 from sts_cli.outputs.journal import Journal
 from sts_cli.outputs.sidecar import Sidecars
 from sts_cli.outputs.stream import Nowhere, Stdout
 from sts_cli.report.console import Report, stderr
-from sts_cli.sources import Source, find
 
 GATE_MISSED, INTERRUPTED = 3, 130  # exit codes
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from sts_cli.diagnosis import Diagnosis, diagnose
+from sts_cli.cli.diagnosis import Diagnosis, diagnose
 from sts_cli.report.console import stdout
 
 
@@ -20,7 +20,7 @@ def doctor(
     Reports the device, memory, CPU features, precision, threads and load, versions, folders, and
     what to install for what.
     """
-    from sts_cli.runtime import settle_cpu
+    from sts_cli.machine.runtime import settle_cpu
 
     settle_cpu()
     found = diagnose()

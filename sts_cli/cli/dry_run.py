@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from sts_cli.checkpoints.sources import Source
 from sts_cli.cli.engine import load_outline
 from sts_cli.errors import OutputError
 from sts_cli.inputs.items import Input
@@ -22,7 +23,6 @@ from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.records import Problem
 from sts_cli.report.console import stdout
 from sts_cli.report.visible import in_line
-from sts_cli.sources import Source
 
 SHOWN = 50  # bad rows of which each is printed
 

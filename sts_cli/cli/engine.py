@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from sts_cli.answering.request import Request
+from sts_cli.checkpoints.sources import Source
 from sts_cli.cli.options import DEMO_HINT
-from sts_cli.libraries import check_libraries
-from sts_cli.runtime import settle_cpu
-from sts_cli.sources import Source
+from sts_cli.machine.libraries import check_libraries
+from sts_cli.machine.runtime import settle_cpu
 
 if TYPE_CHECKING:
     from sts_cli.families.default import Family
@@ -52,6 +52,6 @@ def load_outline(source: Source) -> Family | None:
     """
     settle_cpu()
     check_libraries()
-    from sts_cli.loading import outline
+    from sts_cli.loading.model import outline
 
     return None if source.checkpoint is None else outline(source.name, source.checkpoint)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sts_cli.answering.request import Request
+from sts_cli.checkpoints.sources import find
 from sts_cli.cli.engine import load_for
 from sts_cli.cli.options import (
     BatchSize,
@@ -32,7 +33,6 @@ from sts_cli.inputs.items import open_input
 from sts_cli.profile import Profile, Quantize
 from sts_cli.profile_files import load_profile
 from sts_cli.report.console import stderr, stdout
-from sts_cli.sources import find
 
 SCENES = "scenes"
 

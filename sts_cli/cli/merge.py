@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sts_cli.checkpoints.fingerprint import without_times
 from sts_cli.errors import InputError, OutputError
-from sts_cli.fingerprint import without_times
 from sts_cli.outputs.disk import replacing
 from sts_cli.outputs.formats import Format, format_named
 from sts_cli.outputs.lock import Lock

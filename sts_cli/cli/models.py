@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from sts_cli.checkpoints.hub import cache_folder
+from sts_cli.checkpoints.sources import Usable, usable
 from sts_cli.families import FAMILIES
-from sts_cli.hub import cache_folder
 from sts_cli.report.console import stdout
-from sts_cli.sources import Usable, usable
 
 
 def models(

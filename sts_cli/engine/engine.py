@@ -27,7 +27,7 @@ from sts_cli.profile import Cut, Profile
 from sts_cli.records import KeptTokens
 
 if TYPE_CHECKING:
-    from sts_cli.loading import Loaded
+    from sts_cli.loading.model import Loaded
 
 MAX_NEW_TOKENS = 128
 

@@ -15,7 +15,7 @@ from sts_cli.decoding.masks import layer_kinds
 from sts_cli.decoding.tokens import Tokens, text
 from sts_cli.errors import ModelError
 from sts_cli.families.default import Family, Prompt
-from sts_cli.hardware import out_of_memory
+from sts_cli.machine.hardware import out_of_memory
 
 QUESTION = "what is in the image?"
 EXACT, ROUNDED = 1e-3, 0.1  # how far logits may differ, of their norm: in float32, in fewer bits

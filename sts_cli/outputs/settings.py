@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sts_cli.checkpoints.fingerprint import changed
 from sts_cli.errors import OutputError
-from sts_cli.fingerprint import changed
 from sts_cli.outputs.disk import write_whole
 
 FRESH = "fresh"  # the settings of a --fresh run that is not complete

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sts_cli.checkpoint import Checkpoint
+from sts_cli.checkpoints.checkpoint import Checkpoint
 from sts_cli.errors import ModelError
 from sts_cli.profile import Quantize
 

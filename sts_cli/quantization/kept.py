@@ -15,12 +15,12 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from sts_cli.checkpoint import Checkpoint
+from sts_cli.checkpoints.checkpoint import Checkpoint
+from sts_cli.checkpoints.fingerprint import fingerprint
+from sts_cli.checkpoints.weights import read_json, read_weights
 from sts_cli.errors import ModelError
-from sts_cli.fingerprint import fingerprint
 from sts_cli.profile import Quantize
 from sts_cli.quantization.choice import kept_folder
-from sts_cli.weights import read_json, read_weights
 
 LAYOUT = 2  # of what we keep; a new number forgets the old
 LONG = 5.0  # seconds of loading from which it is worth the disk,

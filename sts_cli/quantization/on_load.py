@@ -15,8 +15,8 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from sts_cli.machine.runtime import give_back_memory
 from sts_cli.quantization.packed import PackedLinear, Precision, fits, pack
-from sts_cli.runtime import give_back_memory
 
 METHOD = "sts_packed"
 SPARE = 64_000_000  # bytes of dense weights after which freed memory goes back to the system

@@ -11,11 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sts_cli import __version__, hardware, hub
+from sts_cli import __version__
+from sts_cli.checkpoints import hub
+from sts_cli.checkpoints.sources import demo_folder
 from sts_cli.errors import ModelError
-from sts_cli.libraries import check_libraries
+from sts_cli.machine import hardware
+from sts_cli.machine.libraries import check_libraries
 from sts_cli.quantization.choice import kept_folder
-from sts_cli.sources import demo_folder
 
 NEEDED = (
     "torch",

@@ -12,10 +12,10 @@ import openvino as ov
 import torch
 import transformers
 
-from sts_cli.checkpoint import Checkpoint
-from sts_cli.decoding.openvino_weights import Weights
+from sts_cli.checkpoints.checkpoint import Checkpoint
+from sts_cli.checkpoints.fingerprint import fingerprint
 from sts_cli.errors import ModelError
-from sts_cli.fingerprint import fingerprint
+from sts_cli.openvino.weights import Weights
 from sts_cli.quantization.choice import kept_folder
 from sts_cli.quantization.kept import remove_stale
 

@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from sts_cli import hub
-from sts_cli.checkpoint import Checkpoint, NoVision, examine
+from sts_cli.checkpoints import hub
+from sts_cli.checkpoints.checkpoint import Checkpoint, NoVision, examine
 from sts_cli.errors import ModelError, did_you_mean
 
 DEMO = "demo"

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from sts_cli.decoding import Watch
 from sts_cli.decoding.attention import attention_paid
 from sts_cli.decoding.masks import KINDS, layer_kinds
-from sts_cli.decoding.openvino_kept import Shelf
-from sts_cli.decoding.openvino_spans import head_model, joined, layer_model
-from sts_cli.decoding.openvino_weights import Weights, compress
 from sts_cli.decoding.tokens import Keys, Tokens
 from sts_cli.errors import ModelError
+from sts_cli.openvino.kept import Shelf
+from sts_cli.openvino.spans import head_model, joined, layer_model
+from sts_cli.openvino.weights import Weights, compress
 
 # OpenVINO's own choice is a cache in 8 bits, activations in 8 bits where weights are small, and
 # bfloat16 where the CPU computes in it.

@@ -11,10 +11,10 @@ import openvino as ov
 import torch
 from torch import Tensor, nn
 
-from sts_cli.decoding.openvino_kept import Shelf
-from sts_cli.decoding.openvino_spans import named, traceable, traced
-from sts_cli.decoding.openvino_weights import Weights, compress
 from sts_cli.errors import ModelError
+from sts_cli.openvino.kept import Shelf
+from sts_cli.openvino.spans import named, traceable, traced
+from sts_cli.openvino.weights import Weights, compress
 
 TOWERS = ("vision_tower", "vision_model")
 PROJECTORS = ("multi_modal_projector", "connector")

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from sts_cli.checkpoint import Checkpoint, examine_text_files
+from sts_cli.checkpoints.checkpoint import Checkpoint, examine_text_files
+from sts_cli.checkpoints.sources import Source, fetched
 from sts_cli.decoding.attention import NAME as ATTENTION
 from sts_cli.errors import ModelError
 from sts_cli.families import UNTESTED_TOWERS, adapter, refuse, skeleton
 from sts_cli.families.default import Family
-from sts_cli.hardware import choose_device, choose_dtype, free_memory, out_of_memory
-from sts_cli.processor import load_processor
+from sts_cli.loading.processor import load_processor
+from sts_cli.loading.soundness import misshapen, not_numbers
+from sts_cli.machine.hardware import choose_device, choose_dtype, free_memory, out_of_memory
 from sts_cli.profile import Quantize
 from sts_cli.quantization.choice import choose, memory_needed
-from sts_cli.soundness import misshapen, not_numbers
-from sts_cli.sources import Source, fetched
 
 FOREIGN = (  # what transformers, torch and the system raise when a checkpoint is odd
     AttributeError,

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sts_cli.checkpoint import examine_config
+from sts_cli.checkpoints.checkpoint import examine_config
+from sts_cli.checkpoints.weights import find_shards
 from sts_cli.errors import ModelError
-from sts_cli.weights import find_shards
 
 SMALL = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "spiece.model"]
 NOT = ["*/*", "consolidated*", "*.bin", "*.onnx"]

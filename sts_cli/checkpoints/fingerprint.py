@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sts_cli.errors import ModelError
 
 if TYPE_CHECKING:
-    from sts_cli.checkpoint import Checkpoint
+    from sts_cli.checkpoints.checkpoint import Checkpoint
 
 SMALL = ("*.json", "*.jinja", "*.txt", "*.model", "additional_chat_templates/*.jinja")
 CONTENT = re.compile(r"[0-9a-f]{64}")  # in the hub's cache a file is called what it holds

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sts_cli.checkpoints.weights import read_json
 from sts_cli.errors import ModelError
-from sts_cli.weights import read_json
 
 SETTINGS = "processor_config.json"
 NAMED_IN = (SETTINGS, "preprocessor_config.json", "tokenizer_config.json")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sts_cli.checkpoints.weights import Weights, read_json, read_weights
 from sts_cli.errors import ModelError
 from sts_cli.families import FAMILIES, tested
-from sts_cli.weights import Weights, read_json, read_weights
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")

@@ -1,0 +1,1 @@
+"""A checkpoint into memory: device, precision, processor, weights that are sound."""
