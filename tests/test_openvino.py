@@ -89,13 +89,7 @@ def halved(tokens: Tokens) -> Tokens:
 
 
 def decoder_of(model: Any, folder: Path | None = None, **options: Any) -> OpenVinoDecoder:
-    return OpenVinoDecoder(
-        model.get_decoder(),
-        model.get_output_embeddings(),
-        Shelf(folder),
-        two_way=model.family == "gemma3",
-        **options,
-    )
+    return OpenVinoDecoder(model, Shelf(folder), **options)
 
 
 @torch.inference_mode()
@@ -256,7 +250,7 @@ def test_a_disk_that_fills_up_while_converting_stops_nothing(tmp_path: Path):
     model, said = built("llava"), []
     expected = walk(Torch(model), prompts(model), CUTS)
     shelf = Shelf(tmp_path, said.append)
-    decoder = OpenVinoDecoder(model.get_decoder(), model.get_output_embeddings(), shelf)
+    decoder = OpenVinoDecoder(model, shelf)
     (tmp_path / "layer-3.bin").mkdir()  # in whose place no file can come
     decoder.convert()
     check(walk(decoder, prompts(model), CUTS), expected)
@@ -287,9 +281,7 @@ def test_a_batch_without_padding_shares_one_mask():
 def test_a_folder_that_cannot_be_written_is_told_once_and_no_more(tmp_path: Path):
     model, said = built("llava"), []
     (tmp_path / "file").write_text("")
-    decoder = OpenVinoDecoder(
-        model.get_decoder(), model.get_output_embeddings(), Shelf(tmp_path / "file", said.append)
-    )
+    decoder = OpenVinoDecoder(model, Shelf(tmp_path / "file", said.append))
     check(walk(decoder, prompts(model), CUTS), walk(Torch(model), prompts(model), CUTS))
     assert len(said) == 1 and said[0].startswith("Not keeping the converted model: ")
 

@@ -24,6 +24,8 @@ from sts_cli.engine.cutting import Asked, cut_tokens
 from sts_cli.engine.engine import Engine
 from sts_cli.families import FAMILIES
 from sts_cli.families.default import Pixels, Prompt
+from sts_cli.openvino.decoder import OpenVinoDecoder
+from sts_cli.openvino.kept import Shelf
 from sts_cli.profile import Cut, Profile
 
 OFF = Profile("off")
@@ -33,7 +35,11 @@ SIZED = replace(BOTH, name="proportional", attention="proportional")
 THREE = Profile("three", cuts=(FIRST, Cut("relevance", 0.35, 0.3), Cut("instruction", 0.15, 0.7)))
 NEW = 6
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-DECODERS = {"torch": TorchDecoder, "recomputing": Recomputing}
+DECODERS = {
+    "torch": TorchDecoder,
+    "recomputing": Recomputing,
+    "openvino": lambda model: OpenVinoDecoder(model, Shelf(None)),
+}
 EVERYWHERE = [(family, device) for family in tiny.FAMILIES for device in DEVICES]
 # What `apart` may be in bfloat16, where kernels for other shapes round otherwise: at most 0.033 was
 # seen, and at least 0.34 where a position was wrong by one.

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sts_cli.decoding import Watch
 from sts_cli.decoding.attention import attention_paid
 from sts_cli.decoding.masks import KINDS, layer_kinds
 from sts_cli.decoding.tokens import Keys, Tokens
+from sts_cli.decoding.torch import BOTH_WAYS
 from sts_cli.errors import ModelError
 from sts_cli.openvino.kept import Shelf
 from sts_cli.openvino.spans import head_model, joined, layer_model
@@ -54,7 +55,7 @@ class Cache:
 
 
 class OpenVinoDecoder:
-    """The layers of a transformers text model on a CPU. Raises ModelError for what it cannot take.
+    """The language model of `model` on a CPU. Raises ModelError for what OpenVINO cannot take.
 
     A piece is what lies between two stops that any span has asked for, so that profiles with other
     cuts share compiled weights. Only layers that are not on the shelf must have their weights.
@@ -62,17 +63,16 @@ class OpenVinoDecoder:
 
     def __init__(
         self,
-        text: nn.Module,
-        head: nn.Module,
+        model: Any,
         shelf: Shelf,
         weights: Weights = "none",
         settings: Mapping[str, str] = EXACT,
-        two_way: bool = False,
     ):
-        """`two_way`: an image's tokens attend to each other both ways, as in Gemma 3."""
-        self.text: Any = text
-        self.head, self.shelf, self.weights, self.two_way = head, shelf, weights, two_way
+        self.text: Any = model.get_decoder()
+        self.head = model.get_output_embeddings()
+        self.shelf, self.weights = shelf, weights
         self.config = self.text.config
+        self.two_way = self.config.model_type in BOTH_WAYS
         self.kinds = layer_kinds(self.config)
         if odd := set(self.kinds).difference(KINDS):
             raise ModelError(f"OpenVINO cannot take layers of kind {', '.join(sorted(odd))}.")
