@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sts_cli.profile import Cut, Profile, Quantize
+from sts_cli.profile import Backend, Cut, Profile, Quantize
 from sts_cli.records import Answer, Item, Problem
 
 if TYPE_CHECKING:
@@ -31,21 +31,27 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     quantize: Quantize | None = None,
+    backend: Backend | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Model:
     """A model that answers: "demo", a folder, or a Hugging Face id. None: $STS_MODEL, else demo.
 
     `profile` is a shipped profile's name, a YAML file, or a Profile. `device` is auto, cpu, cuda or
-    cuda:N, `dtype` auto, bfloat16, float16 or float32; `quantize` comes before what the profile
-    says. `progress` is told what takes long. Raises errors.ModelError or errors.ProfileError, each
+    cuda:N, `dtype` auto, bfloat16, float16 or float32. `quantize` and `backend` (auto, torch or
+    openvino) come before what the profile says. `progress` is told what takes long. Raises errors.ModelError or errors.ProfileError, each
     with one sentence that says what to do.
     """
     from sts_cli.checkpoints.sources import find
     from sts_cli.machine.libraries import check_libraries
     from sts_cli.machine.runtime import settle_cpu
+    from sts_cli.openvino.ready import wished_backend
 
     chosen = profile if isinstance(profile, Profile) else load_profile(profile)
-    chosen = replace(chosen, quantize=quantize or chosen.quantize)
+    chosen = replace(
+        chosen,
+        quantize=quantize or chosen.quantize,
+        backend=wished_backend(backend, chosen),
+    )
     source = find(None if model is None else str(model))
     settle_cpu()
     check_libraries()

@@ -13,7 +13,7 @@ from sts_cli.engine.engine import Engine
 from sts_cli.inputs.images import Prepared, decode_ahead
 from sts_cli.inputs.rows import CAPTION
 from sts_cli.loading.model import load as load_weights
-from sts_cli.profile import Profile, Quantize
+from sts_cli.profile import Profile
 from sts_cli.profile_files import load_profile
 from sts_cli.records import Answer, Item
 
@@ -116,18 +116,27 @@ def load_model(
     *,
     device: str = "auto",
     dtype: str = "auto",
-    fallbacks: tuple[Profile, ...] = (),
+    others: tuple[Profile, ...] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Model:
-    """The model of `source` in the profile's precision. Raises ModelError, or ProfileError."""
+    """The model of `source` in the precision and by the backend of `profile`, ready
+    for `others`, too.
+
+    Raises ModelError, or ProfileError for a profile that the model cannot honour.
+    """
     loaded = load_weights(
-        source, device=device, dtype=dtype, quantize=profile.quantize or "none", progress=progress
+        source,
+        device=device,
+        dtype=dtype,
+        quantize=profile.quantize or "none",
+        backend=profile.backend or "auto",
+        progress=progress,
     )
-    engine = Engine(loaded)
-    for one in (profile, *fallbacks):
-        engine.check(one)
-    quantize: Quantize = loaded.quantize
-    return Model(engine, profile, f"{str(loaded.dtype).removeprefix('torch.')}, {quantize}")
+    engine = Engine(loaded, loaded.decoder, loaded.encoder)
+    for wanted in (profile, *others):
+        engine.check(wanted)
+        engine.prepare(wanted)
+    return Model(engine, profile, loaded.precision)
 
 
 def as_items(items: Iterable[Question]) -> Iterator[Item]:

@@ -13,6 +13,8 @@ Attention = Literal["plain", "proportional"]  # to what is left: as it is, or by
 ATTENTION: tuple[Attention, ...] = ("plain", "proportional")
 Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
 QUANTIZE: tuple[Quantize, ...] = ("auto", "none", "int8", "int4", "nf4")
+Backend = Literal["auto", "torch", "openvino"]  # runs the layers
+BACKEND: tuple[Backend, ...] = ("auto", "torch", "openvino")
 VISUAL, LAYERS = 576, 32  # LLaVA-1.5-7B's, to compare profiles by
 
 
@@ -39,6 +41,7 @@ class Profile:
     cuts: tuple[Cut, ...] = ()  # from the first layer to the last
     attention: Attention = "plain"
     quantize: Quantize | None = None
+    backend: Backend | None = None
     batch_size: int | None = None
     max_new_tokens: int | None = None
 
@@ -73,8 +76,9 @@ class Profile:
 
     def settings(self) -> dict[str, Any]:
         """All that answers depend on, as JSON gives it back."""
+        apart = ("about", "backend")  # the backend that ran is told with the precision
         return {
-            **{name: value for name, value in asdict(self).items() if name != "about"},
+            **{name: value for name, value in asdict(self).items() if name not in apart},
             "cuts": [{**asdict(cut), "options": dict(cut.options)} for cut in self.cuts],
         }
 

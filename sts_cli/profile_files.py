@@ -13,12 +13,22 @@ import yaml
 
 from sts_cli import pruning
 from sts_cli.errors import ProfileError, did_you_mean
-from sts_cli.profile import ATTENTION, QUANTIZE, Attention, Cut, Keep, Profile, Quantize
+from sts_cli.profile import (
+    ATTENTION,
+    BACKEND,
+    QUANTIZE,
+    Attention,
+    Backend,
+    Cut,
+    Keep,
+    Profile,
+    Quantize,
+)
 
 LARGEST_FILE = 64 << 10  # bytes; profiles are a few lines
 DEEPEST = 8  # levels of a profile's YAML
 SHORT = ("structure", "semantics")  # one cut before the first layer, one between layers
-SETTINGS = ("attention", "quantize", "batch_size", "max_new_tokens")
+SETTINGS = ("attention", "quantize", "backend", "batch_size", "max_new_tokens")
 KEYS = ("about", *SHORT, "cuts", *SETTINGS)
 
 
@@ -61,8 +71,11 @@ def parse(text: str, name: str, where: str) -> Profile:
     _known_keys(data, KEYS, where)
     cuts = _cuts(data, where)
     quantize, attention = data.get("quantize"), data.get("attention") or "plain"
+    backend = data.get("backend")
     if quantize is not None:
         _word(quantize, QUANTIZE, f"{where}: quantize")
+    if backend is not None:
+        _word(backend, BACKEND, f"{where}: backend")
     _word(attention, ATTENTION, f"{where}: attention")
     if attention != "plain" and not cuts:
         raise ProfileError(
@@ -78,6 +91,7 @@ def parse(text: str, name: str, where: str) -> Profile:
         cuts=cuts,
         attention=cast(Attention, attention),
         quantize=cast("Quantize | None", quantize),
+        backend=cast("Backend | None", backend),
         batch_size=_whole(data.get("batch_size"), f"{where}: batch_size"),
         max_new_tokens=_whole(data.get("max_new_tokens"), f"{where}: max_new_tokens"),
     )

@@ -40,6 +40,9 @@ class Recomputing:
         self.config = self.text.config
         self.layers = len(self.text.layers)
 
+    def prepare(self, *spans: range) -> None:
+        pass
+
     def cache(self, rows: int, room: int) -> Memory:
         return Memory()
 

@@ -13,7 +13,7 @@ from PIL import Image
 from running import Done, sts
 
 from sts_cli.answering.agreement import exact_match, normalised, same, token_f1
-from sts_cli.cli.eval import one_precision
+from sts_cli.cli.eval import shared_by
 from sts_cli.errors import ProfileError
 from sts_cli.evaluation.table import Results, wilson
 from sts_cli.profile import Profile
@@ -73,10 +73,10 @@ def test_the_suite_asks_every_kind_equally_often_and_the_same_each_time():
 
 def test_the_precision_that_profiles_ask_for_is_one_for_all():
     plans = [Profile("off"), Profile("a", quantize="int8"), Profile("b", quantize="int8")]
-    assert one_precision(plans) == "int8"
-    assert one_precision(plans[:1]) == "none"
+    assert shared_by(plans, "quantize") == "int8"
+    assert shared_by(plans[:1], "quantize") is None
     with pytest.raises(ProfileError, match="'b' asks for int8 and 'c' asks for int4, but all"):
-        one_precision([*plans, Profile("c", quantize="int4")])
+        shared_by([*plans, Profile("c", quantize="int4")], "quantize")
 
 
 def evaluated(*arguments: str) -> dict:

@@ -25,6 +25,11 @@ class Request:
         """The profile that was asked for."""
         return self.profiles[0]
 
+    @property
+    def others(self) -> tuple[Profile, ...]:
+        """All profiles that answers may be given under, but the first."""
+        return (*self.profiles[1:], *(OFF,) * self.compare, *self.fallbacks)
+
     def beside_off(self) -> Request:
         """The same, also under `off`."""
         return replace(self, profiles=(*self.profiles, OFF), compare=False)

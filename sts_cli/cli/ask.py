@@ -21,6 +21,7 @@ from sts_cli.cli.options import (
     ProfileName,
     Quantization,
     Quiet,
+    RunsLayers,
     check_choices,
     chosen_profile,
 )
@@ -50,6 +51,7 @@ def ask(
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantization = None,
+    backend: RunsLayers = None,
     max_new_tokens: MaxNewTokens = None,
     overlay: Annotated[
         Path | None,
@@ -71,7 +73,7 @@ def ask(
     check_choices(device, dtype, quantize)
     if overlay is not None:
         check_overlay(overlay, image)
-    plan = chosen_profile(profile, quantize)
+    plan = chosen_profile(profile, quantize, backend)
     source = find(model)
     ready = prepare(Item(id="1", images=(image,), question=question, folder=Path()))
     if ready.item.problem is not None:

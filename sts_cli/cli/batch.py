@@ -23,6 +23,7 @@ from sts_cli.cli.options import (
     ProfileName,
     Quantization,
     Quiet,
+    RunsLayers,
     check_choices,
     chosen_profile,
 )
@@ -68,6 +69,7 @@ def batch(
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantization = None,
+    backend: RunsLayers = None,
     max_new_tokens: MaxNewTokens = None,
     batch_size: BatchSize = "auto",
     on_oom: Annotated[
@@ -118,7 +120,7 @@ def batch(
     """
     console = stderr()
     check_choices(device, dtype, quantize)
-    plan = chosen_profile(profile, quantize)
+    plan = chosen_profile(profile, quantize, backend)
     request = Request(
         (plan,),
         compare=compare,

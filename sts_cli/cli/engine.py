@@ -40,7 +40,7 @@ def load_for(
         request.profile,
         device=device,
         dtype=dtype,
-        fallbacks=request.fallbacks,
+        others=request.others,
         progress=say,
     )
 

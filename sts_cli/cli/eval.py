@@ -24,12 +24,14 @@ from sts_cli.cli.options import (
     Model,
     Quantization,
     Quiet,
+    RunsLayers,
     check_choices,
 )
 from sts_cli.cli.parsing import rows_at_once
 from sts_cli.errors import ProfileError
 from sts_cli.inputs.images import Prepared, decode_ahead
 from sts_cli.inputs.items import open_input
+from sts_cli.openvino.ready import wished_backend
 from sts_cli.profile import Profile, Quantize
 from sts_cli.profile_files import load_profile
 from sts_cli.report.console import stderr, stdout
@@ -58,6 +60,7 @@ def evaluate(
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantization = None,
+    backend: RunsLayers = None,
     max_new_tokens: MaxNewTokens = None,
     batch_size: BatchSize = "auto",
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -76,8 +79,11 @@ def evaluate(
     check_choices(device, dtype, quantize)
     size = rows_at_once(batch_size)
     wished = told_apart(profiles.split(","))
-    precision = cast(Quantize, quantize) if quantize else one_precision(wished)
-    plans = [replace(plan, quantize=precision) for plan in wished]
+    precision = quantize or shared_by(wished, "quantize") or "none"
+    runs_layers = wished_backend(backend or shared_by(wished, "backend"), wished[0])
+    plans = [
+        replace(plan, quantize=cast(Quantize, precision), backend=runs_layers) for plan in wished
+    ]
     source = find(model)
     ready: Iterable[Prepared]
     if questions == SCENES:
@@ -148,13 +154,13 @@ def unknown(reference: str, found: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def one_precision(plans: Sequence[Profile]) -> Quantize:
-    """The precision that profiles ask for, which share one model. Raises ProfileError for two."""
-    asked = {plan.quantize: plan.name for plan in plans if plan.quantize}
+def shared_by(plans: Sequence[Profile], setting: str) -> str | None:
+    """The `setting` that profiles ask for, which share one model. Raises ProfileError for two."""
+    asked = {getattr(plan, setting): plan.name for plan in plans if getattr(plan, setting)}
     if len(asked) > 1:
-        wishes = " and ".join(f"'{name}' asks for {precision}" for precision, name in asked.items())
-        raise ProfileError(f"{wishes}, but all profiles share one model here; give --quantize.")
-    return next(iter(asked), "none")
+        wishes = " and ".join(f"'{name}' asks for {value}" for value, name in asked.items())
+        raise ProfileError(f"{wishes}, but all profiles share one model here; give --{setting}.")
+    return next(iter(asked), None)
 
 
 def show(console: Console, rows: dict[str, dict[str, dict[str, Any]]]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from sts_cli.errors import ProfileError, StsError, did_you_mean
+from sts_cli.openvino.ready import wished_backend
 from sts_cli.profile import QUANTIZE, Profile, Quantize
 from sts_cli.profile_files import load_profile
 
@@ -33,6 +34,14 @@ Quantization = Annotated[
     typer.Option(
         "--quantize",
         help="auto, none, int8, int4 or nf4. [default: the profile's, else none]",
+        show_default=False,
+    ),
+]
+RunsLayers = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        help="auto, torch or openvino (CPU). [default: the profile's, else $STS_BACKEND, else auto]",
         show_default=False,
     ),
 ]
@@ -67,13 +76,15 @@ def check_choices(device: str, dtype: str, quantize: str | None) -> None:
         raise OptionError(f"--device {device}: a CUDA device is cuda:0, cuda:1, ...")
 
 
-def chosen_profile(name: str, quantize: str | None) -> Profile:
-    """The profile, with the command line's precision before the profile's own."""
+def chosen_profile(name: str, quantize: str | None, backend: str | None) -> Profile:
+    """The profile, with the command line's precision and backend before the profile's own."""
     profile = load_profile(name)
     wanted = quantize or profile.quantize or "none"
     if wanted not in QUANTIZE:
         raise ProfileError(f"--quantize {wanted}: known are {', '.join(QUANTIZE)}.")
-    return replace(profile, quantize=cast(Quantize, wanted))
+    return replace(
+        profile, quantize=cast(Quantize, wanted), backend=wished_backend(backend, profile)
+    )
 
 
 DEMO_HINT = (

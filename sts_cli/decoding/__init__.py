@@ -48,6 +48,10 @@ class Decoder(Protocol[C]):
 
     layers: int
 
+    def prepare(self, *spans: range) -> None:
+        """Make ready to run `spans`: compile what must be compiled."""
+        ...
+
     def cache(self, rows: int, room: int) -> C:
         """An empty cache for so many rows, each of at most `room` tokens: prompt and answer."""
         ...

@@ -57,6 +57,9 @@ class TorchDecoder:
         self.cache_name = cache_argument(text.layers[0])
         self.rotates_by_kind = "layer_type" in signature(self.rotary.forward).parameters
 
+    def prepare(self, *spans: range) -> None:
+        """Nothing: layers run as they are."""
+
     def cache(self, rows: int, room: int) -> TorchCache:
         """An empty cache, which grows as it is filled."""
         return TorchCache(self.config, self.layers)

@@ -65,14 +65,14 @@ class Generation:
 class Engine:
     """A loaded model, ready to answer under any profile."""
 
-    def __init__(self, loaded: Loaded, decoder: Decoder[Any] | None = None):
-        """`decoder` runs the layers; without one, PyTorch does.
+    def __init__(self, loaded: Loaded, decoder: Decoder[Any] | None = None, encoder: Any = None):
+        """`decoder` runs the layers, `encoder` the vision tower; without them, PyTorch does.
 
         A family that no test covers is held against its own `generate` first; raises ModelError.
         """
         model = loaded.model
         self.name = loaded.name
-        self.family = adapter(model, loaded.processor)
+        self.family = adapter(model, loaded.processor, encoder)
         self.decoder: Decoder[Any] = TorchDecoder(model) if decoder is None else decoder
         self.layers = self.decoder.layers
         self.clock = Clock(model.device)
@@ -106,6 +106,10 @@ class Engine:
                     f"after layer {first} of the {self.layers} layers of '{self.name}'. Set them "
                     "further apart, or leave one cut out."
                 )
+
+    def prepare(self, profile: Profile) -> None:
+        """Make ready to answer under a profile, so that the first question need not wait."""
+        self.decoder.prepare(*(span for _, span, _ in profile.steps(self.layers) if span))
 
     @torch.inference_mode()
     def encode(self, pixels: Sequence[Pixels]) -> tuple[list[Encoded], float]:

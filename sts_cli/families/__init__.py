@@ -42,12 +42,15 @@ def tested(kind: str, text: str | None, vision: str | None) -> bool:
     return listed and vision not in UNTESTED_TOWERS
 
 
-def adapter(model: Any, processor: Any) -> Family:
-    """How `model`, or a `skeleton` of it, puts images into prompts. Raises ModelError."""
+def adapter(model: Any, processor: Any, encoder: Any = None) -> Family:
+    """How `model`, or a `skeleton` of it, puts images into prompts. Raises ModelError.
+
+    `encoder` computes `get_image_features` in the model's place.
+    """
     refuse(model)
     module, name, _ = FAMILIES.get(model.config.model_type, FAMILIES["llava"])
-    family: Family = getattr(import_module(f"sts_cli.families.{module}"), name)(model, processor)
-    return family
+    kind: type[Family] = getattr(import_module(f"sts_cli.families.{module}"), name)
+    return kind(model, processor, model if encoder is None else encoder)
 
 
 def skeleton(config: Any) -> Any:

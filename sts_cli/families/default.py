@@ -74,8 +74,9 @@ class Family:
 
     alone_differs = False  # whether an image alone in its question is cut up differently
 
-    def __init__(self, model: Any, processor: Any):
+    def __init__(self, model: Any, processor: Any, encoder: Any):
         self.model = model
+        self.encoder = encoder  # the model, or what computes its `get_image_features`
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.image_token_id: int = model.config.image_token_id
@@ -120,7 +121,7 @@ class Family:
                 name: value.to(self.model.dtype) if value.is_floating_point() else value
                 for name, value in inputs.items()
             }
-            output = self.model.get_image_features(**inputs)
+            output = self.encoder.get_image_features(**inputs)
             counts = [pixels[i].count for i in members]
             features = self._per_image(output.pooler_output, counts)
             levels = getattr(output, "deepstack_features", None) or ()

@@ -22,7 +22,8 @@ from sts_cli.families.default import Family
 from sts_cli.loading.processor import load_processor
 from sts_cli.loading.soundness import misshapen, not_numbers
 from sts_cli.machine.hardware import choose_device, choose_dtype, free_memory, out_of_memory
-from sts_cli.profile import Quantize
+from sts_cli.openvino.ready import NotConvertible, choose_backend
+from sts_cli.profile import Backend, Quantize
 from sts_cli.quantization.choice import choose, memory_needed
 
 FOREIGN = (  # what transformers, torch and the system raise when a checkpoint is odd
@@ -49,6 +50,14 @@ class Loaded:
     dtype: torch.dtype
     quantize: Quantize  # resolved: never "auto"
     attention: str = ATTENTION
+    decoder: Any = None  # runs the layers; None: PyTorch
+    encoder: Any = None  # has `get_image_features`; None: the model
+
+    @property
+    def precision(self) -> str:
+        """Such as "bfloat16, int8": of activations, of weights; and the backend if not PyTorch."""
+        backend = "" if self.decoder is None else ", openvino"
+        return f"{str(self.dtype).removeprefix('torch.')}, {self.quantize}{backend}"
 
 
 def load(
@@ -57,6 +66,7 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     quantize: Quantize = "none",
+    backend: Backend = "auto",
     progress: Callable[[str], None] | None = None,
 ) -> Loaded:
     """The model of `source`. `progress` is told what takes long. Raises ModelError."""
@@ -75,14 +85,46 @@ def load(
     assert checkpoint is not None
     free = free_memory(place)
     weights = choose(quantize, checkpoint, place.type, precision.itemsize, free)
+    runs_layers = choose_backend(backend, checkpoint, place.type, weights)
     with quiet(), explained(source.name):
         config = read_config(checkpoint.folder)
         if not checkpoint.tested:
             refuse(skeleton(config))  # before gigabytes are read
             say(untested(checkpoint))
         processor = load_processor(checkpoint.folder, config)
+        if runs_layers == "openvino":
+            try:
+                parts = read_for_openvino(checkpoint, config, processor, precision, weights, say)
+            except NotConvertible as error:
+                if backend == "openvino":
+                    raise
+                say(f"{error} PyTorch runs it instead.")
+            else:
+                model, decoder, encoder = parts
+                how = (place, precision, weights)
+                return Loaded(source.name, model, processor, *how, ATTENTION, decoder, encoder)
         model = read_model(checkpoint, config, place, precision, weights, say)
     return Loaded(source.name, model, processor, place, precision, weights)
+
+
+def read_for_openvino(
+    checkpoint: Checkpoint,
+    config: Any,
+    processor: Any,
+    dtype: torch.dtype,
+    weights: Quantize,
+    say: Callable[[str], None],
+) -> tuple[Any, Any, Any]:
+    """The model, its decoder and its encoder; see `converted.read_converted`."""
+    try:
+        from sts_cli.loading.converted import read_converted
+    except ImportError as error:
+        raise NotConvertible(f"This OpenVINO cannot be used: {error}.") from error
+
+    def read(stored: torch.dtype) -> Any:
+        return from_folder(checkpoint.folder, config, torch.device("cpu"), stored)
+
+    return read_converted(checkpoint, config, processor, dtype, weights, read, say)  # type: ignore[arg-type]
 
 
 def untested(checkpoint: Checkpoint) -> str:

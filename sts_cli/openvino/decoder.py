@@ -17,8 +17,8 @@ from sts_cli.decoding.attention import attention_paid
 from sts_cli.decoding.masks import KINDS, layer_kinds
 from sts_cli.decoding.tokens import Keys, Tokens
 from sts_cli.decoding.torch import BOTH_WAYS
-from sts_cli.errors import ModelError
 from sts_cli.openvino.kept import Shelf
+from sts_cli.openvino.ready import NotConvertible
 from sts_cli.openvino.spans import head_model, joined, layer_model
 from sts_cli.openvino.weights import Weights, compress
 
@@ -31,6 +31,13 @@ EXACT = {
 }
 FAST = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f16"}
 HIDDEN = torch.finfo(torch.bfloat16).min  # of a logit; finite in every precision that may compute
+
+
+def settings_for(dtype: torch.dtype, weights: Weights) -> dict[str, str]:
+    """OpenVINO's settings that compute in `dtype`; exact with whole weights in float32."""
+    settings = EXACT if weights == "none" else FAST
+    halves = {torch.bfloat16: "bf16", torch.float16: "f16"}
+    return {**settings, "INFERENCE_PRECISION_HINT": halves.get(dtype, "f32")}
 
 
 @dataclass
@@ -55,7 +62,7 @@ class Cache:
 
 
 class OpenVinoDecoder:
-    """The language model of `model` on a CPU. Raises ModelError for what OpenVINO cannot take.
+    """The language model of `model` on a CPU. Raises NotConvertible.
 
     A piece is what lies between two stops that any span has asked for, so that profiles with other
     cuts share compiled weights. Only layers that are not on the shelf must have their weights.
@@ -75,14 +82,12 @@ class OpenVinoDecoder:
         self.two_way = self.config.model_type in BOTH_WAYS
         self.kinds = layer_kinds(self.config)
         if odd := set(self.kinds).difference(KINDS):
-            raise ModelError(f"OpenVINO cannot take layers of kind {', '.join(sorted(odd))}.")
+            raise NotConvertible(f"OpenVINO cannot take layers of kind {', '.join(sorted(odd))}.")
         self.layers = len(self.text.layers)
         self.settings = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), **settings}
         self.stops = {0, self.layers}
         self.pieces: dict[range, ov.CompiledModel] = {}
-        self.last = self.shelf.core.compile_model(
-            shelf.read("head", self._head), "CPU", self.settings
-        )
+        self.last = self.shelf.compile(shelf.read("head", self._head), self.settings)
 
     def convert(self, progress: Callable[[int, int], None] = lambda done, every: None) -> None:
         """Convert all layers, one by one, and free those that are on disk afterwards.
@@ -128,7 +133,7 @@ class OpenVinoDecoder:
                 if other.stop <= span.start or span.stop <= other.start
             }
             model = joined(span, self._read, self.kinds)
-            self.pieces[span] = self.shelf.core.compile_model(model, "CPU", self.settings)
+            self.pieces[span] = self.shelf.compile(model, self.settings)
         return self.pieces[span]
 
     def cache(self, rows: int, room: int) -> Cache:

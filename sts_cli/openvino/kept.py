@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import openvino as ov
@@ -14,7 +14,7 @@ import transformers
 
 from sts_cli.checkpoints.checkpoint import Checkpoint
 from sts_cli.checkpoints.fingerprint import fingerprint
-from sts_cli.errors import ModelError
+from sts_cli.openvino.ready import NotConvertible
 from sts_cli.openvino.weights import Weights
 from sts_cli.quantization.choice import kept_folder
 from sts_cli.quantization.kept import remove_stale
@@ -53,6 +53,11 @@ class Shelf:
         """Whether the piece is on disk."""
         return self.folder is not None and (self.folder / f"{name}.xml").is_file()
 
+    def names(self, pattern: str) -> list[str]:
+        """The pieces on disk whose names match `pattern`."""
+        found = [] if self.folder is None else self.folder.glob(f"{pattern}.xml")
+        return sorted(path.stem for path in found)
+
     def find(self, name: str) -> ov.Model | None:
         """The model `name`, which the caller may take apart; a damaged one is removed."""
         if name in self.made:
@@ -67,14 +72,14 @@ class Shelf:
             return None
 
     def read(self, name: str, make: Callable[[], ov.Model]) -> ov.Model:
-        """As `find`; made and kept if there is none. Raises ModelError if it cannot be made."""
+        """As `find`; made and kept if there is none. Raises NotConvertible."""
         found = self.find(name)
         if found is None:
             try:
                 model = make()
             except Exception as error:  # the frontend's are of no class of their own
                 words = " ".join(str(error).split())
-                raise ModelError(
+                raise NotConvertible(
                     f"OpenVINO cannot take this model ({name}): {words[:200]}"
                 ) from error
             if not self._keep(name, model):
@@ -82,6 +87,14 @@ class Shelf:
             found = self.find(name)
         assert found is not None
         return found
+
+    def compile(self, model: ov.Model, settings: Mapping[str, str]) -> ov.CompiledModel:
+        """A model that can run. Raises NotConvertible."""
+        try:
+            return self.core.compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            words = " ".join(str(error).split())
+            raise NotConvertible(f"OpenVINO cannot compile this model: {words[:200]}") from error
 
     def _keep(self, name: str, model: ov.Model) -> bool:
         """Write a model, at once or not at all. A disk without room costs time, no more."""

@@ -11,8 +11,8 @@ import openvino as ov
 import torch
 from torch import Tensor, nn
 
-from sts_cli.errors import ModelError
 from sts_cli.openvino.kept import Shelf
+from sts_cli.openvino.ready import NotConvertible
 from sts_cli.openvino.spans import named, traceable, traced
 from sts_cli.openvino.weights import Weights, compress
 
@@ -26,7 +26,7 @@ class OpenVinoTower:
     What a family does around them (tiles cut out, joined, and put in order) is transformers' own
     code, run on a twin of the model that has these two in their places. They are compiled for
     tiles of one shape, any number of them. Qwen's towers take patches of any number and are
-    refused with ModelError.
+    refused with NotConvertible.
     """
 
     def __init__(
@@ -36,7 +36,8 @@ class OpenVinoTower:
         tower = next((name for name in TOWERS if name in inner._modules), None)
         projector = next((name for name in PROJECTORS if name in inner._modules), None)
         if tower is None or projector is None:
-            raise ModelError(f"OpenVINO cannot take the vision tower of {type(inner).__name__}.")
+            kind = type(inner).__name__
+            raise NotConvertible(f"OpenVINO cannot take the vision tower of {kind}.")
         self.compiler = Compiler(shelf, settings, weights)
         asked = getattr(model.config, "vision_feature_layer", None)
         layers = [] if asked is None else [asked] if isinstance(asked, int) else list(asked)
@@ -46,6 +47,11 @@ class OpenVinoTower:
             tower: CompiledTower(getattr(inner, tower), self.compiler, layers),
             projector: CompiledProjector(getattr(inner, projector), self.compiler),
         }
+
+    def compile_kept(self) -> bool:
+        """Compile what earlier runs converted. False if they converted nothing."""
+        kept = [*self.compiler.shelf.names("tower-*"), *self.compiler.shelf.names("projector-*")]
+        return all([self.compiler.compile_kept(name) for name in kept]) and len(kept) > 1
 
     def get_image_features(self, **inputs: Tensor) -> Any:
         """As the model's own."""
@@ -60,6 +66,13 @@ class Compiler:
         self.settings = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), **settings}
         self.done: dict[str, ov.CompiledModel] = {}
 
+    def compile_kept(self, name: str) -> bool:
+        """Compile the piece `name` if it is on the shelf, whole."""
+        model = self.shelf.find(name)
+        if model is not None:
+            self.done[name] = self.shelf.compile(model, self.settings)
+        return model is not None
+
     def run(self, name: str, module: nn.Module, given: Tensor) -> list[Tensor]:
         """The outputs of `module` for `given` [T, ...], of which T may change under one name."""
 
@@ -71,7 +84,7 @@ class Compiler:
 
         if name not in self.done:
             model = self.shelf.read(name, make)
-            self.done[name] = self.shelf.core.compile_model(model, "CPU", self.settings)
+            self.done[name] = self.shelf.compile(model, self.settings)
         found = self.done[name]([given.float().contiguous().numpy()], share_inputs=True)
         return [torch.from_numpy(found[place]).to(given.dtype) for place in range(len(found))]
 
