@@ -1,20 +1,24 @@
-"""Where the time of one question goes, for several profiles and transformers' own generate.
+"""Where the time of one question goes: every backend and precision, and transformers' generate.
 
-    python -m benchmarks.phases --shape half --profiles off,aggressive --repeats 5
+    python -m benchmarks.phases --ways torch/float32/none,openvino/float32/int8 --repeats 7
 
-One run, every contestant in turn, medians over the repeats; ratios are of medians within the run.
-A table goes to stderr, one JSON line to stdout. Random weights: nothing here says anything about
-answers.
+A way is BACKEND/DTYPE/WEIGHTS; `generate` is run in every dtype among them. One run, every
+contestant in turn, medians over the repeats with their 10th and 90th percentiles; speed-ups are
+ratios of medians within the run, against the faster `generate`. `token` is one decoding step. A
+table goes to stderr, one JSON line to stdout. Weights are random: nothing here is about answers.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
+import os
 import sys
-from statistics import median
-from types import SimpleNamespace
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median, quantiles
 
 from sts_cli.machine.runtime import settle_cpu
 
@@ -24,14 +28,19 @@ import torch  # noqa: E402  (after the CPU's settings)
 from PIL import Image  # noqa: E402
 
 from benchmarks import random_llava  # noqa: E402
-from sts_cli.decoding.attention import NAME  # noqa: E402
+from sts_cli.checkpoints.sources import find  # noqa: E402
 from sts_cli.engine.engine import Engine  # noqa: E402
 from sts_cli.families.default import Prompt  # noqa: E402
+from sts_cli.loading.model import load  # noqa: E402
+from sts_cli.machine.hardware import cpu_features, cpu_name  # noqa: E402
 from sts_cli.profile import Profile  # noqa: E402
 from sts_cli.profile_files import load_profile  # noqa: E402
 
 QUESTION = "what is in this picture? describe it briefly"
-PHASES = ("image", "encode", "select", "prefill", "decode", "total")
+PHASES = ("image", "encode", "select", "prefill", "decode", "token", "total")
+WAYS = "torch/float32/none,torch/bfloat16/none,openvino/float32/none,openvino/float32/int8"
+
+Seconds = dict[str, float]
 
 
 def pictures(count: int) -> list[Image.Image]:
@@ -39,9 +48,7 @@ def pictures(count: int) -> list[Image.Image]:
     return [Image.effect_noise((640, 480), 80 + seed).convert("RGB") for seed in range(count)]
 
 
-def ours(
-    engine: Engine, images: list[Image.Image], profile: Profile, new: int
-) -> dict[str, float | int | str]:
+def ours(engine: Engine, images: list[Image.Image], profile: Profile, new: int) -> Seconds:
     """Seconds per question of each phase, for one batch of new images."""
     clock, rows = engine.clock, len(images)
     started = clock()
@@ -49,23 +56,23 @@ def ours(
     image = clock() - started
     encoded, encode = engine.encode(pixels)
     prompts = [
-        Prompt(engine.family.tokenize(QUESTION, [seen]), (one,))
-        for seen, one in zip(pixels, encoded, strict=True)
+        Prompt(engine.family.tokenize(QUESTION, [seen]), (features,))
+        for seen, features in zip(pixels, encoded, strict=True)
     ]
-    found = engine.generate(prompts, profile, max_new_tokens=new)[0]
+    answer = engine.generate(prompts, profile, max_new_tokens=new)[0]
     seconds = {
         "image": image,
         "encode": encode,
-        "select": found.select,
-        "prefill": found.prefill,
-        "decode": found.decode,
+        "select": answer.select,
+        "prefill": answer.prefill,
+        "decode": answer.decode,
+        "token": answer.decode / max(1, new - 1),
         "total": clock() - started,
     }
-    tokens = {"tokens": " -> ".join(str(count) for count in (found.visual, *found.left))}
-    return {name: value / rows for name, value in seconds.items()} | tokens
+    return {name: value / rows for name, value in seconds.items()}
 
 
-def theirs(engine: Engine, images: list[Image.Image], new: int) -> dict[str, float | int | str]:
+def theirs(engine: Engine, images: list[Image.Image], new: int) -> Seconds:
     """Seconds per question of `model.generate` on the same batch, processor included."""
     family, clock = engine.family, engine.clock
     started = clock()
@@ -77,72 +84,104 @@ def theirs(engine: Engine, images: list[Image.Image], new: int) -> dict[str, flo
     )
     image = clock() - started
     inputs = inputs.to(family.model.device, family.model.dtype)
-    family.model.generate(**inputs, max_new_tokens=new, do_sample=False)
+    with torch.inference_mode():
+        family.model.generate(**inputs, max_new_tokens=new, do_sample=False)
     return {"image": image / len(images), "total": (clock() - started) / len(images)}
+
+
+def contestants(
+    folder: str, ways: list[str], profiles: list[Profile], device: str, new: int
+) -> dict[str, Callable[[list[Image.Image]], Seconds]]:
+    """What is timed, by name."""
+    runs: dict[str, Callable[[list[Image.Image]], Seconds]] = {}
+    for way in ways:
+        backend, dtype, weights = way.split("/")
+        loaded = load(
+            find(folder),
+            device=device,
+            dtype=dtype,
+            quantize=weights,
+            backend=backend,
+            progress=lambda message: print(message, file=sys.stderr),
+        )
+        engine = Engine(loaded, loaded.decoder, loaded.encoder)
+        for profile in profiles:
+            engine.prepare(profile)
+        if backend == "torch" and weights == "none":
+            runs[f"generate {dtype}"] = lambda images, engine=engine: theirs(engine, images, new)
+        for profile in profiles:
+            runs[f"{way} {profile.name}"] = lambda images, engine=engine, profile=profile: ours(
+                engine, images, profile, new
+            )
+    return runs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="a checkpoint; without one, random weights of --shape")
     parser.add_argument("--shape", choices=random_llava.SHAPES, default="half")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
-    parser.add_argument("--profiles", default="off,gentle,balanced,aggressive,extreme")
+    parser.add_argument("--ways", default=WAYS)
+    parser.add_argument("--profiles", default="off,balanced,aggressive")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--new", type=int, default=8, help="new tokens for each question")
     parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
-
-    model = random_llava.model(arguments.shape, getattr(torch, arguments.dtype), arguments.device)
-    model.set_attn_implementation({"text_config": NAME})
-    engine = Engine(
-        SimpleNamespace(model=model, processor=random_llava.processor(), name=arguments.shape)
-    )
-    profiles = {name: load_profile(name) for name in arguments.profiles.split(",")}
-    runs: dict[str, list[dict[str, float | int | str]]] = {
-        name: [] for name in ("generate", *profiles)
-    }
-    for repeat in range(arguments.repeats + 1):  # the first is the warm-up
-        for name in runs:
-            images = pictures(arguments.batch)
-            if name == "generate":
-                seconds = theirs(engine, images, arguments.new)
-            else:
-                seconds = ours(engine, images, profiles[name], arguments.new)
-            if repeat:
-                runs[name].append(seconds)
-    table = {
-        name: {
-            key: found[0][key]
-            if isinstance(found[0][key], str)
-            else round(median(one[key] for one in found), 4)
-            for key in found[0]
-        }
-        for name, found in runs.items()
-    }
-    base = table["generate"]["total"]
+    parser.add_argument("--threads", type=int)
+    wish = parser.parse_args()
+    if wish.threads:
+        torch.set_num_threads(wish.threads)
+    profiles = [load_profile(name) for name in wish.profiles.split(",")]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["STS_CACHE"] = f"{folder}/cache"
+        if wish.model is None:
+            random_llava.write(Path(folder) / "model", wish.shape)
+        runs = contestants(
+            wish.model or f"{folder}/model", wish.ways.split(","), profiles, wish.device, wish.new
+        )
+        seconds: dict[str, list[Seconds]] = {name: [] for name in runs}
+        for repeat in range(wish.repeats + 1):  # the first is the warm-up
+            for name, run in runs.items():
+                measured = run(pictures(wish.batch))
+                if repeat:
+                    seconds[name].append(measured)
+    table = {name: summary(repeats) for name, repeats in seconds.items()}
+    generates = [row["total"] for name, row in table.items() if name.startswith("generate")]
     for row in table.values():
-        row["speedup"] = round(base / row["total"], 2)
-
-    print(f"{'':12}" + "".join(f"{name:>9}" for name in (*PHASES, "speedup")), file=sys.stderr)
-    for name, row in table.items():
-        cells = "".join(f"{row.get(phase, float('nan')):9.3f}" for phase in PHASES)
-        print(f"{name:12}{cells}{row['speedup']:9.2f}  {row.get('tokens', '')}", file=sys.stderr)
-    device = (
-        torch.cuda.get_device_name() if arguments.device.startswith("cuda") else platform.machine()
-    )
+        row["speedup"] = round(min(generates) / row["total"], 2) if generates else None
+    show(table)
     print(
         json.dumps(
             {
                 "benchmark": "phases",
                 "unit": "seconds per question, median",
-                **vars(arguments),
-                "device_name": device,
+                **vars(wish),
+                "cpu": cpu_name(),
+                "features": cpu_features(),
                 "threads": torch.get_num_threads(),
-                "torch": torch.__version__,
+                "versions": {name: version(name) for name in ("torch", "transformers", "openvino")},
                 "results": table,
             }
         )
     )
+
+
+def summary(repeats: list[Seconds]) -> dict[str, float]:
+    """Medians of each phase, and the 10th and 90th percentile of the total."""
+    medians = {name: round(median(run[name] for run in repeats), 4) for name in repeats[0]}
+    totals = [run["total"] for run in repeats]
+    tenths = quantiles(totals, n=10, method="inclusive") if len(totals) > 1 else totals * 9
+    return {**medians, "p10": round(tenths[0], 4), "p90": round(tenths[-1], 4)}
+
+
+def show(table: dict[str, dict[str, float]]) -> None:
+    """The table on stderr."""
+    columns = (*PHASES, "p10", "p90", "speedup")
+    width = max(len(name) for name in table)
+    print(" " * width + "".join(f"{name:>8}" for name in columns), file=sys.stderr)
+    for name, row in table.items():
+        cells = (row.get(column) for column in columns)
+        shown = "".join(f"{'':>8}" if cell is None else f"{cell:8.3f}" for cell in cells)
+        print(f"{name:{width}}{shown}", file=sys.stderr)
 
 
 if __name__ == "__main__":

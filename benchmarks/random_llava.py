@@ -93,10 +93,15 @@ def processor() -> LlavaProcessor:
     )
 
 
+def write(folder: Path, shape: str) -> None:
+    """A checkpoint of `shape` in bfloat16."""
+    model(shape, torch.bfloat16, "cpu").save_pretrained(folder)
+    processor().save_pretrained(folder)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Write such a checkpoint to a folder.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shape", choices=SHAPES, default="half")
     arguments = parser.parse_args()
-    model(arguments.shape, torch.bfloat16, "cpu").save_pretrained(arguments.folder)
-    processor().save_pretrained(arguments.folder)
+    write(arguments.folder, arguments.shape)

@@ -41,7 +41,7 @@ RunsLayers = Annotated[
     str | None,
     typer.Option(
         "--backend",
-        help="auto, torch or openvino (CPU). [default: the profile's, else $STS_BACKEND, else auto]",
+        help="auto, torch or openvino. [default: the profile's, else $STS_BACKEND]",
         show_default=False,
     ),
 ]

@@ -51,7 +51,7 @@ class OpenVinoTower:
     def compile_kept(self) -> bool:
         """Compile what earlier runs converted. False if they converted nothing."""
         kept = [*self.compiler.shelf.names("tower-*"), *self.compiler.shelf.names("projector-*")]
-        return all([self.compiler.compile_kept(name) for name in kept]) and len(kept) > 1
+        return len(kept) > 1 and all(self.compiler.compile_kept(name) for name in kept)
 
     def get_image_features(self, **inputs: Tensor) -> Any:
         """As the model's own."""
