@@ -27,7 +27,7 @@ from sts_cli.cli.options import (
 from sts_cli.inputs.images import prepare
 from sts_cli.inputs.rows import CAPTION
 from sts_cli.outputs.disk import write_whole
-from sts_cli.outputs.settings import file_meant
+from sts_cli.outputs.settings import link_target
 from sts_cli.outputs.stream import to_stdout
 from sts_cli.records import Item, KeptTokens, answer_row
 from sts_cli.report.console import idle_notes, stderr, stream
@@ -126,4 +126,4 @@ def draw(path: Path, image: Image.Image, kept: KeptTokens) -> None:
     """Write the overlay. Raises OutputError."""
     from sts_cli.report.overlay import overlay, png
 
-    write_whole(file_meant(path), png(overlay(image, kept)))
+    write_whole(link_target(path), png(overlay(image, kept)))

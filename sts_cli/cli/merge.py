@@ -19,7 +19,7 @@ from sts_cli.outputs.scan import read
 from sts_cli.outputs.settings import (
     FRESH,
     difference,
-    file_meant,
+    link_target,
     read_settings,
     run_file,
     write_settings,
@@ -44,7 +44,7 @@ def merge(
     \b
       sts merge answers.jsonl answers.1.jsonl answers.2.jsonl
     """
-    target = file_meant(out)
+    target = link_target(out)
     runs = [settings(path) for path in shards]
     check_one_run(shards, runs)
     ordered = in_order(shards, [str(run.get("shard")) for run in runs])

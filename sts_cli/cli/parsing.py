@@ -8,7 +8,7 @@ from pathlib import Path
 from sts_cli.cli.options import OptionError
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.formats import Format
-from sts_cli.outputs.settings import file_meant, run_file
+from sts_cli.outputs.settings import link_target, run_file
 from sts_cli.outputs.sidecar import Sidecars, check_one_each
 from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.profile_files import load_profile
@@ -80,7 +80,7 @@ def check_places(rows: Input, out: Path | None, sidecars: Sidecars | None) -> No
 
 def writes_over(out: Path, input_: Path) -> bool:
     """Whether the input is one of the files that writing `out` replaces, under any name."""
-    meant = file_meant(out)
+    meant = link_target(out)
     written = (meant, run_file(out), meant.with_name(meant.name + ".part"))
     return any(path.exists() and path.samefile(input_) for path in written)
 
