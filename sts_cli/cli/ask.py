@@ -1,4 +1,4 @@
-"""sts ask: one question about one image, answered while you watch."""
+"""sts ask: one question about one image; the answer is shown while it is generated."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 def ask(
     image: Annotated[str, typer.Argument(help="An image file.")],
     question: Annotated[
-        str, typer.Argument(help="What to ask; without it, the image is described.")
+        str, typer.Argument(help="The question; without it, the image is described.")
     ] = CAPTION,
     model: Model = None,
     profile: ProfileName = "balanced",
@@ -53,7 +53,7 @@ def ask(
     max_new_tokens: MaxNewTokens = None,
     overlay: Annotated[
         Path | None,
-        typer.Option(help="A .png to draw on which visual tokens each cut kept."),
+        typer.Option(help="A .png file that shows which tokens each cut kept."),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object, not the text.")] = False,
     quiet: Quiet = False,
@@ -111,11 +111,11 @@ def show(piece: str) -> None:
 
 
 def check_overlay(path: Path, image: str) -> None:
-    """Raise an error for a place where the overlay would take the place of something else."""
+    """Raise OptionError if the overlay would replace a file that is no overlay."""
     if path.suffix.lower() != ".png":
         raise OptionError(f"--overlay {path}: the name must end in .png.")
     if path.exists() and Path(image).exists() and path.samefile(image):
-        raise OptionError(f"--overlay {path} is the image; give the overlay a file of its own.")
+        raise OptionError(f"--overlay {path} is the image; give another name.")
     if path.is_dir():
         raise OptionError(f"--overlay {path} is a folder; give a file.")
     if path.exists() and not is_overlay(path):
