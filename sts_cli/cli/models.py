@@ -19,7 +19,7 @@ def models(
 ) -> None:
     """List the models on this machine, and the families that sts supports.
 
-    Models are the demo, $STS_MODEL, and what is in the Hugging Face cache. Any folder with a
+    Models are the demo, $STS_MODEL, and those in the Hugging Face cache. Any folder with a
     transformers checkpoint works too: sts ask --model FOLDER IMAGE "question".
     """
     known = usable()

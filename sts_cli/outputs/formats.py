@@ -21,7 +21,7 @@ class StoredRecord:
     end: int
     key: int
     failed: bool
-    model: str | None = None  # None where the format does not say
+    model: str | None = None  # None if the format has no model
     agree: bool | None = None  # with the unpruned answer, if there is one
 
 

@@ -83,7 +83,7 @@ class Journal:
 
     def covers(self, items: Iterable[Item], dtype: str) -> bool:
         """True if earlier runs answered every item, in this precision."""
-        precision = self._earlier().get("precision")  # None where the settings are lost
+        precision = self._earlier().get("precision")  # None if the settings are lost
         if precision is None or not self.before:
             return False
         if dtype != "auto" and not precision.startswith(dtype):

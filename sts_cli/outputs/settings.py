@@ -15,7 +15,7 @@ FRESH = "fresh"  # key of the settings of a --fresh run that is not complete
 
 
 def link_target(path: Path) -> Path:
-    """The file behind a link, so that replacing it keeps the link."""
+    """The file behind a link, which is replaced while the link stays."""
     return path.resolve() if path.is_symlink() else path
 
 

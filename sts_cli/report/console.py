@@ -166,11 +166,11 @@ class Report:
         if self.seconds:
             ordered = sorted(self.seconds)
             p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
-            kept = sum(self.average) / len(self.average)
+            average = sum(self.average) / len(self.average)
             share = sum(self.share) / len(self.share)
             self.console.print(
                 f"time: p50 {milliseconds(median(ordered))}, p95 {milliseconds(p95)}; "
-                f"visual tokens kept: {kept:.1f} on average ({share:.1%})"
+                f"visual tokens kept: {average:.1f} on average ({share:.1%})"
             )
         if self.agreement is not None:
             self.console.print(

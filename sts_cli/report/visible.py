@@ -6,7 +6,7 @@ import re
 
 STEERING = re.compile(
     "["
-    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls but tab and new line: ESC, BEL, CR, DEL, C1
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls except tab and new line: ESC, BEL, CR, DEL, C1
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # the direction of writing
     "\u200b\u2060-\u2064\u180e\ufeff"  # no width at all
     "\u2028\u2029"  # line breaks that editors do not count
