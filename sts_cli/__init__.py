@@ -38,8 +38,8 @@ def load(
 
     `profile` is a shipped profile's name, a YAML file, or a Profile. `device` is auto, cpu, cuda or
     cuda:N, `dtype` auto, bfloat16, float16 or float32. `quantize` and `backend` (auto, torch or
-    openvino) come before what the profile says. `progress` is told what takes long. Raises errors.ModelError or errors.ProfileError, each
-    with one sentence that says what to do.
+    openvino) replace the profile's own. `progress` is told what takes long. Raises
+    errors.ModelError or errors.ProfileError, each with one sentence that says what to do.
     """
     from sts_cli.checkpoints.sources import find
     from sts_cli.machine.libraries import check_libraries

@@ -1,4 +1,4 @@
-"""What a user can act on. Every message says what is wrong, where, and what to do."""
+"""Errors that a user can solve. Every message says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class StsError(Exception):
-    """Stops the run before anything was answered: exit code 2, one message, no traceback."""
+    """An error that ends the command: exit code 2, one message, no traceback."""
 
 
 class ProfileError(StsError):
-    """A profile that does not exist, cannot be read, or that the model cannot honour."""
+    """A profile that does not exist, cannot be read, or does not work with the model."""
 
 
 class ModelError(StsError):
@@ -28,5 +28,5 @@ class OutputError(StsError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(name, [one for one in known if one != name], n=1)
+    close = difflib.get_close_matches(name, [other for other in known if other != name], n=1)
     return f" Did you mean '{close[0]}'?" if close else ""

@@ -9,13 +9,13 @@ from itertools import pairwise
 from typing import Any, Literal
 
 Keep = float | int  # a share of the image's visual tokens (0 < x <= 1), or a number of them (>= 2)
-Attention = Literal["plain", "proportional"]  # to what is left: as it is, or by what it stands for
+Attention = Literal["plain", "proportional"]  # a token counts as one, or as all it stands for
 ATTENTION: tuple[Attention, ...] = ("plain", "proportional")
 Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
 QUANTIZE: tuple[Quantize, ...] = ("auto", "none", "int8", "int4", "nf4")
 Backend = Literal["auto", "torch", "openvino"]  # runs the layers
 BACKEND: tuple[Backend, ...] = ("auto", "torch", "openvino")
-VISUAL, LAYERS = 576, 32  # LLaVA-1.5-7B's, to compare profiles by
+VISUAL, LAYERS = 576, 32  # of LLaVA-1.5-7B, to compare profiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class Cut:
     options: Mapping[str, float | str] = field(default_factory=dict)
 
     def layer(self, layers: int) -> int:
-        """How many of `layers` run before this cut."""
+        """The number of layers that run before this cut."""
         return min(layers, max(1, round(self.depth * layers))) if self.depth else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A named trade of visual tokens for speed. `off` is the profile without cuts."""
+    """A named list of cuts, with settings. `off` is the profile without cuts."""
 
     name: str
     about: str = ""
@@ -46,11 +46,11 @@ class Profile:
     max_new_tokens: int | None = None
 
     def stops(self, layers: int) -> tuple[int, ...]:
-        """How many of the language model's layers run before each cut."""
+        """The number of language model layers that run before each cut."""
         return tuple(cut.layer(layers) for cut in self.cuts)
 
     def budgets(self, visual: int) -> tuple[int, ...]:
-        """Tokens left of an image's `visual` tokens after each cut; never growing."""
+        """Tokens left of an image's `visual` tokens after each cut; they never grow."""
         left: list[int] = []
         for cut in self.cuts:
             left.append(min([budget(cut.keep, visual), *left[-1:]]))
@@ -63,11 +63,11 @@ class Profile:
         return sum((end - start) * count for (start, end), count in counts) / layers
 
     def planned(self, visual: int, layers: int) -> float:
-        """The same for what the budgets leave of one image."""
+        """The average for one image that is cut to the budgets."""
         return self.average(visual, self.budgets(visual), layers)
 
     def steps(self, layers: int) -> Iterator[tuple[Cut | None, range, Cut | None]]:
-        """The prefill in order: a cut (first None), the layers after it, the cut after those."""
+        """The prefill in order: a cut (first None), the layers after it, the next cut."""
         edges = pairwise([0, *self.stops(layers), layers])
         for before, (start, end), after in zip(
             (None, *self.cuts), edges, (*self.cuts, None), strict=True
@@ -75,7 +75,7 @@ class Profile:
             yield before, range(start, end), after
 
     def settings(self) -> dict[str, Any]:
-        """All that answers depend on, as JSON gives it back."""
+        """All settings that answers depend on, as JSON values."""
         apart = ("about", "backend")  # the backend that ran is told with the precision
         return {
             **{name: value for name, value in asdict(self).items() if name not in apart},
@@ -83,13 +83,13 @@ class Profile:
         }
 
     def idle(self, visual: int) -> list[str]:
-        """Sentences on what this profile asks for in vain, of an image of `visual` tokens."""
+        """Notes on cuts that drop nothing of an image of `visual` tokens."""
         if not self.cuts:
-            return [] if self.name == "off" else [f"profile '{self.name}' has no cuts: all is kept"]
+            return [] if self.name == "off" else [f"profile '{self.name}' has no cuts"]
         left = [visual, *self.budgets(visual)]
         return [
-            f"profile '{self.name}': {cut.method} keeps {cut.keep} where {before} visual tokens "
-            f"are left: it drops nothing there"
+            f"profile '{self.name}': {cut.method} keeps {cut.keep}, so it drops none of the "
+            f"{before} visual tokens there"
             for cut, (before, after) in zip(self.cuts, pairwise(left), strict=True)
             if before == after and before > 1
         ]

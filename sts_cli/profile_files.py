@@ -1,4 +1,4 @@
-"""Profiles as files: strict YAML, whose mistakes are named. No torch."""
+"""Profiles as files: strict YAML, with clear messages about mistakes. No torch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def shipped() -> dict[str, Path]:
 def load_profile(name_or_path: str) -> Profile:
     """A shipped profile by name, or any YAML file by path.
 
-    Raises ProfileError, which names the file, the key and what is known.
+    Raises ProfileError, which names the file, the key and the valid values.
     """
     known = shipped()
     if name_or_path in known:
@@ -51,7 +51,7 @@ def load_profile(name_or_path: str) -> Profile:
     if path.suffix not in {".yaml", ".yml"} and not path.is_file():
         raise ProfileError(
             f"No profile named '{name_or_path}'. Known: {', '.join(known)}."
-            f"{did_you_mean(name_or_path, known)} Your own profile is a path to a .yaml file."
+            f"{did_you_mean(name_or_path, known)} For your own, give a path to a .yaml file."
         )
     try:
         with path.open("rb") as file:
@@ -66,7 +66,7 @@ def load_profile(name_or_path: str) -> Profile:
 
 
 def parse(text: str, name: str, where: str) -> Profile:
-    """A profile from YAML text; `where` is what error messages call the file."""
+    """A profile from YAML text; `where` is the file's name in error messages."""
     data = read_yaml(text, where)
     _known_keys(data, KEYS, where)
     cuts = _cuts(data, where)
@@ -79,8 +79,8 @@ def parse(text: str, name: str, where: str) -> Profile:
     _word(attention, ATTENTION, f"{where}: attention")
     if attention != "plain" and not cuts:
         raise ProfileError(
-            f"{where}: attention is '{attention}', but nothing is pruned: every token stands for "
-            "itself. Add structure, semantics or cuts, or leave attention out."
+            f"{where}: attention is '{attention}', but there are no cuts. Add structure, semantics "
+            "or cuts, or remove attention."
         )
     about = data.get("about") or ""
     if not isinstance(about, str):
@@ -100,8 +100,8 @@ def parse(text: str, name: str, where: str) -> Profile:
 def read_yaml(text: str, where: str) -> dict[str, Any]:
     """The keys and values of a YAML text. Raises ProfileError.
 
-    Anchors and deep nesting are refused before anything is built: a few lines of them can ask for
-    more memory than there is.
+    Anchors and deep nesting are refused before anything is built: a few lines of them can fill the
+    memory.
     """
     try:
         depth = 0
@@ -144,8 +144,8 @@ def _cuts(data: Mapping[str, Any], where: str) -> tuple[Cut, ...]:
             )
         if _more(later.keep, earlier.keep):
             raise ProfileError(
-                f"{place} keeps {later.keep}, more than the {earlier.keep} that the cut before it "
-                "leaves. Budgets never grow: lower this keep, or raise that one."
+                f"{place} keeps {later.keep}, more than the {earlier.keep} of the cut before it. "
+                "Lower this keep, or raise that one."
             )
     return tuple(cuts)
 
@@ -166,14 +166,14 @@ def _cut(cut: Any, key: str | None, where: str) -> Cut:
     deep = _depth(cut, key, f"{where}: depth")
     if not deep and "attention" in pruning.find(method).needs:
         raise ProfileError(
-            f"{where}: {method} follows the attention of the layers before it, and there are none "
-            "at depth 0. Give a depth above 0."
+            f"{where}: {method} needs the attention of earlier layers; there are none at depth 0. "
+            "Give a depth above 0."
         )
     return Cut(method, _keep(cut.get("keep"), f"{where}: keep"), deep, given)
 
 
 def _method(cut: Mapping[Any, Any], where: str) -> str:
-    """The method's name, if there is one of that name."""
+    """The name of the cut's method. Raises ProfileError if there is no such method."""
     method = str(cut.get("method"))
     known = pruning.names()
     if method not in known:
@@ -185,13 +185,13 @@ def _method(cut: Mapping[Any, Any], where: str) -> str:
 
 
 def _depth(cut: Mapping[Any, Any], key: str | None, where: str) -> float:
-    """A cut's depth; structure has none, semantics must lie inside the language model."""
+    """A cut's depth: 0 for structure, above 0 for semantics."""
     if key == "structure" or (key is None and "depth" not in cut):
         return 0.0
     depth = _number(cut.get("depth"), 0.0, 1.0, where)
     if key == "semantics" and depth == 0:
         raise ProfileError(
-            f"{where} is 0, before the first layer, where no layer has read the question. Give a "
+            f"{where} is 0, before the first layer: no layer has read the question yet. Give a "
             "depth above 0, or use structure."
         )
     return depth
@@ -220,7 +220,7 @@ def _keep(value: Any, where: str) -> Keep:
     if 0 < value <= 1:
         return float(value)
     raise ProfileError(
-        f"{where} is {value}. A share lies above 0 and at most at 1; "
+        f"{where} is {value}. A share is above 0 and at most 1; "
         "a number of tokens is whole and at least 2."
     )
 
@@ -255,5 +255,5 @@ def _whole(value: Any, where: str) -> int | None:
 
 
 def _more(a: Keep, b: Keep) -> bool:
-    """Whether `a` surely keeps more than `b`; shares and counts cannot be compared."""
+    """True if `a` surely keeps more than `b`; a share and a number cannot be compared."""
     return isinstance(a, int) == isinstance(b, int) and a > b

@@ -1,4 +1,4 @@
-"""What goes in and what comes out: frozen records, standard library only."""
+"""Questions and answers: frozen records, standard library only."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ProblemKind = Literal[
     "internal",
 ]
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why one row has no answer."""
+    """The reason that a row has no answer."""
 
     kind: ProblemKind
     message: str
@@ -33,16 +33,16 @@ class Problem:
 class Item:
     """One question about one or more images: a row of the input.
 
-    A row that could not be read is an Item too, with its `problem`, so that every input row
-    ends as exactly one output row.
+    A row that could not be read is also an Item, with its `problem`, so that every input row
+    becomes exactly one output row.
     """
 
     id: str
     images: tuple[Any, ...] = ()  # as the user wrote them; from Python also bytes, PIL, numpy
     question: str = ""
-    folder: Path = Path()  # what relative image names are relative to
+    folder: Path = Path()  # relative image names start here
     answers: tuple[str, ...] = ()  # accepted answers, for evaluation
-    extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    extra: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     problem: Problem | None = None
 
     @property
@@ -60,7 +60,7 @@ Place = tuple[float, float]  # row and column of a token's centre in its image, 
 
 @dataclass(frozen=True, slots=True)
 class KeptTokens:
-    """Where the visual tokens of one image are: all of them, and those left after each cut."""
+    """The places of one image's visual tokens: all of them, and those left after each cut."""
 
     every: tuple[Place, ...]
     left: tuple[tuple[Place, ...], ...]
@@ -89,10 +89,10 @@ class TokenCounts:
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """Wall seconds of one question's phases; in a batch, the seconds its rows shared.
+    """Wall-clock seconds of a question's phases; rows of one batch share these seconds.
 
-    `total` is the sum of the phases, `first_token` the part of it until the first token is known.
-    An image that was encoded for an earlier question costs this one nothing: encode is 0.
+    `total` is the sum of the phases; `first_token` is its part until the first token is known.
+    If an earlier question already encoded the image, `encode` is 0.
     """
 
     image: float
@@ -106,7 +106,7 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How a pruned answer compares with the unpruned answer to the same question."""
+    """A pruned answer compared with the unpruned answer to the same question."""
 
     full: Answer
     agree: bool
@@ -117,7 +117,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one Item: a text, or the problem that prevented it."""
+    """The result for one Item: a text, or the problem that prevented it."""
 
     item: Item
     model: str
@@ -129,16 +129,16 @@ class Answer:
     finish: Literal["stop", "length"] | None = None
     problem: Problem | None = None
     comparison: Comparison | None = None
-    kept: tuple[KeptTokens, ...] | None = None  # of each image, if it was asked for
+    kept: tuple[KeptTokens, ...] | None = None  # of each image, if places were asked for
 
 
 def printable(text: str) -> str:
-    """`text` as UTF-8 can carry it: bytes of a file name that are not text become escapes."""
+    """`text` in valid UTF-8: bytes of a file name that are not text become escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def label(image: object) -> str:
-    """An image's name for people; of a data: address its kind and a digest of the content."""
+    """An image's name for people; for a data: URL, its kind and a digest of its content."""
     if isinstance(image, Path):
         image = str(image)
     if not isinstance(image, str):
@@ -151,9 +151,9 @@ def label(image: object) -> str:
 
 
 def answer_row(answer: Answer) -> dict[str, Any]:
-    """The answer as one JSON object, the output row of the command-line contract.
+    """The answer as one JSON object: an output row, as docs/formats.md describes it.
 
-    `image` is text or null and `images` a list, so that a column has one type (pyarrow asks it).
+    `image` is text or null and `images` a list, so that a column has one type, as pyarrow needs.
     """
     item = answer.item
     row: dict[str, Any] = {
@@ -186,7 +186,7 @@ def answer_row(answer: Answer) -> dict[str, Any]:
 
 
 def _measured(answer: Answer) -> dict[str, Any]:
-    """Answer, tokens and seconds: the part of a row that a comparison repeats for `full`."""
+    """Answer, tokens and seconds; a comparison has them twice, also in `full`."""
     tokens, seconds = answer.tokens, answer.seconds
     return {
         "answer": answer.text,

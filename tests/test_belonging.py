@@ -125,7 +125,7 @@ def test_an_empty_run_file_lets_no_other_run_go_on(content: bytes, tmp_path: Pat
     answered(out, [Item("1", ("1.png",), "?")])
     (tmp_path / "o.jsonl.run").write_bytes(content)
     for profile in ("balanced", "off"):
-        with pytest.raises(OutputError, match=r"unknown run, as .*o.jsonl.run is empty"):
+        with pytest.raises(OutputError, match=r"unknown run: .*o.jsonl.run is empty"):
             Journal(out, form, {**RUN, "profile": {"name": profile}})
     Journal(out, form, RUN, fresh=True).discard()
 
@@ -173,8 +173,8 @@ def test_a_file_that_only_begins_like_ours_is_not_ours(name: str, place: Path):
     Path(name).write_bytes(FOREIGN[name])
     form = ("--format", "vqav2") if name == "o.json" else ()
     asked = ("batch", "q.jsonl", "--images", "A", "--out", name, *form)
-    refused(*asked, because="is no output of sts that could be continued")
-    refused(*asked, "--fresh", because="is no output of sts that could be continued")
+    refused(*asked, because=f"Cannot continue {name}: ")
+    refused(*asked, "--fresh", because=f"Cannot continue {name}: ")
     Path(name).rename("moved")
     answers = sts(*asked, "--limit", 1, *SHORT)
     assert answers.code == 0
@@ -185,11 +185,11 @@ def test_a_file_that_only_begins_like_ours_is_not_ours(name: str, place: Path):
 def test_a_file_beside_the_answers_is_not_replaced_unless_it_is_ours(place: Path):
     asked = ("batch", "q.jsonl", "--images", "A", "--out", "o.jsonl")
     Path("o.jsonl.run").write_text("run this first\n")
-    refused(*asked, because="o.jsonl.run is not what sts writes beside its answers")
-    refused(*asked, "--fresh", because="o.jsonl.run is not what sts writes beside its answers")
+    refused(*asked, because="o.jsonl.run was not written by sts")
+    refused(*asked, "--fresh", because="o.jsonl.run was not written by sts")
     Path("o.jsonl.run").unlink()
     Path("o.jsonl.part").write_bytes(RECORD)
-    refused(*asked, "--fresh", because="o.jsonl.part is no output of sts")
+    refused(*asked, "--fresh", because="Cannot continue o.jsonl.part: ")
 
 
 @pytest.mark.parametrize("spelling", ["q.jsonl", "./q.jsonl", "A/../q.jsonl", "link", "hard"])
@@ -226,7 +226,7 @@ def test_results_told_apart_by_ids_only_go_on_from_a_file_and_not_from_stdin(pla
     assert sts("batch", "-", *asked, stdin=Path("q.jsonl").read_bytes()).code == 0
     before = Path("o.json").read_bytes()
     done = sts("batch", "-", *asked, stdin=other)
-    assert done.code == 2 and "cannot be told from those of another stdin" in done.err
+    assert done.code == 2 and "which may answer other questions" in done.err
     assert Path("o.json").read_bytes() == before
     assert sts("batch", "-", *asked, "--fresh", stdin=other).code == 0
     assert sts("batch", "q.jsonl", *asked, "--fresh", "--limit", 1).code == 0
@@ -245,7 +245,7 @@ def test_results_without_settings_are_nobodys(tmp_path: Path):
     out, form = tmp_path / "o.json", format_named("vqav2")
     answered(out, [Item(str(n), ("1.png",), "?") for n in range(3)], form="vqav2", stop=2)
     (tmp_path / "o.json.run").unlink()
-    with pytest.raises(OutputError, match="cannot be told from those of another"):
+    with pytest.raises(OutputError, match="which may answer other questions"):
         Journal(out, form, RUN)
 
 

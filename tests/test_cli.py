@@ -428,14 +428,14 @@ def test_profiles_are_listed_and_explained():
 @pytest.mark.parametrize(
     ("text", "note"),
     [
-        ("about: nothing here.", "profile 'mine' has no cuts: all is kept"),
+        ("about: nothing here.", "profile 'mine' has no cuts"),
         (
             "structure: {method: grid, keep: 5000}",
-            "grid keeps 5000 where 64 visual tokens are left",
+            "grid keeps 5000, so it drops none of the 64 visual tokens there",
         ),
         (
             "cuts: [{method: grid, keep: 0.1}, {method: random, depth: 0.5, keep: 50}]",
-            "random keeps 50 where 6 visual tokens are left: it drops nothing there",
+            "random keeps 50, so it drops none of the 6 visual tokens there",
         ),
     ],
 )

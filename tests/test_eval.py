@@ -158,7 +158,7 @@ def test_eval_without_truths_tells_agreement_only(questions: Questions):
     assert (found["all"]["questions"], found["two"]["questions"]) == (2, 1)
     done = sts("eval", file, "-p", "off,random", "--max-new-tokens", "2")
     assert done.code == 0
-    assert "No question has a known answer: only agreement with 'off' is told." in done.err
+    assert "No question has a known answer: only agreement with 'off' is shown." in done.err
     assert done.out.split()[:4] == ["agreement", "n", "off", "random"]
     assert "exact" not in done.out and "F1" not in done.out and "±" not in done.out
     assert done.out.count("agreement") == 1
@@ -167,7 +167,7 @@ def test_eval_without_truths_tells_agreement_only(questions: Questions):
 def test_eval_leaves_questions_without_truth_out_of_accuracy(questions: Questions):
     file = questions({"question": "1?", "answer": "x"}, {"question": "2?", "kind": "two"})
     done = sts("eval", file, "-p", "off", "--max-new-tokens", "2")
-    told = "1 of 2 questions have no known answer; exact match and token F1 are of the others."
+    told = "1 of 2 questions have no known answer; exact match and token F1 leave them out."
     assert done.code == 0 and told in done.err
     lines = [line.split() for line in done.out.splitlines()]
     assert lines[:3] == [["exact", "match", "n", "off"], ["two", "0", "-"], ["all", "1", "0.0±40"]]

@@ -55,7 +55,7 @@ def test_one_signal_finishes_the_batch_in_hand(place: Path):
         run.send_signal(signal.SIGTERM)
         told = run.stderr.read()
         assert run.wait() == 130
-    assert "Finishing the batch in hand" in told
+    assert "Finishing the current batch" in told
     answered = len(read_rows(place / "a.jsonl"))
     assert f"{answered} answered" in told and 3 <= answered < ROWS
     assert sts(*ASKED, "--out", "a.jsonl").code == 0

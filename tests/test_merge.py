@@ -142,4 +142,4 @@ def test_another_file_is_replaced_only_by_force(out: str, place: Path):
 
 def test_force_does_not_replace_what_lies_beside(place: Path):
     Path("all.jsonl.run").write_text("mine\n")
-    refused("all.jsonl", "1.jsonl", "2.jsonl", "--force", because="is not what sts writes beside")
+    refused("all.jsonl", "1.jsonl", "2.jsonl", "--force", because="was not written by sts")

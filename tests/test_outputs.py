@@ -292,7 +292,7 @@ FOREIGN = [
 def test_a_file_that_sts_did_not_write_is_left_alone(content: bytes, form: Format, tmp_path: Path):
     path = place(form, tmp_path)
     path.write_bytes(content)
-    with pytest.raises(OutputError, match="no output of sts"):
+    with pytest.raises(OutputError, match="Cannot continue"):
         Journal(path, form, RUN)
     assert path.read_bytes() == content
 

@@ -84,7 +84,7 @@ MISTAKES = [
     ("about: " + "[" * 9 + "]" * 9, "nested deeper than 8 levels"),
     ("quantize: int5", "quantize is 'int5'. Known: auto, none, int8, int4, nf4."),
     (STAGE + "}\nattention: sized", "attention is 'sized'. Known: plain, proportional."),
-    ("attention: proportional", "nothing is pruned: every token stands for itself"),
+    ("attention: proportional", "attention is 'proportional', but there are no cuts"),
     ("batch_size: 0", "batch_size is 0"),
     ("max_new_tokens: many", "max_new_tokens is 'many'"),
     ("about: [a, list]", "about must be text"),
@@ -174,11 +174,11 @@ def test_equal_budgets_are_allowed_and_halves_are_rounded_up():
 
 def test_what_a_profile_asks_for_in_vain_is_said():
     assert Profile("off").idle(576) == []
-    assert Profile("mine").idle(576) == ["profile 'mine' has no cuts: all is kept"]
+    assert Profile("mine").idle(576) == ["profile 'mine' has no cuts"]
     (note,) = Profile("mine", cuts=(Cut("grid", 5000),)).idle(576)
-    assert "grid keeps 5000 where 576 visual tokens are left: it drops nothing there" in note
+    assert "grid keeps 5000, so it drops none of the 576 visual tokens there" in note
     (note,) = Profile("mine", cuts=(Cut("grid", 0.1), Cut("random", 60, 0.5))).idle(576)
-    assert "random keeps 60 where 58 visual tokens are left" in note
+    assert "random keeps 60, so it drops none of the 58 visual tokens there" in note
     assert load_profile("aggressive").idle(576) == []
 
 

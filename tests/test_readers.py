@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sts_cli.outputs.formats import Kept, format_named
+from sts_cli.outputs.formats import StoredRecord, format_named
 from sts_cli.records import Answer, Item, Problem, Seconds, TokenCounts
 
 
@@ -88,7 +88,7 @@ def test_several_images_are_known_again_as_they_were_written(answers: Path):
     for name in ("jsonl", "csv"):
         form = format_named(name)
         with (answers / f"answers.{name}").open("rb") as file:
-            keys = [one.key for one in form.read(file) if isinstance(one, Kept)]
+            keys = [record.key for record in form.read(file) if isinstance(record, StoredRecord)]
         assert keys[1] == form.key(item)
 
 

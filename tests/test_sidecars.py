@@ -134,10 +134,10 @@ def test_a_text_of_the_user_stays_beside_out_too(fresh: bool, photos: Path, tmp_
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"file_name": "a.jpg"}, {"file_name": "a.jpg", "id": "x"}], "the rows 1 and x"),
-        ([{"file_name": "a.jpg"}, {"file_name": "./a.jpg"}], "the rows 1 and 2"),
-        ([{"file_name": "sub/../a.jpg"}, {"file_name": "a.jpg"}], "the rows 1 and 2"),
-        ([{"file_name": "a.jpg"}, {"file_name": "a"}], "the rows 1 and 2"),
+        ([{"file_name": "a.jpg"}, {"file_name": "a.jpg", "id": "x"}], "rows 1 and x"),
+        ([{"file_name": "a.jpg"}, {"file_name": "./a.jpg"}], "rows 1 and 2"),
+        ([{"file_name": "sub/../a.jpg"}, {"file_name": "a.jpg"}], "rows 1 and 2"),
+        ([{"file_name": "a.jpg"}, {"file_name": "a"}], "rows 1 and 2"),
         ([{"images": ["a.jpg", "b.jpg"]}], "row 1 is not about one image file"),
         ([{"image": "data:image/png;base64,AAAA"}], "row 1 is not about one image file"),
         ([{"file_name": "a.jpg"}, {"file_name": "a.txt"}], "is an image of the input"),

@@ -18,7 +18,7 @@ from sts_cli.checkpoints.sources import demo_folder, fetched, find, usable
 from sts_cli.errors import ModelError
 from sts_cli.families import FAMILIES
 from sts_cli.loading.model import untested
-from sts_cli.machine.libraries import explain
+from sts_cli.machine.libraries import import_failure
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_pixtral_inside_llava_is_not_covered_by_tests(model: Path) -> None:
 
 
 def test_torchvision_is_told_honestly() -> None:
-    assert "only models of Pixtral need it" in explain(RuntimeError("torchvision::nms"))
+    assert "only models of Pixtral need it" in import_failure(RuntimeError("torchvision::nms"))
 
 
 def test_a_damaged_config_is_named(model: Path) -> None:

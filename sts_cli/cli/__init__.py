@@ -1,1 +1,1 @@
-"""The commands: each parses, calls, prints. No torch at import."""
+"""The commands: each parses its options, calls the library and prints. No torch at import."""

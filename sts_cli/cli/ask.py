@@ -1,4 +1,4 @@
-"""sts ask: one question about one image, answered while you watch."""
+"""sts ask: one question about one image; the answer is shown while it is generated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sts_cli.cli.options import (
 from sts_cli.inputs.images import prepare
 from sts_cli.inputs.rows import CAPTION
 from sts_cli.outputs.disk import write_whole
-from sts_cli.outputs.settings import file_meant
+from sts_cli.outputs.settings import link_target
 from sts_cli.outputs.stream import to_stdout
 from sts_cli.records import Item, KeptTokens, answer_row
 from sts_cli.report.console import idle_notes, stderr, stream
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 def ask(
     image: Annotated[str, typer.Argument(help="An image file.")],
     question: Annotated[
-        str, typer.Argument(help="What to ask; without it, the image is described.")
+        str, typer.Argument(help="The question; without it, the image is described.")
     ] = CAPTION,
     model: Model = None,
     profile: ProfileName = "balanced",
@@ -55,7 +55,7 @@ def ask(
     max_new_tokens: MaxNewTokens = None,
     overlay: Annotated[
         Path | None,
-        typer.Option(help="A .png to draw on which visual tokens each cut kept."),
+        typer.Option(help="A .png file that shows which tokens each cut kept."),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object, not the text.")] = False,
     quiet: Quiet = False,
@@ -113,11 +113,11 @@ def show(piece: str) -> None:
 
 
 def check_overlay(path: Path, image: str) -> None:
-    """Raise an error for a place where the overlay would take the place of something else."""
+    """Raise OptionError if the overlay would replace a file that is no overlay."""
     if path.suffix.lower() != ".png":
         raise OptionError(f"--overlay {path}: the name must end in .png.")
     if path.exists() and Path(image).exists() and path.samefile(image):
-        raise OptionError(f"--overlay {path} is the image; give the overlay a file of its own.")
+        raise OptionError(f"--overlay {path} is the image; give another name.")
     if path.is_dir():
         raise OptionError(f"--overlay {path} is a folder; give a file.")
     if path.exists() and not is_overlay(path):
@@ -128,4 +128,4 @@ def draw(path: Path, image: Image.Image, kept: KeptTokens) -> None:
     """Write the overlay. Raises OutputError."""
     from sts_cli.report.overlay import overlay, png
 
-    write_whole(file_meant(path), png(overlay(image, kept)))
+    write_whole(link_target(path), png(overlay(image, kept)))

@@ -1,4 +1,4 @@
-"""What `sts doctor` finds out about this machine and installation."""
+"""The facts, problems and advice of `sts doctor` on this machine and installation."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ NEEDED = (
     "bitsandbytes",
     "pillow",
 )
-OPTIONAL = {  # module -> (package, what it is for)
+OPTIONAL = {  # module -> (package, its purpose)
     "num2words": ("num2words", "SmolVLM2 models"),
     "pillow_heif": ("pillow-heif", "HEIC and HEIF images"),
-    "torchvision": ("torchvision", "models of Pixtral; elsewhere faster, and not needed"),
+    "torchvision": ("torchvision", "models of Pixtral; others run faster with it"),
 }
-SCARCE = 1_000_000_000  # bytes of memory or disk below which trouble is near
+SCARCE = 1_000_000_000  # free bytes of memory; less will cause problems
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Facts by topic, and what is wrong: sentences that say what to do."""
+    """Facts by topic, and problems as sentences that say what to do."""
 
     facts: dict[str, dict[str, Any]]
     problems: tuple[str, ...]
-    advice: tuple[str, ...]  # what would be better, but works as it is
+    advice: tuple[str, ...]  # improvements that nothing depends on
 
 
 def diagnose() -> Diagnosis:
-    """Everything there is to say. Imports torch and transformers, if they can be."""
+    """All facts, problems and advice. Imports torch and transformers, if possible."""
     problems: list[str] = []
     advice: list[str] = []
     facts = {
@@ -69,12 +69,12 @@ def installed(package: str) -> str | None:
 
 
 def versions(problems: list[str]) -> dict[str, Any]:
-    found = {package: installed(package) for package in NEEDED}
-    missing = [package for package, number in found.items() if number is None]
+    numbers = {package: installed(package) for package in NEEDED}
+    missing = [package for package, number in numbers.items() if number is None]
     if missing:
         problems.append(f"Missing: {', '.join(missing)}; run 'pip install --upgrade sts-cli'.")
     system = {"system": platform.platform(), "python": platform.python_version()}
-    return {"sts": __version__, **system, **found}
+    return {"sts": __version__, **system, **numbers}
 
 
 def processor(problems: list[str], advice: list[str]) -> dict[str, Any]:
@@ -82,15 +82,14 @@ def processor(problems: list[str], advice: list[str]) -> dict[str, Any]:
     features = hardware.cpu_features()
     usable, cores = hardware.threads_and_cores()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    found = hardware.memory()
-    free, total = found if found else (None, None)
+    free, total = hardware.memory() or (None, None)
     if free is not None and free < SCARCE:
         problems.append(f"Only {free / 1e9:.1f} GB of memory are free; close other programs.")
     if features and not any(name in features for name in hardware.FAST_BFLOAT16):
-        advice.append("This CPU has no fast bfloat16; --quantize int8 halves a model and more.")
+        advice.append("This CPU has no fast bfloat16; --quantize int8 at least halves a model.")
     if load is not None and load > usable:
         advice.append(
-            f"The load is {load:.1f} on {usable} cores: others compete, and timings will vary."
+            f"The load is {load:.1f} on {usable} cores: other programs run, so times will vary."
         )
     return {
         "name": hardware.cpu_name(),
@@ -105,7 +104,7 @@ def processor(problems: list[str], advice: list[str]) -> dict[str, Any]:
 
 
 def device(problems: list[str]) -> dict[str, Any]:
-    """What models would run on, and how."""
+    """The device and precision for models, and the CPU or GPU support of torch."""
     try:
         check_libraries()
     except ModelError as error:
@@ -144,13 +143,13 @@ def gpu(number: int) -> dict[str, Any]:
 
 
 def folders(problems: list[str]) -> dict[str, Any]:
-    """Where models come from and go to."""
+    """The folders that models are read from and written to."""
     try:
         demo: str | None = str(demo_folder())
     except ModelError as error:
         demo = None
         problems.append(str(error))
-    kept = kept_folder()
+    quantized = kept_folder()
     return {
         "demo": demo,
         "model": os.environ.get("STS_MODEL"),
@@ -158,15 +157,15 @@ def folders(problems: list[str]) -> dict[str, Any]:
         "hub_cache_models": len(hub.cached_ids()),
         "hub_offline": hub.is_offline(),
         "hub_disk_free": disk_free(hub.cache_folder()),
-        "quantized": None if kept is None else str(kept),
-        "quantized_bytes": 0 if kept is None else folder_bytes(kept),
+        "quantized": None if quantized is None else str(quantized),
+        "quantized_bytes": 0 if quantized is None else folder_bytes(quantized),
     }
 
 
 def disk_free(folder: Path) -> int:
-    """Bytes free on the disk that `folder` is, or would be, on."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(there).free
+    """Free bytes on the disk of `folder`, which need not exist yet."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def folder_bytes(folder: Path) -> int:
@@ -174,10 +173,10 @@ def folder_bytes(folder: Path) -> int:
 
 
 def optional() -> dict[str, Any]:
-    """Packages that some models or options need: their version, what for, how to install."""
-    found = {}
+    """Packages that some models or options need: version, purpose, and how to install them."""
+    packages = {}
     for module, (package, use) in OPTIONAL.items():
         number = installed(package) if find_spec(module) else None
         command = None if number else f"pip install {package}"
-        found[module] = {"version": number, "for": use, "install": command}
-    return found
+        packages[module] = {"version": number, "for": use, "install": command}
+    return packages

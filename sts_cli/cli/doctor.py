@@ -1,4 +1,4 @@
-"""`sts doctor`: is this machine ready, and for what?"""
+"""`sts doctor`: a check of this machine and installation."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ def doctor(
 ) -> None:
     """Check this machine and installation; exit with 1 if something is wrong.
 
-    Reports the device, memory, CPU features, precision, threads and load, versions, folders, and
-    what to install for what.
+    Reports device, memory, CPU features, precision, threads, load, versions, folders and optional
+    packages.
     """
     from sts_cli.machine.runtime import settle_cpu
 
     settle_cpu()
-    found = diagnose()
+    diagnosis = diagnose()
     if as_json:
-        told = {"problems": list(found.problems), "advice": list(found.advice)}
-        typer.echo(json.dumps({"ok": not found.problems, **told, **found.facts}))
+        notes = {"problems": list(diagnosis.problems), "advice": list(diagnosis.advice)}
+        typer.echo(json.dumps({"ok": not diagnosis.problems, **notes, **diagnosis.facts}))
     else:
-        show(found, stdout(soft_wrap=True))
-    if found.problems:
+        show(diagnosis, stdout(soft_wrap=True))
+    if diagnosis.problems:
         raise typer.Exit(1)
 
 
-def show(found: Diagnosis, console: Console) -> None:
-    """The diagnosis for people: topics, what is missing for what, problems last."""
-    for topic, facts in found.facts.items():
+def show(diagnosis: Diagnosis, console: Console) -> None:
+    """Print the diagnosis for people: facts by topic, then advice, then problems."""
+    for topic, facts in diagnosis.facts.items():
         console.print(topic, style="bold")
         for name, value in facts.items():
-            console.print(f"  {name.replace('_', ' '):<18}{text(name, value)}")
-    for sentence in found.advice:
+            console.print(f"  {name.replace('_', ' '):<18}{in_words(name, value)}")
+    for sentence in diagnosis.advice:
         console.print("note", style="yellow", end="  ")
         console.print(sentence)
-    for sentence in found.problems:
+    for sentence in diagnosis.problems:
         console.print("problem", style="red", end="  ")
         console.print(sentence)
-    if not found.problems:
+    if not diagnosis.problems:
         console.print("ready", style="green")
 
 
-def text(name: str, value: Any) -> str:
+def in_words(name: str, value: Any) -> str:
     """One fact in words."""
     if isinstance(value, dict) and "for" in value:
         state = value["version"] or f"not installed: {value['install']}"
         return f"{state} ({value['for']})"
     if isinstance(value, dict):
         return ", ".join(
-            f"{key.replace('_', ' ')} {text(key, part)}" for key, part in value.items()
+            f"{key.replace('_', ' ')} {in_words(key, part)}" for key, part in value.items()
         )
     if isinstance(value, list):
-        return ", ".join(text(name, part) for part in value) or "none"
+        return ", ".join(in_words(name, part) for part in value) or "none"
     if value is None:
         return "-"
     if isinstance(value, bool):

@@ -16,7 +16,7 @@ from sts_cli.cli.engine import load_outline
 from sts_cli.errors import OutputError
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.formats import Format
-from sts_cli.outputs.jsonl import Rows
+from sts_cli.outputs.jsonl import JsonLines
 from sts_cli.outputs.scan import read
 from sts_cli.outputs.settings import difference, read_settings
 from sts_cli.profile import LAYERS, VISUAL, Profile
@@ -126,7 +126,7 @@ def budget(tokens: Counter[int], profile: Profile, layers: int) -> str:
 
 def measured(out: Path | None, form: Format, run: Mapping[str, Any]) -> Pace | None:
     """The pace of what `out` holds already, if it is JSON lines of the same run."""
-    if out is None or not isinstance(form, Rows):
+    if out is None or not isinstance(form, JsonLines):
         return None
     rows, seconds = 0, 0.0
     try:

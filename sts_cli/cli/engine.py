@@ -1,4 +1,4 @@
-"""From a model's source to an engine, telling what takes long."""
+"""From a model's source to a loaded model, with messages about slow steps."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def load_for(
     source: Source, request: Request, device: str, dtype: str, console: Console, quiet: bool
 ) -> Model:
-    """The model that a request is answered with; this is where torch is first imported.
+    """The model that answers a request. The first import of torch happens here.
 
-    Raises ModelError, or ProfileError for a profile that the model cannot honour.
+    Raises ModelError, or ProfileError for a profile that does not work with the model.
     """
     settle_cpu()
     check_libraries()
@@ -46,7 +46,7 @@ def load_for(
 
 
 def load_outline(source: Source) -> Family | None:
-    """What a model makes of images and prompts, without its weights; None if it is not here yet.
+    """The family of a model, without its weights; None if the model is not on this machine.
 
     Raises ModelError.
     """

@@ -1,4 +1,4 @@
-"""sts eval: what pruning does to answers whose truth is known."""
+"""sts eval: the effect of pruning on questions with known answers."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def evaluate(
         str, typer.Option("--profiles", "-p", help="Names or files; the first is the reference.")
     ] = "off,gentle,balanced,aggressive,extreme,random,grid",
     per_kind: Annotated[
-        int, typer.Option(min=1, help="Of the built-in scenes: questions of each kind.")
+        int, typer.Option(min=1, help="Questions of each kind; for scenes only.")
     ] = 50,
     level: Annotated[
-        float, typer.Option(min=0, max=1, help="Of the built-in scenes: share of hard ones.")
+        float, typer.Option(min=0, max=1, help="Share of hard questions; for scenes only.")
     ] = 0.5,
     development: Annotated[
-        bool, typer.Option("--development", help="Scenes for choosing constants, not the held-out.")
+        bool, typer.Option("--development", help="The scenes for tuning, not those for testing.")
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N questions.")] = None,
     model: Model = None,
@@ -68,8 +68,8 @@ def evaluate(
 ) -> None:
     """Exact match, agreement, tokens and speed of several profiles on the same questions.
 
-    Each image is encoded once and each question answered under every profile in turn. The
-    questions' `answer` is the truth; without it, only agreement with the first profile is told.
+    Each image is encoded once, and each question is answered under every profile. Its `answer`
+    is the truth; without it, only agreement with the first profile is shown.
 
     \b
       sts eval scenes --profiles off,aggressive,random --per-kind 100
@@ -78,7 +78,7 @@ def evaluate(
     console = stderr()
     check_choices(device, dtype, quantize)
     size = rows_at_once(batch_size)
-    wished = told_apart(profiles.split(","))
+    wished = uniquely_named(profiles.split(","))
     precision = quantize or shared_by(wished, "quantize") or "none"
     runs_layers = wished_backend(backend or shared_by(wished, "backend"), wished[0])
     plans = [
@@ -106,51 +106,51 @@ def evaluate(
                 counter.update(f"{count} questions")
             if count == limit:
                 break
-    rows = results.rows()
+    scores = results.rows()
     if json_:
-        typer.echo(json.dumps({"model": source.name, "failed": results.failed, "profiles": rows}))
-    elif rows:
-        show(stdout(), rows)
-    if rows and not quiet:
-        console.print(unknown(*next(iter(rows.items()))), end="")
+        typer.echo(json.dumps({"model": source.name, "failed": results.failed, "profiles": scores}))
+    elif scores:
+        show(stdout(), scores)
+    if scores and not quiet:
+        console.print(unknown(*next(iter(scores.items()))), end="")
     if results.problem is not None:
         first = f"the first: {results.problem.kind}: {results.problem.message}"
-        told = (
+        message = (
             f"{results.failed} of {count} questions have errors and are not counted"
-            if rows
+            if scores
             else f"None of the {results.failed} questions could be answered"
         )
-        console.print(f"sts: {told}; {first}", style="red")
+        console.print(f"sts: {message}; {first}", style="red")
         raise typer.Exit(1)
 
 
-def told_apart(names: Sequence[str]) -> list[Profile]:
-    """The profiles of these names, each named differently: files of one name by their paths.
+def uniquely_named(names: Sequence[str]) -> list[Profile]:
+    """The profiles of these names; files of the same name are named by their paths.
 
     Raises ProfileError.
     """
     plans = [load_profile(name) for name in names]
-    named = Counter(plan.name for plan in plans)
-    apart = [
-        plan if named[plan.name] == 1 else replace(plan, name=name)
+    uses = Counter(plan.name for plan in plans)
+    unique = [
+        plan if uses[plan.name] == 1 else replace(plan, name=name)
         for name, plan in zip(names, plans, strict=True)
     ]
-    name, count = Counter(plan.name for plan in apart).most_common(1)[0]
+    name, count = Counter(plan.name for plan in unique).most_common(1)[0]
     if count > 1:
         raise ProfileError(f"--profiles names '{name}' {count} times; once is enough.")
-    return apart
+    return unique
 
 
-def unknown(reference: str, found: dict[str, dict[str, Any]]) -> str:
-    """A line about questions without a known answer, or nothing."""
-    asked, known = found["all"]["questions"], found["all"]["n"]
+def unknown(reference: str, by_kind: dict[str, dict[str, Any]]) -> str:
+    """A line about questions without a known answer; empty if there are none."""
+    asked, known = by_kind["all"]["questions"], by_kind["all"]["n"]
     if known == asked:
         return ""
     if known == 0:
-        return f"No question has a known answer: only agreement with '{reference}' is told.\n"
+        return f"No question has a known answer: only agreement with '{reference}' is shown.\n"
     return (
-        f"{asked - known} of {asked} questions have no known answer; exact match and token F1 are "
-        "of the others.\n"
+        f"{asked - known} of {asked} questions have no known answer; exact match and token F1 "
+        "leave them out.\n"
     )
 
 
@@ -159,25 +159,26 @@ def shared_by(plans: Sequence[Profile], setting: str) -> str | None:
     asked = {getattr(plan, setting): plan.name for plan in plans if getattr(plan, setting)}
     if len(asked) > 1:
         wishes = " and ".join(f"'{name}' asks for {value}" for value, name in asked.items())
-        raise ProfileError(f"{wishes}, but all profiles share one model here; give --{setting}.")
+        raise ProfileError(f"{wishes}, but all profiles share one model; give --{setting}.")
     return next(iter(asked), None)
 
 
-def show(console: Console, rows: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """Exact match in per cent, with half of its 95% interval, by kind and profile.
+def show(console: Console, scores: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Print exact match in per cent, with half of its 95% interval, by kind and profile.
 
-    Agreement with the first profile instead, where no truth is known.
+    Without known answers, print agreement with the first profile.
     """
-    kinds = list(dict.fromkeys(kind for found in rows.values() for kind in found if kind != "all"))
+    names = (kind for by_kind in scores.values() for kind in by_kind if kind != "all")
+    kinds = list(dict.fromkeys(names))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    first = next(iter(rows.values()))
+    first = next(iter(scores.values()))
     truth = first["all"]["n"] > 0
     table.add_column("exact match" if truth else "agreement")
     table.add_column("n", justify="right")
-    for name in rows:
+    for name in scores:
         table.add_column(name, justify="right")
     for kind in [*kinds, "all"]:
-        cells = [found[kind] for found in rows.values()]
+        cells = [by_kind[kind] for by_kind in scores.values()]
         if truth:
             table.add_row(kind, str(first[kind]["n"]), *map(exact, cells))
         else:
@@ -190,12 +191,12 @@ def show(console: Console, rows: dict[str, dict[str, dict[str, Any]]]) -> None:
         ("visual tokens", "tokens", "{:.1f}"),
         ("speed-up", "speedup", "{:.2f}x"),
     ):
-        table.add_row(label, "", *(form.format(found["all"][key]) for found in rows.values()))
+        table.add_row(label, "", *(form.format(each["all"][key]) for each in scores.values()))
     console.print(table)
 
 
 def exact(cell: dict[str, Any]) -> str:
-    """`84.0±10`, or a dash where no truth is known."""
+    """`84.0±10`, or a dash without known answers."""
     if cell["exact"] is None:
         return "-"
     return f"{100 * cell['exact']:.1f}±{50 * (cell['high'] - cell['low']):.0f}"

@@ -1,4 +1,4 @@
-"""What ends a command early: Ctrl-C, SIGTERM, a closed terminal, a pipe that nobody reads."""
+"""Early ends of a command: Ctrl-C, SIGTERM, a closed terminal, a pipe that nobody reads."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from sts_cli.outputs.stream import StdoutError, give_up, to_stdout
 from sts_cli.report.console import stderr
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-MESSAGE = b"\nFinishing the batch in hand; press Ctrl-C again to stop now.\n"
-CLOSED_PIPE = 141  # exit code, as of a program that SIGPIPE ended
-FAILED = 1  # exit code of a run that the disk ended
+MESSAGE = b"\nFinishing the current batch; press Ctrl-C again to stop now.\n"
+CLOSED_PIPE = 141  # exit code of programs that SIGPIPE ends
+FAILED = 1  # exit code if the disk is full
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
 def while_read() -> Iterator[None]:
-    """Leave quietly once nobody reads standard output any more: `sts models | head -1`.
+    """End quietly when nobody reads standard output any more: `sts models | head -1`.
 
-    With one sentence where it is a file on a full disk.
+    End with one sentence if standard output is a file on a full disk.
     """
     try:
         try:
@@ -36,10 +36,10 @@ def while_read() -> Iterator[None]:
             if error.errno not in FULL or error.filename is not None:
                 raise
             with to_stdout():
-                raise  # a print failed: whatever else is written tells the name of its file
+                raise  # standard output failed: errors of other files have a file name
         finally:
             with to_stdout():
-                sys.stdout.flush()  # also where the command ends by an Exit
+                sys.stdout.flush()  # also if the command ends by an Exit
     except BrokenPipeError as error:
         give_up()
         raise typer.Exit(CLOSED_PIPE) from error
@@ -49,9 +49,9 @@ def while_read() -> Iterator[None]:
 
 
 class Interruption:
-    """While entered, signals set `asked` instead of raising; a second one raises.
+    """While entered, the first signal sets `asked`; the second raises KeyboardInterrupt.
 
-    So the first finishes the batch in hand, and the second stops.
+    So the first signal lets the current batch finish, and the second stops at once.
     """
 
     def __init__(self, quiet: bool):

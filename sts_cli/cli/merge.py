@@ -19,14 +19,14 @@ from sts_cli.outputs.scan import read
 from sts_cli.outputs.settings import (
     FRESH,
     difference,
-    file_meant,
+    link_target,
     read_settings,
     run_file,
     write_settings,
 )
 from sts_cli.report.console import stderr
 
-OWN = ("shard", "complete", FRESH)  # settings in which the shards of one run differ
+OWN = ("shard", "complete", FRESH)  # settings that differ between shards of one run
 
 
 def merge(
@@ -38,13 +38,13 @@ def merge(
 ) -> None:
     """Join the outputs of `sts batch --shard 1/n`, `2/n`, ... in the order of the input.
 
-    Nothing is written if a shard is missing, unfinished or of another run, or over a file that
-    is not the merge of the same run.
+    Nothing is written if a shard is missing, unfinished or of another run, or if OUT is a file
+    that is no merge of this run.
 
     \b
       sts merge answers.jsonl answers.1.jsonl answers.2.jsonl
     """
-    target = file_meant(out)
+    target = link_target(out)
     runs = [settings(path) for path in shards]
     check_one_run(shards, runs)
     ordered = in_order(shards, [str(run.get("shard")) for run in runs])
@@ -63,7 +63,7 @@ def merge(
 
 
 def settings(path: Path) -> dict[str, Any]:
-    """What stands beside the output of a shard. Raises InputError unless it is finished."""
+    """The settings of a shard. Raises InputError unless the shard is finished."""
     run = read_settings(path) if path.is_file() else None
     if not run or not run.get("shard"):
         raise InputError(f"{path} is not the output of sts batch --shard.")
@@ -75,7 +75,7 @@ def settings(path: Path) -> dict[str, Any]:
 
 
 def common(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the shards of a run share, each on its own machine perhaps."""
+    """The settings that all shards of a run share, also if they ran on different machines."""
     shared = {name: value for name, value in run.items() if name not in OWN}
     if "files" in shared:
         shared["files"] = without_times(shared["files"])
@@ -91,26 +91,26 @@ def check_one_run(shards: Sequence[Path], runs: Sequence[Mapping[str, Any]]) -> 
 
 
 def in_order(shards: Sequence[Path], parts: Sequence[str]) -> list[Path]:
-    """The files by their place among all shards. Raises InputError if one is not there."""
-    of = sorted({part.partition("/")[2] for part in parts})
-    if len(of) > 1:
+    """The files in the order of their shards. Raises InputError if a shard is missing."""
+    counts = sorted({part.partition("/")[2] for part in parts})
+    if len(counts) > 1:
         raise InputError(f"These are shards of different runs: {', '.join(parts)}.")
-    wanted = [f"{number}/{of[0]}" for number in range(1, int(of[0]) + 1)]
-    found = dict(zip(parts, shards, strict=True))
+    wanted = [f"{number}/{counts[0]}" for number in range(1, int(counts[0]) + 1)]
+    by_part = dict(zip(parts, shards, strict=True))
     for part, path in zip(parts, shards, strict=True):
-        if found[part] is not path:
-            raise InputError(f"{path} and {found[part]} are both the shard {part}.")
-    missing = [part for part in wanted if part not in found]
+        if by_part[part] is not path:
+            raise InputError(f"{path} and {by_part[part]} are both the shard {part}.")
+    missing = [part for part in wanted if part not in by_part]
     if missing:
         raise InputError(f"These are the shards {', '.join(parts)}; missing: {', '.join(missing)}.")
-    return [found[part] for part in wanted]
+    return [by_part[part] for part in wanted]
 
 
 def check_target(out: Path, shards: Sequence[Path], run: Mapping[str, Any], force: bool) -> None:
-    """Raise an error where the merge would be written over a shard, or over something else."""
+    """Raise an error if the merge would replace a shard, or a file that is no merge of this run."""
     for path in shards:
-        for kept in (path, run_file(path)):
-            if any(one.exists() and one.samefile(kept) for one in (out, run_file(out))):
+        for source in (path, run_file(path)):
+            if any(file.exists() and file.samefile(source) for file in (out, run_file(out))):
                 raise InputError(f"{out} is one of the shards; write to another file.")
     before = read_settings(out)
     if force or not out.exists() or out.is_file() and out.stat().st_size == 0:
@@ -123,16 +123,16 @@ def check_target(out: Path, shards: Sequence[Path], run: Mapping[str, Any], forc
 
 
 def alternating(shards: Sequence[Path], form: Format) -> Iterator[bytes]:
-    """The first record of each shard, then the second of each, as their rows were dealt."""
+    """The first record of each shard, then the second of each, and so on: the input's order."""
     short: Path | None = None
     with contextlib.ExitStack() as opened:
         files = [opened.enter_context(path.open("rb")) for path in shards]
-        for places in zip_longest(*(read(path, form) for path in shards)):
-            for path, file, place in zip(shards, files, places, strict=True):
-                if place is not None and short is not None:
+        for records in zip_longest(*(read(path, form) for path in shards)):
+            for path, file, record in zip(shards, files, records, strict=True):
+                if record is not None and short is not None:
                     raise InputError(f"{short} lacks rows; run its sts batch command again.")
-                if place is None:
+                if record is None:
                     short = short or path
                     continue
-                file.seek(place.start)
-                yield file.read(place.end - place.start)
+                file.seek(record.start)
+                yield file.read(record.end - record.start)

@@ -1,4 +1,4 @@
-"""`sts models`: what is usable on this machine."""
+"""`sts models`: the models that this machine can use."""
 
 from __future__ import annotations
 
@@ -19,37 +19,36 @@ def models(
 ) -> None:
     """List the models on this machine, and the families that sts supports.
 
-    Models are the demo, $STS_MODEL, and what is in the Hugging Face cache. Any folder with a
+    Models are the demo, $STS_MODEL, and those in the Hugging Face cache. Any folder with a
     transformers checkpoint works too: sts ask --model FOLDER IMAGE "question".
     """
-    found = usable()
+    known = usable()
     if as_json:
-        rows = [model_row(one) for one in found]
-        typer.echo(json.dumps({"models": rows, "families": list(FAMILIES)}))
+        facts = [model_facts(model) for model in known]
+        typer.echo(json.dumps({"models": facts, "families": list(FAMILIES)}))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("model", "family", "parameters", "size", "state"):
         table.add_column(column, justify="right" if column in ("parameters", "size") else "left")
-    for one in found:
-        table.add_row(*model_cells(one))
+    for model in known:
+        table.add_row(*model_cells(model))
     console = stdout()
     console.print(table)
     console.print(f"\nSupported families: {', '.join(FAMILIES)}.")
-    console.print(
-        "Others that follow transformers' conventions are tried, and said to be untested."
-    )
-    console.print(f"Hub models are looked up in {cache_folder()}.")
+    console.print("Other families of transformers may work; sts says that they are untested.")
+    console.print(f"Models of the Hugging Face Hub are in {cache_folder()}.")
 
 
-def model_row(one: Usable) -> dict[str, Any]:
-    """One model for programs; `problem` is null where it can be used."""
-    row: dict[str, Any] = {"name": one.name, "usable": one.problem is None, "problem": one.problem}
-    if one.source is None or one.source.checkpoint is None:
-        return row
-    checkpoint = one.source.checkpoint
+def model_facts(model: Usable) -> dict[str, Any]:
+    """One model for programs; `problem` is null if the model can be used."""
+    problem = model.problem
+    facts: dict[str, Any] = {"name": model.name, "usable": problem is None, "problem": problem}
+    if model.source is None or model.source.checkpoint is None:
+        return facts
+    checkpoint = model.source.checkpoint
     return {
-        **row,
-        "kind": one.source.kind,
+        **facts,
+        "kind": model.source.kind,
         "path": str(checkpoint.folder),
         "family": checkpoint.model_type,
         "tested": checkpoint.tested,
@@ -58,13 +57,13 @@ def model_row(one: Usable) -> dict[str, Any]:
     }
 
 
-def model_cells(one: Usable) -> tuple[str, str, str, str, str]:
+def model_cells(model: Usable) -> tuple[str, str, str, str, str]:
     """One model for people."""
-    if one.source is None or one.source.checkpoint is None:
-        return one.name, "", "", "", one.problem or "not on this machine yet"
-    checkpoint = one.source.checkpoint
+    if model.source is None or model.source.checkpoint is None:
+        return model.name, "", "", "", model.problem or "not on this machine yet"
+    checkpoint = model.source.checkpoint
     return (
-        one.name,
+        model.name,
         checkpoint.model_type,
         count(checkpoint.weights.parameters),
         f"{checkpoint.weights.bytes / 1e6:,.0f} MB",

@@ -49,7 +49,7 @@ MaxNewTokens = Annotated[
     int | None, typer.Option(min=1, help="Longest answer, in tokens. [default: the model's]")
 ]
 BatchSize = Annotated[
-    str, typer.Option(help="Questions at once: auto, or a number; halved when memory is short.")
+    str, typer.Option(help="Questions per batch: auto, or a number; halved if memory is short.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only answers and errors.")]
 
@@ -58,11 +58,11 @@ DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
 class OptionError(StsError):
-    """An option with a value that it cannot have."""
+    """An option with a value that is not allowed."""
 
 
 def check_choices(device: str, dtype: str, quantize: str | None) -> None:
-    """Raise OptionError for a value that no machine knows."""
+    """Raise OptionError for a value that is wrong on every machine."""
     for option, value, known in (
         ("--device", device.split(":")[0], DEVICES),
         ("--dtype", dtype, DTYPES),
@@ -70,18 +70,19 @@ def check_choices(device: str, dtype: str, quantize: str | None) -> None:
     ):
         if value not in known:
             raise OptionError(
-                f"{option} {value}: known are {', '.join(known)}.{did_you_mean(value, known)}"
+                f"{option} {value} is unknown. Known: {', '.join(known)}."
+                f"{did_you_mean(value, known)}"
             )
     if ":" in device and not device.partition(":")[2].isdigit():
         raise OptionError(f"--device {device}: a CUDA device is cuda:0, cuda:1, ...")
 
 
 def chosen_profile(name: str, quantize: str | None, backend: str | None) -> Profile:
-    """The profile, with the command line's precision and backend before the profile's own."""
+    """The profile; --quantize and --backend replace its own settings."""
     profile = load_profile(name)
     wanted = quantize or profile.quantize or "none"
     if wanted not in QUANTIZE:
-        raise ProfileError(f"--quantize {wanted}: known are {', '.join(QUANTIZE)}.")
+        raise ProfileError(f"--quantize {wanted} is unknown. Known: {', '.join(QUANTIZE)}.")
     return replace(
         profile, quantize=cast(Quantize, wanted), backend=wished_backend(backend, profile)
     )

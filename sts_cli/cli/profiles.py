@@ -1,4 +1,4 @@
-"""sts profiles: what there is to choose from, and what one profile means."""
+"""sts profiles: the list of profiles, and the explanation of one."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def show(name: Annotated[str, typer.Argument(help="A profile's name, or a YAML f
     """Explain one profile: its file, its stages, its budget in tokens."""
     profile = load_profile(name)
     path = shipped().get(name, Path(name))
-    text = path.read_text("utf-8").rstrip()
-    stdout(soft_wrap=True).print(f"# {in_line(str(path))}\n{text}\n\n{explained(profile)}")
+    content = path.read_text("utf-8").rstrip()
+    stdout(soft_wrap=True).print(f"# {in_line(str(path))}\n{content}\n\n{effect(profile)}")
 
 
-def explained(profile: Profile) -> str:
-    """What the profile does, in sentences, for an image of 576 tokens and 32 layers."""
+def effect(profile: Profile) -> str:
+    """The effect of a profile on an image of 576 tokens and 32 layers, in sentences."""
     lines = [f"For an image of {VISUAL} visual tokens and a language model of {LAYERS} layers:"]
     if not profile.cuts:
         return "\n".join([*lines, f"all {VISUAL} tokens enter all {LAYERS} layers."])
@@ -52,7 +52,7 @@ def explained(profile: Profile) -> str:
         place = f"after layer {layer} of {LAYERS}" if layer else "before the first layer"
         lines.append(f"cut {number}, {place}, keeps {left}: {pruning.about(cut.method)}.")
     if profile.attention == "proportional":
-        lines.append("Each token that is left is attended to as many as it stands for.")
+        lines.append("In attention, each token left counts as many as it stands for.")
     average = profile.planned(VISUAL, LAYERS)
-    lines.append(f"On average over layers {average:.1f} tokens, {average / VISUAL:.1%}.")
+    lines.append(f"Average over all layers: {average:.1f} tokens, {average / VISUAL:.1%}.")
     return "\n".join(lines)

@@ -1,1 +1,1 @@
-"""The machine: its devices and memory, the versions of its libraries, how torch is set up."""
+"""The machine: its devices and memory, its libraries, and the settings of torch."""

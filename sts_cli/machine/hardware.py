@@ -1,4 +1,4 @@
-"""What this machine can do: device, precision, memory, threads."""
+"""Device, precision, memory and threads of this machine."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_in
 
 
 def cpu_features() -> tuple[str, ...]:
-    """Those of FEATURES that the CPU has, as far as the system tells."""
+    """The FEATURES that the CPU has, if the system lists them."""
     try:
-        text = Path("/proc/cpuinfo").read_text("utf-8")
+        cpuinfo = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
         return ()
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    flags = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "")
     return tuple(name for name in FEATURES if name in flags.split())
 
 
 def cpu_name() -> str:
-    """The processor as the system calls it."""
+    """The processor's name in the system."""
     import platform
 
     try:
-        text = Path("/proc/cpuinfo").read_text("utf-8")
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
-        text = ""
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def memory() -> tuple[int, int] | None:
-    """Bytes of memory that are free to use and in all, within the container's limit if any."""
+    """Bytes of free memory and of all memory, within the container's limit if there is one."""
     try:
         lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
     except OSError:
         return None
-    found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if " kB" in line}
-    free, total = found["MemAvailable"], found["MemTotal"]
+    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if " kB" in line}
+    free, total = sizes["MemAvailable"], sizes["MemTotal"]
     limit = container_limit()
     if limit is not None:
         free, total = min(free, limit[0]), min(total, limit[1])
@@ -53,7 +53,7 @@ def memory() -> tuple[int, int] | None:
 
 
 def container_limit() -> tuple[int, int] | None:
-    """Bytes left and allowed by the control group, if it sets a limit."""
+    """Bytes left and bytes allowed by the control group, if it sets a limit."""
     group = Path("/sys/fs/cgroup")
     try:
         most = (group / "memory.max").read_text("utf-8").strip()
@@ -68,18 +68,18 @@ def container_limit() -> tuple[int, int] | None:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes free on a device; None where the system does not tell."""
+    """Free bytes of a device; None if the system does not tell."""
     if device.type == "cuda":
         import torch
 
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
-    found = memory()
-    return None if found is None else found[0]
+    sizes = memory()
+    return None if sizes is None else sizes[0]
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the machine, had no memory left."""
+    """True if a device or the machine had no memory left."""
     import torch
 
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (

@@ -1,4 +1,4 @@
-"""Whether the model libraries work at all, before anything depends on it."""
+"""A check that the model libraries work, before anything uses them."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from sts_cli.errors import ModelError
 
 
 def check_libraries() -> None:
-    """Import torch and transformers. Raises ModelError with the remedy if they are broken."""
+    """Import torch and transformers. Raises ModelError if they are broken."""
     try:
         import torch  # noqa: F401
         from transformers import AttentionInterface, PreTrainedModel  # noqa: F401
     except Exception as error:  # a package built for another torch raises anything
-        raise ModelError(explain(error)) from error
+        raise ModelError(import_failure(error)) from error
 
 
-def explain(error: BaseException) -> str:
-    """One sentence for a failed import, by what lies at its root."""
+def import_failure(error: BaseException) -> str:
+    """The message about a failed import and its first cause."""
     root = error
     while root.__cause__ or root.__context__:
         root = root.__cause__ or root.__context__ or root
     if "torchvision" in f"{error} {root}":
         return (
-            "The installed torchvision does not match torch, and transformers stumbles over it; "
-            "install the pair from the same index, or run 'pip uninstall torchvision' (only models "
-            "of Pixtral need it)."
+            "The installed torchvision does not match torch, so transformers fails. Install both "
+            "from the same index, or run 'pip uninstall torchvision' (only models of Pixtral need "
+            "it)."
         )
     words = " ".join(str(root).split())
     return (
-        f"PyTorch and transformers do not import ({type(root).__name__}: {words[:200]}); "
+        f"PyTorch and transformers cannot be imported ({type(root).__name__}: {words[:200]}); "
         "run 'pip install --force-reinstall sts-cli'."
     )

@@ -1,4 +1,4 @@
-"""Process-wide CPU settings that must be made before torch is imported."""
+"""CPU settings of the whole process, which must come before the import of torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
 
 def settle_cpu() -> None:
-    """Make PyTorch on a CPU behave on a busy machine. Call it before the first `import torch`.
+    """Keep PyTorch fast on a busy CPU. Call it before the first `import torch`.
 
-    OpenMP threads that spin while they wait slow two-thread PyTorch down up to ten times when
-    another process wants the cores; passive waiting costs nothing measurable otherwise.
-    glibc hands large blocks back to the system at every free and faults them in again at the
-    next allocation; activations of a vision tower are such blocks.
+    OpenMP threads that spin while they wait make two-thread PyTorch up to ten times slower when
+    another process uses the cores; passive waiting has no measurable cost. glibc returns large
+    blocks to the system at every free, and page faults follow at the next allocation; activations
+    of a vision tower are such blocks.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -27,7 +27,7 @@ def settle_cpu() -> None:
 
 
 def give_back_memory() -> None:
-    """Hand freed memory back to the system, which `settle_cpu` makes glibc keep for reuse."""
+    """Return freed memory to the system; since `settle_cpu`, glibc keeps it for reuse."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "malloc_trim"):

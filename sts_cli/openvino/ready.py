@@ -47,7 +47,7 @@ def wished_backend(given: str | None, profile: Profile) -> Backend:
             return known
     place = "--backend" if given else "STS_BACKEND"
     raise ModelError(
-        f"{place} {wish}: known are {', '.join(BACKEND)}.{did_you_mean(wish, BACKEND)}"
+        f"{place} {wish} is unknown. Known: {', '.join(BACKEND)}.{did_you_mean(wish, BACKEND)}"
     )
 
 

@@ -1,1 +1,1 @@
-"""Where answers go: files that resume, and stdout."""
+"""Destinations of answers: files that can be continued, and standard output."""

@@ -1,4 +1,4 @@
-"""A table with a header: one row an answer, one column a figure."""
+"""A table with a header: one row per answer, one column per figure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from sts_cli.inputs.cells import cells_of, guarded, unguarded
-from sts_cli.outputs.formats import Kept
+from sts_cli.outputs.formats import StoredRecord
 from sts_cli.outputs.keys import cell, images_of, key
 from sts_cli.records import Answer, Item, answer_row
 
@@ -25,9 +25,9 @@ COLUMNS = (
 
 
 class Table:
-    """Comma-separated; lists in a cell are JSON. CR LF ends records and nothing else.
+    """Comma-separated values; lists in a cell are JSON. CR LF only ends records.
 
-    Texts that a spreadsheet would take for formulas begin with an apostrophe.
+    Text that a spreadsheet would read as a formula gets an apostrophe in front.
     """
 
     name = "csv"
@@ -46,20 +46,20 @@ class Table:
         return key(plain(item.id), plain(cell(images)), plain(item.question))
 
     def begins(self, torn: bytes) -> bool:
-        return True  # behind our header; `read` refuses files without it
+        return True  # the header came before; `read` refuses files without it
 
-    def read(self, file: BinaryIO) -> Iterator[Kept | bytes]:
+    def read(self, file: BinaryIO) -> Iterator[StoredRecord | bytes]:
         start, header = 0, self.before(first=True)
         for record in records(file):
             if start > 0:
-                yield kept(record, start, start + len(record)) or record
+                yield stored_record(record, start, start + len(record)) or record
             elif not header.startswith(record):
                 raise ValueError("its columns are not those that sts writes")
             start += len(record)
 
 
 def cells(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the contract, flat."""
+    """An output row without nesting."""
     error = row["error"] or {}
     full, speedup = row.get("full") or {}, row.get("speedup") or {}
     return {
@@ -81,24 +81,24 @@ def cells(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def cell_of(value: Any) -> Any:
-    """A figure as it is, a list of them as JSON."""
+    """A figure unchanged; a list as JSON."""
     return json.dumps(value) if isinstance(value, list) else value
 
 
 def plain(text: str) -> str:
-    """Line breaks as LF, so that CR LF only ever ends a record."""
+    """Line breaks as LF, so that CR LF only ends records."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def encoded(row: list[Any]) -> bytes:
     line = io.StringIO(newline="")
-    cells = (guarded(plain(one)) if isinstance(one, str) else one for one in row)
-    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    values = (guarded(plain(value)) if isinstance(value, str) else value for value in row)
+    csv.writer(line, lineterminator="\r\n").writerow(values)
     return line.getvalue().encode()
 
 
 def records(file: BinaryIO) -> Iterator[bytes]:
-    """The records of a table as bytes; the last may be torn."""
+    """The records of a table as bytes; the last may be incomplete."""
     lines: list[bytes] = []
     for line in file:
         lines.append(line)
@@ -109,14 +109,14 @@ def records(file: BinaryIO) -> Iterator[bytes]:
         yield b"".join(lines)
 
 
-def kept(record: bytes, start: int, end: int) -> Kept | None:
+def stored_record(record: bytes, start: int, end: int) -> StoredRecord | None:
     try:
-        texts = cells_of(record.decode().removesuffix("\r\n"), ",")
-        row = dict(zip(COLUMNS, map(unguarded, texts), strict=True))
+        values = cells_of(record.decode().removesuffix("\r\n"), ",")
+        row = dict(zip(COLUMNS, map(unguarded, values), strict=True))
     except ValueError:
         return None
     if not record.endswith(b"\r\n"):
         return None
-    mark = key(row["id"], row["image"], row["question"])
+    row_key = key(row["id"], row["image"], row["question"])
     agree = {"True": True, "False": False}.get(row["agree"])
-    return Kept(start, end, mark, row["error"] != "", row["model"], agree)
+    return StoredRecord(start, end, row_key, row["error"] != "", row["model"], agree)

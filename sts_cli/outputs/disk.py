@@ -1,4 +1,4 @@
-"""Bytes that reach the disk, and what a user reads when they do not."""
+"""Files that are written whole, and the messages when that fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from sts_cli.errors import OutputError
 
-SYNC_SECONDS = 5.0  # at most this much work is lost when the power goes; a kill loses none
+SYNC_SECONDS = 5.0  # a power cut loses at most this much work; a kill loses none
 REMEDIES = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your disk quota is used up",
@@ -28,8 +28,8 @@ REMEDIES = {
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Errors of the system while writing `path`, as an OutputError of one sentence."""
+def write_errors(path: Path) -> Iterator[None]:
+    """Raise errors of the system while writing `path` as an OutputError of one sentence."""
     try:
         yield
     except BrokenPipeError:
@@ -39,25 +39,25 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def reason(error: OSError) -> str:
-    """Why the system did not write, in words."""
+    """The system's reason for an error, in words."""
     return REMEDIES.get(error.errno or 0) or (error.strerror or str(error))
 
 
 class Appender:
-    """A file that grows by whole records: one is there completely, or not at all."""
+    """A file that grows by whole records: each is complete or absent."""
 
     def __init__(self, path: Path, start: int):
-        """Append from byte `start` on, cutting off what stands behind it."""
+        """Append from byte `start` on; cut off all bytes after it."""
         self.path = path
-        with explained(path):
+        with write_errors(path):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             os.ftruncate(self._file, start)
             self._end = os.lseek(self._file, start, os.SEEK_SET)
         self._synced = monotonic()
 
     def append(self, record: bytes) -> None:
-        """Write one record; after an error the file is as it was before."""
-        with explained(self.path):
+        """Write one record; an error leaves the file as it was before."""
+        with write_errors(self.path):
             try:
                 rest = memoryview(record)
                 while rest:
@@ -72,12 +72,12 @@ class Appender:
                 self.sync()
 
     def sync(self) -> None:
-        """Wait until the disk has everything."""
+        """Wait until everything is on the disk."""
         os.fsync(self._file)
         self._synced = monotonic()
 
     def close(self) -> None:
-        with explained(self.path):
+        with write_errors(self.path):
             try:
                 self.sync()
             finally:
@@ -86,18 +86,18 @@ class Appender:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` at once when it is whole, or never."""
-    beside = path.with_name(f".sts-{digest(path.name)}.part")
-    with explained(path):
+    """A new file that replaces `path` at once when it is whole, or never."""
+    partial = path.with_name(f".sts-{digest(path.name)}.part")
+    with write_errors(path):
         try:
-            with beside.open("wb") as file:
+            with partial.open("wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, path)
+            os.replace(partial, path)
         except BaseException:
             with contextlib.suppress(OSError):
-                beside.unlink()
+                partial.unlink()
             raise
 
 

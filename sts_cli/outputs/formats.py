@@ -1,4 +1,4 @@
-"""The formats of an output file: how an answer becomes a record, and how records are read back."""
+"""The formats of output files: an answer becomes a record, and records are read again."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ NAMES = ("llava", "openai-batch", "vqav2")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A whole record of an output file: its bytes [start, end), and whose answer it is."""
+class StoredRecord:
+    """A whole record in an output file: its bytes [start, end), and the key of its row."""
 
     start: int
     end: int
     key: int
     failed: bool
-    model: str | None = None  # None where the format does not say
-    agree: bool | None = None  # with the unpruned answer, where there is one
+    model: str | None = None  # None if the format has no model
+    agree: bool | None = None  # with the unpruned answer, if there is one
 
 
 class Format(Protocol):
-    """One kind of output file: records that follow each other, each behind what parts it."""
+    """One kind of output file: records with separators before and after them."""
 
     name: str
-    closing: bytes  # what stands behind the last record of a finished file
-    by_id: bool  # whether records name nothing but the id of their row
+    closing: bytes  # follows the last record of a finished file
+    by_id: bool  # True if records identify their row by its id alone
 
     def before(self, first: bool) -> bytes:
-        """What stands before a record: the first of its file, or a later one."""
+        """The bytes before a record: the first of its file, or a later one."""
         ...
 
     def record(self, answer: Answer) -> bytes: ...
 
     def key(self, item: Item) -> int:
-        """What tells the item's record from others."""
+        """The number that identifies the item's record."""
         ...
 
     def begins(self, torn: bytes) -> bool:
-        """Whether bytes that are no whole record are the beginning of one."""
+        """True if these bytes are the beginning of a record."""
         ...
 
-    def read(self, file: BinaryIO) -> Iterator[Kept | bytes]:
-        """The records of a file, in order; the bytes of what is no whole record."""
+    def read(self, file: BinaryIO) -> Iterator[StoredRecord | bytes]:
+        """The records of a file, in order; the bytes themselves if they are no whole record."""
         ...
 
 
 def format_of(out: Path | None, name: str | None) -> Format:
-    """The format that --format names, else the one that the output file's name ends in."""
+    """The format that --format names, or else that of the output file's ending."""
     suffix = ".jsonl" if out is None else out.suffix.lower()
     if name is not None and name not in NAMES:
         raise OutputError(
-            f"--format {name}: known are {', '.join(NAMES)}.{did_you_mean(name, NAMES)}"
+            f"--format {name} is unknown. Known: {', '.join(NAMES)}.{did_you_mean(name, NAMES)}"
         )
     if suffix not in (".jsonl", ".ndjson", ".json" if name == "vqav2" else ".csv"):
         ends = ".json or .jsonl" if name == "vqav2" else ".jsonl or .csv"
@@ -67,11 +67,11 @@ def format_of(out: Path | None, name: str | None) -> Format:
 
 
 def format_named(name: str) -> Format:
-    """The format of this name, which a run's settings keep."""
+    """The format of a name in a run's settings."""
     from sts_cli.outputs import csv, jsonl, vqav2
 
     formats: dict[str, type[Format]] = {
-        "jsonl": jsonl.Rows,
+        "jsonl": jsonl.JsonLines,
         "csv": csv.Table,
         "llava": jsonl.Llava,
         "openai-batch": jsonl.OpenAI,

@@ -1,4 +1,4 @@
-"""An output file that is its own journal: appended row by row, resumed after any end."""
+"""An output file that is its own journal: written row by row, continued after any stop."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from sts_cli.errors import OutputError
-from sts_cli.outputs.disk import Appender, explained
+from sts_cli.outputs.disk import Appender, write_errors
 from sts_cli.outputs.formats import Format
 from sts_cli.outputs.keys import Answered
 from sts_cli.outputs.lock import Lock
-from sts_cli.outputs.scan import Found, reorder, scan, without_errors
+from sts_cli.outputs.scan import Contents, drop_errors, reorder, scan
 from sts_cli.outputs.settings import (
     FRESH,
     difference,
-    file_meant,
+    link_target,
     read_settings,
     run_file,
     write_settings,
 )
 from sts_cli.records import Answer, Item
 
-NOTHING = Found(array("Q"), 0, 0, frozenset(), (0, 0))
+EMPTY = Contents(array("Q"), 0, 0, frozenset(), (0, 0))
 
 
 class Journal:
     """Answers in a file: one record each, written when it is known, never twice.
 
-    Opening locks the file, cuts off a record that was half written, and learns whose answers it
-    holds. `run` says what answers depend on; it stands beside the file in `NAME.run`, and a file
-    of another run is refused, as is one that sts did not write. `fresh` answers everything again,
-    into a new file that takes the old one's place when it is complete. `retry` forgets records
-    that have an error. Raises OutputError.
+    Opening locks the file, cuts off a half-written record, and reads which rows have answers.
+    `run` holds the settings that answers depend on; `NAME.run` beside the file keeps them. A file
+    of another run, or one that sts did not write, is refused. `fresh` answers everything again, in
+    a new file that replaces the old one when it is complete. `retry` drops records that have an
+    error. Raises OutputError.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Journal:
         fresh: bool = False,
         retry: bool = False,
     ):
-        path = file_meant(path)
+        path = link_target(path)
         self.path = path
         self.form = form
         self.run = dict(run)
@@ -55,35 +55,35 @@ class Journal:
         self.target = path.with_name(path.name + ".part") if fresh else path
         if path.is_dir():
             raise OutputError(f"--out {path} is a folder; give a file.")
-        with explained(path):
+        with write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as opened:
             opened.enter_context(Lock(path))
             self._settings = self._read_settings()
-            found = self._continued(retry)
-            self.answered = Answered(found.keys)
-            self.before, self.errors = len(found.keys), found.failed
-            self.agreed = found.agreed
-            self._file = Appender(self.target, found.end)
+            contents = self._continued(retry)
+            self.answered = Answered(contents.keys)
+            self.before, self.errors = len(contents.keys), contents.failed
+            self.agreed = contents.agreed
+            self._file = Appender(self.target, contents.end)
             self._opened = opened.pop_all()
         self._empty = self.before == 0
 
     def confirm(self, precision: str, files: Mapping[str, str] | None = None) -> None:
-        """The model is loaded, in this precision, from these files: the last chance to refuse."""
+        """Raise OutputError if earlier answers are of another precision or of other model files."""
         run = {**self.run, "precision": precision, **({"files": dict(files)} if files else {})}
         other = None if self._empty else difference(self._earlier(), run)
         if other is not None:
             self._opened.close()
-            raise self._holds(other)
+            raise self._refusal(other)
         self._note({**self._settings, FRESH: run} if self.fresh else run)
 
     def take(self, item: Item) -> bool:
-        """Whether the item was answered by an earlier run; each answer counts for one item."""
+        """True if an earlier run answered the item; each answer counts for one item."""
         return self.answered.take(self.form.key(item))
 
     def covers(self, items: Iterable[Item], dtype: str) -> bool:
-        """Whether earlier runs answered every item, and in this precision."""
-        precision = self._earlier().get("precision")  # None where the settings are lost
+        """True if earlier runs answered every item, in this precision."""
+        precision = self._earlier().get("precision")  # None if the settings are lost
         if precision is None or not self.before:
             return False
         if dtype != "auto" and not precision.startswith(dtype):
@@ -93,16 +93,16 @@ class Journal:
         return covered
 
     def append(self, answer: Answer) -> None:
-        """Write one record. After an OutputError everything before it is still whole."""
+        """Write one record. After an OutputError all records before it are still whole."""
         self._file.append(self.form.before(self._empty) + self.form.record(answer))
         self._empty = False
 
     def close(
         self, complete: bool, items: Iterable[Item] | None = None, limited: bool = False
     ) -> None:
-        """Put everything on disk; a `complete` file of several runs in the order of `items`.
+        """Put everything on disk; sort a `complete` file of several runs by `items`.
 
-        A file that is complete but for a --limit is not noted as such.
+        A `limited` file is not marked as complete.
         """
         with self._opened:
             if complete and not self._empty:
@@ -111,72 +111,71 @@ class Journal:
             if complete and items is not None and self.before:
                 reorder(self.target, self.form, items)
             if complete and self.fresh:
-                with explained(self.path):
+                with write_errors(self.path):
                     os.replace(self.target, self.path)
             if complete and (self.fresh or not limited):
                 run = self._settings[FRESH] if self.fresh else self._settings
                 self._note(run if limited else {**run, "complete": True})
 
     def discard(self) -> None:
-        """The run cannot begin: leave no file that it began."""
+        """Remove the file that this run created, if it cannot begin."""
         with self._opened:
             self._file.close()
             if self._begun:
                 self.target.unlink(missing_ok=True)
 
-    def _continued(self, retry: bool) -> Found:
-        """What the file holds already, if it is of this run."""
+    def _continued(self, retry: bool) -> Contents:
+        """The contents of the file, if it is of this run."""
         self._begun = not self.target.exists()
         if self.fresh and has_content(self.path) and not self._settings:
             self._check_ours(self.path, scan(self.path, self.form))
-        found = scan(self.target, self.form)
+        contents = scan(self.target, self.form)
         earlier = self._earlier()
         if has_content(self.target) and not earlier:
-            self._check_ours(self.target, NOTHING if self.fresh else found)
-        if not found.keys:
-            return found
-        earlier = earlier or written_by(found)
+            self._check_ours(self.target, EMPTY if self.fresh else contents)
+        if not contents.keys:
+            return contents
+        earlier = earlier or settings_of(contents)
         other = difference(earlier, self.run)
         if other is None and self.form.by_id and earlier.get("input", "stdin") == "stdin":
-            other = f"{self.form.name} rows, which cannot be told from those of another stdin"
+            other = f"{self.form.name} rows, which may answer other questions"
         if other is not None:
             if self.fresh:
-                return NOTHING
-            raise self._holds(other)
-        if retry and found.failed:
-            without_errors(self.target, self.form)
-            found = scan(self.target, self.form)
-        return found
+                return EMPTY
+            raise self._refusal(other)
+        if retry and contents.failed:
+            drop_errors(self.target, self.form)
+            contents = scan(self.target, self.form)
+        return contents
 
-    def _check_ours(self, path: Path, found: Found) -> None:
-        """Raise OutputError unless a file whose settings nobody knows holds records of sts."""
-        if not found.keys:
+    def _check_ours(self, path: Path, contents: Contents) -> None:
+        """Raise OutputError if a file without settings has no record of sts, either."""
+        if not contents.keys:
             raise OutputError(
-                f"{path} is no output of sts that could be continued: no whole record is in it, "
-                f"and no {run_file(self.path).name} beside it. Choose another --out, or move that "
-                "file away."
+                f"Cannot continue {path}: it has no whole record, and there is no "
+                f"{run_file(self.path).name}. Choose another --out, or move that file away."
             )
 
-    def _holds(self, other: str) -> OutputError:
-        """For a file that another run wrote; names what differs."""
+    def _refusal(self, other: str) -> OutputError:
+        """The error for a file that holds the answers of another run."""
         return OutputError(
             f"{self.path} holds {other}. Choose another --out, or answer everything again with "
             "--fresh."
         )
 
     def _earlier(self) -> dict[str, Any]:
-        """The settings of the run that wrote what is there, if they are known."""
+        """The settings of the run that wrote the file, if they are known."""
         earlier: dict[str, Any] = self._settings.get(FRESH, {}) if self.fresh else self._settings
         return earlier
 
     def _read_settings(self) -> dict[str, Any]:
-        found = read_settings(self.path)
-        if found is None and has_content(self.path) and not self.fresh:
-            raise self._holds(f"answers of an unknown run, as {run_file(self.path)} is empty")
-        if found is None:
+        stored = read_settings(self.path)
+        if stored is None and has_content(self.path) and not self.fresh:
+            raise self._refusal(f"answers of an unknown run: {run_file(self.path)} is empty")
+        if stored is None:
             return {}
-        renamed = FRESH in found and not self.path.with_name(self.path.name + ".part").exists()
-        settings: dict[str, Any] = found[FRESH] if renamed else found  # killed after the renaming
+        renamed = FRESH in stored and not self.path.with_name(self.path.name + ".part").exists()
+        settings: dict[str, Any] = stored[FRESH] if renamed else stored  # killed after the renaming
         return settings
 
     def _note(self, settings: dict[str, Any]) -> None:
@@ -185,10 +184,10 @@ class Journal:
 
 
 def has_content(path: Path) -> bool:
-    """Whether there is a file with at least one byte."""
+    """True if there is a file with at least one byte."""
     return path.exists() and path.stat().st_size > 0
 
 
-def written_by(found: Found) -> dict[str, Any]:
-    """What records say about the run that wrote them, where its settings are lost."""
-    return {"model": next(iter(found.models))} if len(found.models) == 1 else {}
+def settings_of(contents: Contents) -> dict[str, Any]:
+    """The settings that records themselves show, for a file whose settings are lost."""
+    return {"model": next(iter(contents.models))} if len(contents.models) == 1 else {}

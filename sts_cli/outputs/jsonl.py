@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-from sts_cli.outputs.formats import Kept
+from sts_cli.outputs.formats import StoredRecord
 from sts_cli.outputs.keys import images_of, key, key_of
 from sts_cli.records import Answer, Item, answer_row
 
 
-class Rows:
-    """The rows of the command-line contract; everything that was measured."""
+class JsonLines:
+    """The rows of docs/formats.md, with everything that was measured."""
 
     name = "jsonl"
     closing = b""
@@ -36,29 +36,29 @@ class Rows:
         return starts_alike(torn, self.start)
 
     def source(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Where a row has our id, image, question, model, profile and error."""
+        """The part of a row with our id, image, question, model, profile and error."""
         return row
 
-    def read(self, file: BinaryIO) -> Iterator[Kept | bytes]:
+    def read(self, file: BinaryIO) -> Iterator[StoredRecord | bytes]:
         start = 0
         for line in file:
             end = start + len(line)
-            yield (self._kept(line, start, end) if line.endswith(b"\n") else None) or line
+            yield (self._record(line, start, end) if line.endswith(b"\n") else None) or line
             start = end
 
-    def _kept(self, line: bytes, start: int, end: int) -> Kept | None:
+    def _record(self, line: bytes, start: int, end: int) -> StoredRecord | None:
         try:
             row = self.source(json.loads(line))
-            mark = key(row["id"], images_of(row), row["question"])
-            return Kept(
-                start, end, mark, row["error"] is not None, row.get("model"), row.get("agree")
+            row_key = key(row["id"], images_of(row), row["question"])
+            return StoredRecord(
+                start, end, row_key, row["error"] is not None, row.get("model"), row.get("agree")
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
 
-class Llava(Rows):
-    """LLaVA's answer files (model_vqa.py); what we know beyond them is in `metadata`."""
+class Llava(JsonLines):
+    """LLaVA's answer files (model_vqa.py); our other fields are in `metadata`."""
 
     name = "llava"
     start = b'{"question_id": '
@@ -79,8 +79,8 @@ class Llava(Rows):
         return inside
 
 
-class OpenAI(Rows):
-    """Responses of OpenAI's batch format; what we know beyond them is in `sts`."""
+class OpenAI(JsonLines):
+    """Responses of OpenAI's batch format; our other fields are in `sts`."""
 
     name = "openai-batch"
     start = b'{"id": "batch_req_'
@@ -108,7 +108,7 @@ class OpenAI(Rows):
 
 
 def starts_alike(torn: bytes, start: bytes) -> bool:
-    """Whether a torn record may have begun with `start`; a power cut can leave zeros."""
+    """True if a half-written record may begin with `start`; a power cut can leave zeros."""
     return torn.startswith((start, b"\0")) or start.startswith(torn)
 
 
@@ -136,6 +136,6 @@ def completion(answer: Answer, identity: str) -> dict[str, Any]:
 
 
 def number(identity: str) -> int | str:
-    """An id as the number that it was, where it was one."""
+    """An id as a number, if it was written as one."""
     whole = identity.isascii() and identity.isdigit() and len(identity) < 16
     return int(identity) if whole and str(int(identity)) == identity else identity

@@ -1,4 +1,4 @@
-"""Which rows of an input were answered already: eight bytes a row."""
+"""The rows of an input that have an answer: eight bytes per row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sts_cli.records import Item
 
 
 def cell(images: object) -> str:
-    """An output row's `image` as one text."""
+    """The image of an output row, or its list of them, as text."""
     return images if isinstance(images, str) else json.dumps(images or None)
 
 
@@ -23,19 +23,19 @@ def images_of(row: Mapping[str, Any]) -> object:
 
 
 def key(identity: object, images: object, question: object) -> int:
-    """A number for an input row; rows that ask the same under the same id share it."""
+    """A number for an input row; rows of the same id, images and question share it."""
     text = json.dumps([str(identity), cell(images), question or ""])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def key_of(item: Item) -> int:
-    """The key of the output row that an item will have, or has."""
+    """The key of an item's output row."""
     images = item.labels[0] if len(item.labels) == 1 else list(item.labels)
     return key(item.id, images, item.question)
 
 
 class Answered:
-    """The keys of rows that need no answer any more; each is taken once."""
+    """The keys of rows that have an answer; each can be taken once."""
 
     def __init__(self, keys: Iterable[int] = ()):
         self._keys = array("Q", keys)
@@ -46,7 +46,7 @@ class Answered:
         return len(self._keys)
 
     def take(self, wanted: int) -> bool:
-        """Whether a row of this key is answered, and was not taken before."""
+        """True if a row of this key has an answer that was not taken before."""
         index = bisect_left(self._keys, wanted)
         while index < len(self._keys) and self._keys[index] == wanted:
             if not self._taken[index]:
@@ -56,10 +56,10 @@ class Answered:
         return False
 
     def left(self) -> int | None:
-        """A key that nobody took; None if all were."""
+        """A key that was not taken; None if all were."""
         index = self._taken.find(0)
         return None if index < 0 else self._keys[index]
 
     def give_back(self) -> None:
-        """Nothing is taken any more."""
+        """Make all keys free to take again."""
         self._taken = bytearray(len(self._keys))

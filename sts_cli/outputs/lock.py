@@ -1,4 +1,4 @@
-"""One run at a time on one output file: a lock on a file of its own, which nothing replaces."""
+"""One run at a time on one output file: the lock is a separate file that nothing replaces."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from pathlib import Path
 from types import TracebackType
 
 from sts_cli.errors import OutputError
-from sts_cli.outputs.disk import explained
+from sts_cli.outputs.disk import write_errors
 
-TRIES = 100  # at a file that whoever held the lock takes away; some network disks never settle
+TRIES = 100  # the holder of a lock removes its file; some network disks never settle
 
 
 class Lock:
-    """Held from entry to exit; the system lets go of it when the process ends, however it ends."""
+    """Held from entry to exit; the system also releases it when the process is killed."""
 
     def __init__(self, subject: Path):
-        self.subject = subject  # what the lock protects
+        self.subject = subject  # the file that the lock protects
         self.path = subject.with_name(f".{subject.name}.sts-lock")
         self._file = -1
 
     def __enter__(self) -> Lock:
         for _ in range(TRIES):
-            with explained(self.subject):
+            with write_errors(self.subject):
                 self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 take(self._file)
                 if os.path.samestat(os.fstat(self._file), os.stat(self.path)):
                     return self
             except FileNotFoundError:
-                pass  # whoever held it has taken the file away: open another
+                pass  # the last holder removed the file: open a new one
             except OSError as error:
                 os.close(self._file)
                 raise OutputError(f"Another run is writing {self.subject} right now.") from error
             os.close(self._file)
-        raise OutputError(f"Cannot lock {self.path}: it is another file each time it is opened.")
+        raise OutputError(f"Cannot lock {self.path}: the file keeps changing. Try another disk.")
 
     def __exit__(
         self,

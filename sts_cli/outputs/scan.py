@@ -1,4 +1,4 @@
-"""Output files, read back: whose answers they hold; rewritten: without errors, in order."""
+"""Output files, read again and rewritten: without errors, or in the order of the input."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from pathlib import Path
 
 from sts_cli.errors import OutputError
 from sts_cli.outputs.disk import replacing
-from sts_cli.outputs.formats import Format, Kept
+from sts_cli.outputs.formats import Format, StoredRecord
 from sts_cli.records import Item
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What an output file holds."""
+class Contents:
+    """The contents of an output file."""
 
     keys: array[int]
     failed: int  # records that have an error
     end: int  # bytes up to the end of the last whole record
     models: frozenset[str]
-    agreed: tuple[int, int]  # records that agree with the unpruned answer, of those that tell
+    agreed: tuple[int, int]  # records that agree with the unpruned answer, and all compared ones
 
 
-def scan(path: Path, form: Format) -> Found:
+def scan(path: Path, form: Format) -> Contents:
     """The whole records of a file. Raises OutputError for a file that sts did not write."""
     keys, failed, end, agreed, compared = array("Q"), 0, 0, 0, 0
     models: set[str] = set()
-    for one in read(path, form):
-        keys.append(one.key)
-        failed += one.failed
-        end = one.end
-        agreed += one.agree is True
-        compared += one.agree is not None
-        if one.model is not None:
-            models.add(one.model)
-    return Found(keys, failed, end, frozenset(models), (agreed, compared))
+    for record in read(path, form):
+        keys.append(record.key)
+        failed += record.failed
+        end = record.end
+        agreed += record.agree is True
+        compared += record.agree is not None
+        if record.model is not None:
+            models.add(record.model)
+    return Contents(keys, failed, end, frozenset(models), (agreed, compared))
 
 
-def read(path: Path, form: Format) -> Iterator[Kept]:
-    """The records of a file, without one at its end that was half written."""
+def read(path: Path, form: Format) -> Iterator[StoredRecord]:
+    """The records of a file, without a half-written one at its end."""
     torn: bytes | None = None
     number = 0
     try:
         with path.open("rb") as file:
-            for number, one in enumerate(form.read(file), 1):
+            for number, record in enumerate(form.read(file), 1):
                 if torn is not None:
                     raise ValueError(f"record {number - 1} was not written by sts")
-                if isinstance(one, Kept):
-                    yield one
+                if isinstance(record, StoredRecord):
+                    yield record
                 else:
-                    torn = one
+                    torn = record
         if torn is not None and not form.begins(torn):
             raise ValueError(f"record {number} was not written by sts")
     except FileNotFoundError:
@@ -61,23 +61,23 @@ def read(path: Path, form: Format) -> Iterator[Kept]:
         raise OutputError(f"Cannot read {path}: {error.strerror}.") from error
     except ValueError as error:
         raise OutputError(
-            f"{path} is no output of sts that could be continued: {error}. Choose another --out, "
-            "or move that file away."
+            f"Cannot continue {path}: {error}. Choose another --out, or move that file away."
         ) from error
 
 
-def without_errors(path: Path, form: Format) -> None:
-    """Take the records that have an error out of a file."""
-    rewrite(path, form, ((one.start, one.end) for one in read(path, form) if not one.failed))
+def drop_errors(path: Path, form: Format) -> None:
+    """Remove the records that have an error from a file."""
+    records = read(path, form)
+    rewrite(path, form, ((record.start, record.end) for record in records if not record.failed))
 
 
 def reorder(path: Path, form: Format, items: Iterable[Item]) -> None:
     """Put the records of a file in the order of the input; other records go to the end."""
     keys, starts, ends = array("Q"), array("Q"), array("Q")
-    for one in read(path, form):
-        keys.append(one.key)
-        starts.append(one.start)
-        ends.append(one.end)
+    for record in read(path, form):
+        keys.append(record.key)
+        starts.append(record.start)
+        ends.append(record.end)
     ranks = array("Q", sorted(range(len(keys)), key=keys.__getitem__))
     taken = bytearray(len(keys))
     order = array("Q")

@@ -1,4 +1,4 @@
-"""What the answers in a file depend on: `NAME.run` beside it, which also makes the file ours."""
+"""The settings that answers depend on: `NAME.run` beside them, which also marks them as ours."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from sts_cli.checkpoints.fingerprint import changed
 from sts_cli.errors import OutputError
 from sts_cli.outputs.disk import write_whole
 
-FRESH = "fresh"  # the settings of a --fresh run that is not complete
+FRESH = "fresh"  # key of the settings of a --fresh run that is not complete
 
 
-def file_meant(path: Path) -> Path:
-    """The file behind a link, so that replacing it keeps the link."""
+def link_target(path: Path) -> Path:
+    """The file behind a link, which is replaced while the link stays."""
     return path.resolve() if path.is_symlink() else path
 
 
 def run_file(path: Path) -> Path:
-    """Where it stands what the answers in the file `path` depend on."""
-    meant = file_meant(path)
-    return meant.with_name(meant.name + ".run")
+    """The file with the settings of the answers in `path`."""
+    target = link_target(path)
+    return target.with_name(target.name + ".run")
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
-    """What stands beside the output `path`: nothing in {}, None where it was and is lost.
+    """The settings of the output `path`: {} if there are none, None if they are lost.
 
     Raises OutputError for a file that sts did not write.
     """
-    place = run_file(path)
+    file = run_file(path)
     try:
-        content = place.read_bytes()
+        content = file.read_bytes()
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise OutputError(f"Cannot read {place}: {error.strerror}.") from error
-    if not content.strip(b"\0"):  # of a kill or a power cut
+        raise OutputError(f"Cannot read {file}: {error.strerror}.") from error
+    if not content.strip(b"\0"):  # after a kill or a power cut
         return None
     try:
-        found = json.loads(content)
+        settings = json.loads(content)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not ("model" in found or FRESH in found):
+        settings = None
+    if not isinstance(settings, dict) or not ("model" in settings or FRESH in settings):
         raise OutputError(
-            f"{place} is not what sts writes beside its answers. Choose another name for the "
-            "answers, or move that file away."
+            f"{file} was not written by sts. Choose another name for the answers, or move that "
+            "file away."
         )
-    return found
+    return settings
 
 
 def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Replace what stands beside the output `path`, at once."""
+    """Replace the settings of the output `path`, at once."""
     write_whole(run_file(path), json.dumps(settings, indent=1).encode() + b"\n")
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Whose answers a run `before` wrote, as the first thing that is not so `now`.
+    """The first setting that the run `before` and the run `now` do not share, in words.
 
-    None if they agree in all that both of them tell; older versions told less.
+    None if all that both have are equal; older versions wrote fewer settings.
     """
     for name, value in now.items():
         same = before.get(name, value) == value
@@ -86,7 +86,7 @@ def answers_of(name: str, before: Any, now: Any, model: object) -> str:
 
 
 def short(value: object) -> str:
-    """A setting in a message."""
+    """A setting, short enough for a message."""
     if isinstance(value, dict):
         return json.dumps(value)[:160]
     return "unset" if value is None else f"'{str(value)[:200]}'"

@@ -16,9 +16,9 @@ LONGEST = 255  # bytes of a file name, on nearly every file system
 
 
 class Sidecars:
-    """One text file for each image of a run, whose name follows from the names in its folder.
+    """One text file per image; its name depends on the other names in the folder.
 
-    A folder is looked at once. Files that exist stay, unless `replace` is true.
+    A folder is read once. Existing files stay, unless `replace` is true.
     """
 
     def __init__(self, replace: bool):
@@ -26,7 +26,7 @@ class Sidecars:
         self._ambiguous: dict[Path, frozenset[str]] = {}
 
     def place(self, item: Item) -> Path:
-        """`photo.txt` for `photo.jpg`; `photo.jpg.txt` where another image may claim that."""
+        """`photo.txt` for `photo.jpg`; `photo.jpg.txt` if another image could have that one."""
         path = item.paths[0]
         if path.parent not in self._ambiguous:
             self._ambiguous[path.parent] = ambiguous(names_in(path.parent))
@@ -34,19 +34,19 @@ class Sidecars:
         return path.parent / with_ending(path.name if shared else path.stem)
 
     def stays(self, item: Item) -> bool:
-        """Whether the item has a sidecar that is not to be written again."""
+        """True if the item has a sidecar that must not be written again."""
         return not self.replace and bool(item.images) and os.path.lexists(self.place(item))
 
     def write(self, answer: Answer) -> None:
-        """The answer's text, whole or not at all. Raises OutputError."""
+        """Write the answer's text, whole or not at all. Raises OutputError."""
         if answer.text is not None and answer.item.images and not self.stays(answer.item):
             write_whole(self.place(answer.item), answer.text.encode() + b"\n")
 
 
 def ambiguous(names: Iterable[str]) -> frozenset[str]:
-    """The names without ending that several of these images share, whatever the case.
+    """Names without ending that several of these images share; upper and lower case are equal.
 
-    `a.jpg` is such a name, too, beside `a.jpg.png`, whose `a.jpg.txt` both could have.
+    Beside `a.jpg.png`, `a.jpg` is also such a name: `a.jpg.txt` could belong to both.
     """
     images = [PurePath(folded(name)) for name in names if is_image_name(name)]
     stems = Counter(image.stem for image in images)
@@ -55,7 +55,7 @@ def ambiguous(names: Iterable[str]) -> frozenset[str]:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder; none where it cannot be read, as its images then cannot."""
+    """The names in a folder; none if it cannot be read: then its images cannot be, either."""
     try:
         return os.listdir(folder)
     except OSError:
@@ -63,12 +63,12 @@ def names_in(folder: Path) -> list[str]:
 
 
 def folded(name: str) -> str:
-    """A name as file systems that ignore case compare it."""
+    """A name as file systems compare it that ignore case."""
     return name.casefold()
 
 
 def with_ending(name: str) -> str:
-    """`name.txt`; of a name too long for that the first part, and a digest of the whole."""
+    """`name.txt`; if that is too long, the first part of the name and a digest of it all."""
     encoded = os.fsencode(name)
     if len(encoded) + 4 <= LONGEST:
         return name + ".txt"
@@ -76,7 +76,7 @@ def with_ending(name: str) -> str:
 
 
 def check_one_each(items: Iterable[Item], sidecars: Sidecars) -> None:
-    """Raise OutputError where two rows would have one sidecar, or one has no place for it."""
+    """Raise OutputError if two rows would share a sidecar, or a row has no place for one."""
     taken: dict[Path, str] = {}
     images: set[Path] = set()
     for item in items:
@@ -89,8 +89,8 @@ def check_one_each(items: Iterable[Item], sidecars: Sidecars) -> None:
         path = settled(sidecars.place(item))
         if path in taken:
             raise OutputError(
-                f"--sidecar: the rows {taken[path]} and {item.id} would both be answered in "
-                f"{path.name}; use --out instead."
+                f"--sidecar: rows {taken[path]} and {item.id} would both write {path.name}; use "
+                "--out instead."
             )
         taken[path] = item.id
         images.add(settled(item.paths[0]))
@@ -99,5 +99,5 @@ def check_one_each(items: Iterable[Item], sidecars: Sidecars) -> None:
 
 
 def settled(path: Path) -> Path:
-    """A path that is the same for all spellings of its folder."""
+    """The same path for all spellings of its folder."""
     return path.parent.resolve() / path.name

@@ -15,12 +15,12 @@ from sts_cli.report.visible import visible_json
 
 
 class StdoutError(OutputError):
-    """Standard output takes nothing more: a file on a full disk."""
+    """Standard output that cannot be written, such as a file on a full disk."""
 
 
 @contextlib.contextmanager
 def to_stdout() -> Iterator[None]:
-    """Errors of writing to standard output as a StdoutError, but for a closed pipe's."""
+    """Raise errors of standard output as a StdoutError, except a BrokenPipeError."""
     try:
         yield
     except OSError as error:
@@ -31,16 +31,16 @@ def to_stdout() -> Iterator[None]:
 
 
 def give_up() -> None:
-    """Let what is left for standard output go nowhere: Python flushes it at exit."""
+    """Throw the rest of standard output away; else Python would fail to flush it at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
 
 
 class Stdout:
-    """Like a journal that never was written before."""
+    """A journal on standard output, without earlier records."""
 
-    before = errors = 0  # records that are there already, and those of them that have an error
+    before = errors = 0  # earlier records, and those of them that have an error
     agreed = (0, 0)
 
     def __init__(self, form: Format):
@@ -48,10 +48,10 @@ class Stdout:
         self._empty = True
 
     def confirm(self, precision: str, files: Mapping[str, str] | None = None) -> None:
-        """Any model in any precision will do."""
+        """Accept any model in any precision."""
 
     def discard(self) -> None:
-        """There is nothing to leave behind."""
+        """Do nothing: there is no file to remove."""
 
     def take(self, item: Item) -> bool:
         return False
@@ -78,7 +78,7 @@ class Stdout:
 
 
 class Nowhere(Stdout):
-    """For runs whose answers only go into sidecars."""
+    """No output, for runs that only write sidecars."""
 
     def _write(self, record: bytes) -> None:
         pass

@@ -6,17 +6,17 @@ import json
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from sts_cli.outputs.formats import Kept
+from sts_cli.outputs.formats import StoredRecord
 from sts_cli.outputs.jsonl import number, starts_alike
 from sts_cli.outputs.keys import key
 from sts_cli.records import Answer, Item
 
 
 class Results:
-    """One element a line, so that an unfinished list can be continued.
+    """One element per line, so that an unfinished list can be continued.
 
-    Failed rows answer "", and tell so under `error`, which scorers pass over: a model may answer
-    nothing, too. Rows are told apart by their id alone, so ids must not repeat.
+    Failed rows have the answer "" and the key `error`, which scorers ignore: a model may also
+    answer "". Records identify their row by its id alone, so ids must not repeat.
     """
 
     name = "vqav2"
@@ -38,18 +38,18 @@ class Results:
     def begins(self, torn: bytes) -> bool:
         return starts_alike(torn, b'{"question_id": ')
 
-    def read(self, file: BinaryIO) -> Iterator[Kept | bytes]:
+    def read(self, file: BinaryIO) -> Iterator[StoredRecord | bytes]:
         start = 0
         for line in file:
             content = line.rstrip(b",\n")
             if content not in (b"", b"[", b"]"):
-                yield self._kept(content, start, start + len(content)) or content
+                yield self._record(content, start, start + len(content)) or content
             start += len(line)
 
-    def _kept(self, content: bytes, start: int, end: int) -> Kept | None:
+    def _record(self, content: bytes, start: int, end: int) -> StoredRecord | None:
         try:
             row = json.loads(content)
-            mark = key(row["question_id"], None, None)
-            return Kept(start, end, mark, "error" in row)
+            row_key = key(row["question_id"], None, None)
+            return StoredRecord(start, end, row_key, "error" in row)
         except (ValueError, KeyError, TypeError):
             return None

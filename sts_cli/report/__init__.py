@@ -1,1 +1,1 @@
-"""What a person sees, on standard error."""
+"""Progress and results for people, on standard error."""

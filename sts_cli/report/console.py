@@ -1,4 +1,4 @@
-"""Progress, a line for each item, a summary: talk for people, on standard error."""
+"""Progress, one line per item, and a summary: messages for people, on standard error."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from sts_cli.report.visible import in_line, visible
 
 
 class Screen(Console):
-    """The one way to what people read: text means itself, and steers no terminal.
+    """All output for people: text is shown as it is, and cannot steer the terminal.
 
-    No markup and no emoji codes, for ids and answers hold brackets and colons. Text is made visible
-    before it is measured; `render` sees all that is printed, however it came to be.
+    No markup and no emoji codes, because ids and answers contain brackets and colons. Control
+    characters are replaced before text is measured; `render` sees everything that is printed.
     """
 
     def __init__(self, **options: Any):
@@ -48,30 +48,30 @@ class Screen(Console):
 
 
 class Printer(Screen):
-    """Talk on standard output; leaves a closed pipe to `while_read`, where rich would exit."""
+    """Messages on standard output; rich would exit at a closed pipe, so `while_read` handles it."""
 
     def on_broken_pipe(self) -> None:
         raise
 
 
 def stdout(soft_wrap: bool = False) -> Console:
-    """For what people read and programs do not; 80 columns where it is no terminal."""
+    """Standard output for people, not for programs; 80 columns if it is no terminal."""
     return Printer(soft_wrap=soft_wrap)
 
 
 def stderr() -> Console:
-    """Colour and movement on a terminal only, and not under NO_COLOR; 80 columns elsewhere."""
+    """Standard error: colour and movement on a terminal only, and not under NO_COLOR."""
     return Screen(stderr=True, soft_wrap=True)
 
 
 def stream(piece: str, shown: Callable[[str], str] = visible) -> None:
-    """A piece of data for standard output, at once: as it is, but on a terminal as `shown`."""
+    """Write a piece of data to standard output at once; a terminal gets `shown` of it."""
     sys.stdout.write(shown(piece) if sys.stdout.isatty() else piece)
     sys.stdout.flush()
 
 
 class Report:
-    """Watches a run: `item` for every answer, `summary` at the end."""
+    """The report of a run: `item` for every answer, `summary` at the end."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Report:
         return self.agreed / len(self.total) if self.total else None
 
     def item(self, answer: Answer) -> None:
-        """Count an answer and show its line; say once what its profile asks for in vain."""
+        """Count an answer and show its line; show each note on its profile once."""
         if self.profile is not None and not self.quiet:
             for sentence in idle_notes(self.profile, answer):
                 if sentence not in self.noted:
@@ -166,11 +166,11 @@ class Report:
         if self.seconds:
             ordered = sorted(self.seconds)
             p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
-            kept = sum(self.average) / len(self.average)
+            average = sum(self.average) / len(self.average)
             share = sum(self.share) / len(self.share)
             self.console.print(
                 f"time: p50 {milliseconds(median(ordered))}, p95 {milliseconds(p95)}; "
-                f"visual tokens kept: {kept:.1f} on average ({share:.1%})"
+                f"visual tokens kept: {average:.1f} on average ({share:.1%})"
             )
         if self.agreement is not None:
             self.console.print(
@@ -181,14 +181,14 @@ class Report:
 
 
 def idle_notes(profile: Profile, answer: Answer) -> list[str]:
-    """What a profile asks for in vain, of the image of an answer."""
+    """Notes on the cuts of a profile that drop nothing of an answer's image."""
     if answer.tokens is None or len(answer.item.images) != 1:
         return []
     return [f"note: {sentence}" for sentence in profile.idle(answer.tokens.visual)]
 
 
 def line(answer: Answer, width: int | None) -> Text:
-    """One item on one line, of at most `width` columns if that is given."""
+    """One item on one line, of at most `width` columns if there is a width."""
     shown = Text()
     if answer.problem is not None:
         shown.append("x ", "red").append(f"{in_line(answer.item.id)}  ", "bold")

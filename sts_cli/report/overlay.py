@@ -12,15 +12,15 @@ from PIL.PngImagePlugin import PngInfo
 from sts_cli.records import KeptTokens, Place
 
 LONGEST = 1024  # pixels of the drawn image's longer side
-MADE_BY = "sts overlay"  # in the file, so that it may be replaced by another
-DROPPED, CUT_LATER = 0.22, 0.6  # brightness of what the first cut dropped, and what the last did
+MADE_BY = "sts overlay"  # a mark in the file: another overlay may replace it
+DROPPED, CUT_LATER = 0.22, 0.6  # brightness of tokens dropped by the first cut, and by the last
 
 
 def overlay(image: Image.Image, kept: KeptTokens) -> Image.Image:
-    """The image, darkened by patch: the earlier a token was dropped, the darker.
+    """The image, darkened patch by patch: the earlier a token was dropped, the darker.
 
-    Patches whose token reached the last layer are full and framed. An image in tiles shows each
-    token of every tile at its place.
+    Patches whose token reached the last layer stay bright and get a frame. In an image of tiles,
+    each token of each tile is drawn at its place.
     """
     scale = LONGEST / max(image.size)
     size = round(image.width * scale), round(image.height * scale)
@@ -47,7 +47,7 @@ def overlay(image: Image.Image, kept: KeptTokens) -> Image.Image:
 
 
 def brightness(number: int, cuts: int) -> float:
-    """How bright a token is that `number` of so many cuts kept; 1 for all of them."""
+    """The brightness of a token that `number` of the cuts kept; 1 if all did."""
     if number == cuts:
         return 1.0
     return DROPPED + (CUT_LATER - DROPPED) * number / max(1, cuts - 1)
@@ -61,7 +61,7 @@ def spacing(values: Sequence[float]) -> float:
 
 
 def png(drawn: Image.Image) -> bytes:
-    """The overlay as a file that says who made it."""
+    """The overlay as a PNG file with the mark of sts."""
     info, file = PngInfo(), io.BytesIO()
     info.add_text("Software", MADE_BY)
     drawn.save(file, "png", pnginfo=info)
@@ -69,7 +69,7 @@ def png(drawn: Image.Image) -> bytes:
 
 
 def is_overlay(path: Path) -> bool:
-    """Whether a file is an overlay that `png` made."""
+    """True if `png` made the file."""
     try:
         with path.open("rb") as file:
             return b"tEXtSoftware\0" + MADE_BY.encode() in file.read(200)

@@ -30,14 +30,14 @@ def side_by_side(console: Console, answer: Answer) -> None:
     versus = answer.comparison
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
-    for one in (answer, versus.full):
-        table.add_column(one.profile, overflow="fold")
     pair = (answer, versus.full)
-    table.add_row("answer", *(one.text or "" for one in pair))
-    table.add_row("visual tokens", *(counts(one.tokens) for one in pair if one.tokens))
-    table.add_row("average", *(f"{one.tokens.average:.1f}" for one in pair if one.tokens))
+    for side in pair:
+        table.add_column(side.profile, overflow="fold")
+    table.add_row("answer", *(side.text or "" for side in pair))
+    table.add_row("visual tokens", *(counts(side.tokens) for side in pair if side.tokens))
+    table.add_row("average", *(f"{side.tokens.average:.1f}" for side in pair if side.tokens))
     for name in ("image", "encode", "select", "prefill", "decode", "first_token", "total"):
-        cells = (milliseconds(getattr(one.seconds, name)) for one in pair if one.seconds)
+        cells = (milliseconds(getattr(side.seconds, name)) for side in pair if side.seconds)
         table.add_row(name.replace("_", " "), *cells)
     console.print(table)
     verdict = "agree" if versus.agree else f"differ (token F1 {versus.similarity:.2f})"
