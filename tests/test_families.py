@@ -92,3 +92,28 @@ def test_images_of_different_sizes_encoded_together_equal_alone(loaded):
     for one, other in zip(together, alone, strict=True):
         scale = other.features.abs().max()
         assert (one.features - other.features).abs().max() <= 1e-4 * scale
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next"])
+def test_the_vision_layer_that_nobody_reads_is_not_run(family: str):
+    model = tiny.build(family)
+    encoder = encoder_of(model)
+    runs: list[int] = []
+    for tower in (model.model.vision_tower, encoder.twin.vision_tower):
+        for layer in next(m for m in tower.modules() if isinstance(m, torch.nn.ModuleList)):
+            layer.register_forward_hook(lambda *_: runs.append(1))
+    inputs = tiny.together(family, [[tiny.picture(family, 1)]])
+    inputs = {key: inputs[key] for key in ("pixel_values", "image_sizes") if key in inputs}
+    found = encoder.get_image_features(**inputs).pooler_output
+    assert sum(runs) == 2
+    expected = model.get_image_features(**inputs).pooler_output
+    assert sum(runs) == 2 + 3
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_other_vision_towers_are_run_whole():
+    for family in set(tiny.FAMILIES) - {"llava", "llava_next"}:
+        model = tiny.build(family)
+        assert encoder_of(model) is model
+    changed = tiny.build("llava", vision_feature_layer=-1)
+    assert encoder_of(changed) is changed

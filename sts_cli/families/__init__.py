@@ -47,10 +47,12 @@ def adapter(model: Any, processor: Any, encoder: Any = None) -> Family:
 
     `encoder` computes `get_image_features` in the model's place.
     """
+    from sts_cli.families.encoder import encoder_of
+
     refuse(model)
     module, name, _ = FAMILIES.get(model.config.model_type, FAMILIES["llava"])
     kind: type[Family] = getattr(import_module(f"sts_cli.families.{module}"), name)
-    return kind(model, processor, model if encoder is None else encoder)
+    return kind(model, processor, encoder_of(model) if encoder is None else encoder)
 
 
 def skeleton(config: Any) -> Any:
