@@ -16,7 +16,7 @@ import torch
 from sts_cli import pruning
 from sts_cli.decoding.attention import CHUNK_BYTES, attention_paid, watched_sdpa
 from sts_cli.decoding.masks import attention_mask
-from sts_cli.decoding.tokens import Keys, Tokens, text
+from sts_cli.decoding.tokens import Keys, Tokens, text_tokens
 from sts_cli.engine.choosing import joined, with_floors
 from sts_cli.engine.sizes import log_sizes, merged
 from sts_cli.errors import ProfileError
@@ -311,8 +311,8 @@ def test_a_token_of_size_n_is_attended_to_as_n_equal_tokens():
     module = torch.nn.Module()
     module.is_causal = True
     mask = attention_mask(*sequence(6, times.float().log()), None)
-    seen: list[Any] = []
-    found, _ = watched_sdpa(module, query, key, value, mask, seen=seen)
+    record: list[Any] = []
+    found, _ = watched_sdpa(module, query, key, value, mask, record=record)
     wide = torch.arange(6).repeat_interleave(times)  # [12]
     allowed = wide <= torch.arange(6)[:, None]
     many = (t.repeat_interleave(times, dim=2) for t in (key, value))
@@ -321,15 +321,15 @@ def test_a_token_of_size_n_is_attended_to_as_n_equal_tokens():
     logits = query @ key.repeat_interleave(times, dim=2).mT / 8**0.5
     weights = logits.masked_fill(~allowed, -torch.inf).softmax(-1).mean((0, 1, 2))
     scores = torch.zeros(6).index_add(0, wide, weights)
-    paid = attention_paid(seen[0], torch.ones(1, 6, dtype=torch.bool))
+    paid = attention_paid(record[0], torch.ones(1, 6, dtype=torch.bool))
     torch.testing.assert_close(paid[0], scores)
 
 
 def sequence(length: int, log_size: torch.Tensor | None, total: int | None = None) -> Any:
     """The last `length` of `total` tokens without padding, and all as keys."""
     total = total or length
-    tokens = text(torch.zeros(1, 1, 8), torch.zeros(1, 1))
-    wide = {"hidden": torch.zeros(1, length, 8), "run": torch.full((1, length), -1)}
+    tokens = text_tokens(torch.zeros(1, 1, 8), torch.zeros(1, 1))
+    wide = {"hidden": torch.zeros(1, length, 8), "segment": torch.full((1, length), -1)}
     size = None if log_size is None else log_size[None]
     keys = Keys(torch.ones(1, total, dtype=torch.bool), False, size)
     return Tokens(**{**vars(tokens), **wide}), keys
