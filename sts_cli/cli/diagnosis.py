@@ -17,7 +17,7 @@ from sts_cli.checkpoints.sources import demo_folder
 from sts_cli.errors import ModelError
 from sts_cli.machine import hardware
 from sts_cli.machine.libraries import check_libraries
-from sts_cli.quantization.choice import kept_folder
+from sts_cli.quantization.choice import quantized_folder
 
 NEEDED = (
     "torch",
@@ -150,7 +150,7 @@ def folders(problems: list[str]) -> dict[str, Any]:
     except ModelError as error:
         demo = None
         problems.append(str(error))
-    kept = kept_folder()
+    quantized = quantized_folder()
     return {
         "demo": demo,
         "model": os.environ.get("STS_MODEL"),
@@ -158,8 +158,8 @@ def folders(problems: list[str]) -> dict[str, Any]:
         "hub_cache_models": len(hub.cached_ids()),
         "hub_offline": hub.is_offline(),
         "hub_disk_free": disk_free(hub.cache_folder()),
-        "quantized": None if kept is None else str(kept),
-        "quantized_bytes": 0 if kept is None else folder_bytes(kept),
+        "quantized": None if quantized is None else str(quantized),
+        "quantized_bytes": 0 if quantized is None else folder_bytes(quantized),
     }
 
 
