@@ -1,10 +1,9 @@
-"""Where the time of one question goes, for several profiles and transformers' own generate.
+"""Time of one question by phase, for several profiles and for transformers' own generate.
 
     python -m benchmarks.phases --shape half --profiles off,aggressive --repeats 5
 
-One run, every contestant in turn, medians over the repeats; ratios are of medians within the run.
-A table goes to stderr, one JSON line to stdout. Random weights: nothing here says anything about
-answers.
+All contestants take turns in one run. Times are medians over the repeats, ratios are of medians.
+A table goes to stderr, one JSON line to stdout. The weights are random, so answers mean nothing.
 """
 
 from __future__ import annotations
@@ -35,33 +34,33 @@ PHASES = ("image", "encode", "select", "prefill", "decode", "total")
 
 
 def pictures(count: int) -> list[Image.Image]:
-    """Different noise images of 640 x 480 pixels."""
+    """`count` different noise images of 640 x 480 pixels."""
     return [Image.effect_noise((640, 480), 80 + seed).convert("RGB") for seed in range(count)]
 
 
 def ours(
     engine: Engine, images: list[Image.Image], profile: Profile, new: int
 ) -> dict[str, float | int | str]:
-    """Seconds per question of each phase, for one batch of new images."""
+    """Seconds per question of each phase in sts, for one batch of new images."""
     clock, rows = engine.clock, len(images)
     started = clock()
     pixels = [engine.family.pixels(image) for image in images]
     image = clock() - started
     encoded, encode = engine.encode(pixels)
     prompts = [
-        Prompt(engine.family.tokenize(QUESTION, [seen]), (one,))
-        for seen, one in zip(pixels, encoded, strict=True)
+        Prompt(engine.family.tokenize(QUESTION, [inputs]), (image_features,))
+        for inputs, image_features in zip(pixels, encoded, strict=True)
     ]
-    found = engine.generate(prompts, profile, max_new_tokens=new)[0]
+    result = engine.generate(prompts, profile, max_new_tokens=new)[0]
     seconds = {
         "image": image,
         "encode": encode,
-        "select": found.select,
-        "prefill": found.prefill,
-        "decode": found.decode,
+        "select": result.select,
+        "prefill": result.prefill,
+        "decode": result.decode,
         "total": clock() - started,
     }
-    tokens = {"tokens": " -> ".join(str(count) for count in (found.visual, *found.left))}
+    tokens = {"tokens": " -> ".join(str(count) for count in (result.visual, *result.left))}
     return {name: value / rows for name, value in seconds.items()} | tokens
 
 
@@ -112,12 +111,12 @@ def main() -> None:
                 runs[name].append(seconds)
     table = {
         name: {
-            key: found[0][key]
-            if isinstance(found[0][key], str)
-            else round(median(one[key] for one in found), 4)
-            for key in found[0]
+            key: repeats[0][key]
+            if isinstance(repeats[0][key], str)
+            else round(median(seconds[key] for seconds in repeats), 4)
+            for key in repeats[0]
         }
-        for name, found in runs.items()
+        for name, repeats in runs.items()
     }
     base = table["generate"]["total"]
     for row in table.values():

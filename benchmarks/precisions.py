@@ -1,9 +1,9 @@
-"""Where the time of one question goes in each precision of weights.
+"""Time of one question by phase, for each precision of the weights.
 
     python -m benchmarks.precisions --precisions none,int8,int4 --profiles off,aggressive
 
-One run over one random checkpoint, every precision and profile in turn, medians over the repeats.
-`token` is the time of one decoding step. A table goes to stderr, one JSON line to stdout.
+All precisions and profiles take turns in one run over one random checkpoint. Times are medians over
+the repeats; `token` is one decoding step. A table goes to stderr, one JSON line to stdout.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=9, help="new tokens for each question")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int)
-    wish = parser.parse_args()
-    os.environ["STS_CACHE"] = ""  # keep nothing
-    if wish.threads:
-        torch.set_num_threads(wish.threads)
-    profiles = {name: load_profile(name) for name in wish.profiles.split(",")}
+    options = parser.parse_args()
+    os.environ["STS_CACHE"] = ""  # no cache
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    profiles = {name: load_profile(name) for name in options.profiles.split(",")}
     with tempfile.TemporaryDirectory() as folder:
-        random_llava.model(wish.shape, torch.bfloat16, "cpu").save_pretrained(folder)
+        random_llava.model(options.shape, torch.bfloat16, "cpu").save_pretrained(folder)
         random_llava.processor().save_pretrained(folder)
         engines = {
             precision: Engine(load(find(str(Path(folder))), device="cpu", quantize=precision))
-            for precision in wish.precisions.split(",")
+            for precision in options.precisions.split(",")
         }
         runs = {(precision, name): [] for precision in engines for name in profiles}
-        for repeat in range(wish.repeats + 1):  # the first is the warm-up
+        for repeat in range(options.repeats + 1):  # the first is the warm-up
             for precision, name in runs:
-                images = pictures(wish.batch)
-                seconds = ours(engines[precision], images, profiles[name], wish.new)
-                seconds["token"] = seconds["decode"] / (wish.new - 1)
+                images = pictures(options.batch)
+                seconds = ours(engines[precision], images, profiles[name], options.new)
+                seconds["token"] = seconds["decode"] / (options.new - 1)
                 if repeat:
                     runs[precision, name].append(seconds)
     table = {
         f"{precision}, {name}": {
-            phase: round(median(one[phase] for one in found), 5) for phase in PHASES
+            phase: round(median(seconds[phase] for seconds in repeats), 5) for phase in PHASES
         }
-        for (precision, name), found in runs.items()
+        for (precision, name), repeats in runs.items()
     }
     print(f"{'':20}" + "".join(f"{phase:>10}" for phase in PHASES), file=sys.stderr)
     for name, row in table.items():
@@ -74,7 +74,7 @@ def main() -> None:
     facts = {
         "benchmark": "precisions",
         "unit": "seconds per question, median; token: per decoding step",
-        **vars(wish),
+        **vars(options),
         "cpu": cpu_name(),
         "features": cpu_features(),
         "threads": torch.get_num_threads(),
