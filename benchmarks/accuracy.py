@@ -1,9 +1,9 @@
-"""Every figure of docs/accuracy.md: python -m benchmarks.accuracy --write
+"""All figures of docs/accuracy.md: python -m benchmarks.accuracy --write
 
-First the demo model unpruned, on held-out scenes and on pictures drawn by other means, beside its
-answers to another picture. Then STS at its four budgets beside trivial ways to the same number of
-visual tokens, all on the same held-out questions. Prints Markdown; --write puts it into the
-document, between its two marks. One process for each core; 23 minutes on two.
+First the unpruned demo model, on held-out scenes and on pictures from other drawing programs; as a
+control, also with the visual tokens of another picture. Then STS at its four budgets, and simple
+methods with the same number of visual tokens, all on the same held-out questions. Prints Markdown;
+--write puts it between the two marks of the document. One process for each core; 23 minutes on two.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from sts_cli.scenes.suite import HELD_OUT  # noqa: E402
 DOCUMENT = Path(__file__).parents[1] / "docs" / "accuracy.md"
 MARKS = "<!-- figures -->", "<!-- end of figures -->"
 BUDGETS = {"gentle": 192, "balanced": 128, "aggressive": 64, "extreme": 32}
-# Unpruned, in each set: two easy or hard scenes in three allow a relation, and 500 are wanted.
+# Unpruned scenes in each set. Two of three easy or hard scenes have a relation; 500 are needed.
 SCENES = dict.fromkeys(evaluate.SETS, 400) | {"easy": 780, "hard": 780}
-CAPTIONS = dict.fromkeys(evaluate.SETS, 48) | {"easy": 512}  # generated
-DRAWS = 2000  # of the bootstrap
+CAPTIONS = dict.fromkeys(evaluate.SETS, 48) | {"easy": 512}  # generated in each set
+DRAWS = 2000  # samples of the bootstrap
 
 
 def main() -> None:
@@ -49,20 +49,20 @@ def main() -> None:
     parser.add_argument("--level", type=float, default=0.5, help="share of hard scenes, pruned")
     parser.add_argument("--processes", type=int, default=CORES)
     parser.add_argument("--write", action="store_true", help=f"into docs/{DOCUMENT.name}")
-    wish = parser.parse_args()
+    options = parser.parse_args()
     started = time.monotonic()
     source = find("demo")
     folder: Path = source.checkpoint.folder  # type: ignore[union-attr]
-    parts = [unpruned(split(partial(sets, folder, wish.scenes), wish.processes))]
+    parts = [unpruned(split(partial(sets, folder, options.scenes), options.processes))]
     print(f"unpruned: {time.monotonic() - started:.0f} s", file=sys.stderr)
-    exam = Exam("demo", wish.per_kind, wish.level, HELD_OUT)
-    found = exam.marks(conditions(), wish.processes)
-    parts += [pruned(found), by_kind(found)]
+    exam = Exam("demo", options.per_kind, options.level, HELD_OUT)
+    marks = exam.marks(conditions(), options.processes)
+    parts += [pruned(marks), by_kind(marks)]
     minutes = (time.monotonic() - started) / 60
-    parts.append(f"{len(found):,} answers and the sets above took {minutes:.0f} minutes.")
+    parts.append(f"{len(marks):,} answers and the sets above took {minutes:.0f} minutes.")
     text = "\n\n".join(parts)
     print(text)
-    if wish.write:
+    if options.write:
         before, _, after = DOCUMENT.read_text("utf-8").partition(MARKS[0])
         after = after.partition(MARKS[1])[2]
         DOCUMENT.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
@@ -70,14 +70,14 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Sets:
-    """What a process found on its part of each set, unpruned."""
+    """Unpruned results of one process on its part of each set."""
 
     scores: dict[str, list[evaluate.Score]]
     captions: dict[str, list[tuple[float, bool]]]
 
 
 def sets(folder: Path, scenes: int, number: int, of: int) -> Sets:
-    """Every `of`-th batch of each set from `number`, all visual tokens."""
+    """Results on every `of`-th batch of each set from `number`, with all visual tokens."""
     model = evaluate.Model(folder, torch.bfloat16)
     part = number, of
     return Sets(
@@ -89,53 +89,54 @@ def sets(folder: Path, scenes: int, number: int, of: int) -> Sets:
     )
 
 
-def unpruned(found: list[Sets]) -> str:
-    """Exact match by kind on each set, and how good generated captions are."""
+def unpruned(parts: list[Sets]) -> str:
+    """Markdown: exact match by kind on each set, and token F1 of generated captions."""
     rows: list[evaluate.Row] = []
     captions = []
     for name in evaluate.SETS:
-        rows += evaluate.rows(name, [score for part in found for score in part.scores[name]])
-        one = evaluate.captions(name, [mark for part in found for mark in part.captions[name]])
-        captions.append(f"{name} {one.f1:.2f} (n {one.n})")
-    said = f"Token F1 of generated captions: {', '.join(captions)}."
-    return f"### Unpruned\n\n{evaluate.table(rows)}\n\n{said}"
+        rows += evaluate.rows(name, [score for part in parts for score in part.scores[name]])
+        marks = [mark for part in parts for mark in part.captions[name]]
+        figures = evaluate.captions(name, marks)
+        captions.append(f"{name} {figures.f1:.2f} (n {figures.n})")
+    f1 = f"Token F1 of generated captions: {', '.join(captions)}."
+    return f"### Unpruned\n\n{evaluate.table(rows)}\n\n{f1}"
 
 
 def conditions() -> list[Condition]:
-    """Off, the four profiles, and at each profile's average number of tokens the controls."""
-    every = [Condition("off", OFF), Condition("another picture", OFF, "another")]
+    """`off`, the four profiles, and the controls at each profile's average number of tokens."""
+    conditions = [Condition("off", OFF), Condition("another picture", OFF, "another")]
     for name, count in BUDGETS.items():
         random, grid = (
             replace(OFF, attention="proportional", cuts=(Cut(method, count),))
             for method in ("random", "grid")
         )
-        every += [
+        conditions += [
             Condition(f"STS {count}", load_profile(name)),
             Condition(f"random {count}", random),
             Condition(f"grid {count}", grid),
             Condition(f"pooling {count}", grid, "pooled", count),
             Condition(f"downsampling {count}", OFF, "shrunk", count),
         ]
-    return every
+    return conditions
 
 
-def pruned(found: list[Mark]) -> str:
-    """One row a condition: right in all, and as a share of `off`, with 95% intervals."""
-    by = grouped(found, lambda one: one.condition)
-    off = np.array([one.right for one in by["off"]])
-    texts = [one.text for one in by["off"]]
+def pruned(marks: list[Mark]) -> str:
+    """Markdown, one row per condition: right answers, also as a share of `off`, with intervals."""
+    by_condition = grouped(marks, lambda mark: mark.condition)
+    off = np.array([mark.right for mark in by_condition["off"]])
+    texts = [mark.text for mark in by_condition["off"]]
     lines = [
         f"### Pruned, {len(off):,} questions",
         "",
         "| | visual tokens | right, % | 95% | of `off`, % | 95% | same answer as `off`, % |",
         "|---|---:|---:|---|---:|---|---:|",
     ]
-    for name, rows in by.items():
-        right = np.array([one.right for one in rows])
+    for name, rows in by_condition.items():
+        right = np.array([mark.right for mark in rows])
         low, high = wilson(int(right.sum()), len(right))
         worst, best = ratio_interval(right, off)
-        tokens = mean([one.tokens for one in rows])
-        agree = mean([one.text == text for one, text in zip(rows, texts, strict=True)])
+        tokens = mean([mark.tokens for mark in rows])
+        agree = mean([mark.text == text for mark, text in zip(rows, texts, strict=True)])
         lines.append(
             f"| {name} | {tokens:.0f} | {100 * right.mean():.1f} "
             f"| {100 * low:.1f}-{100 * high:.1f} | {100 * right.sum() / max(1, off.sum()):.1f} "
@@ -144,10 +145,10 @@ def pruned(found: list[Mark]) -> str:
     return "\n".join(lines)
 
 
-def by_kind(found: list[Mark]) -> str:
-    """Exact match in per cent for each kind."""
-    by = grouped(found, lambda one: one.condition)
-    counts = grouped(by["off"], lambda one: one.kind)
+def by_kind(marks: list[Mark]) -> str:
+    """Markdown: exact match in per cent for each kind."""
+    by_condition = grouped(marks, lambda mark: mark.condition)
+    counts = grouped(by_condition["off"], lambda mark: mark.kind)
     kinds = [kind for kind in KINDS if kind in counts]
     lines = [
         "### By kind, exact match, %",
@@ -155,18 +156,18 @@ def by_kind(found: list[Mark]) -> str:
         "| | " + " | ".join(f"{kind} ({len(counts[kind])})" for kind in kinds) + " | caption F1 |",
         "|---" + "|---:" * (len(kinds) + 1) + "|",
     ]
-    for name, rows in by.items():
-        cells = grouped(rows, lambda one: one.kind)
-        f1 = mean([one.f1 for one in cells.get("caption", [])])
+    for name, rows in by_condition.items():
+        cells = grouped(rows, lambda mark: mark.kind)
+        f1 = mean([mark.f1 for mark in cells.get("caption", [])])
         shares = " | ".join(
-            f"{100 * mean([one.right for one in cells[kind]]):.0f}" for kind in kinds
+            f"{100 * mean([mark.right for mark in cells[kind]]):.0f}" for kind in kinds
         )
         lines.append(f"| {name} | {shares} | {f1:.2f} |")
     return "\n".join(lines)
 
 
 def ratio_interval(right: np.ndarray, off: np.ndarray) -> tuple[float, float]:
-    """95% of right / off in per cent, questions drawn again with replacement (paired bootstrap)."""
+    """The 95% interval of right / off in per cent, by a paired bootstrap over questions."""
     rng = np.random.default_rng(0)
     picks = rng.integers(0, len(off), (DRAWS, len(off)))
     ratios = 100 * right[picks].sum(1) / np.maximum(1, off[picks].sum(1))

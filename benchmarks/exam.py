@@ -1,4 +1,4 @@
-"""The same questions about drawn scenes, answered under many conditions by one loaded model."""
+"""Answers of one loaded model to the same questions about drawn scenes, under many conditions."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ View = Literal["whole", "pooled", "shrunk", "another"]
 
 @dataclass(frozen=True)
 class Condition:
-    """A profile, and what the model is shown.
+    """A profile, and the view of the picture that the model gets.
 
-    `pooled`: grid tokens that are means of what is nearest to each; `shrunk`: the picture at the
-    pixels of `tokens` patches, enlarged again by the processor; `another`: the next scene's
-    picture.
+    `whole`: all of it; `pooled`: tokens on a grid, each the mean of the tokens nearest to it;
+    `shrunk`: the picture with the pixels of only `tokens` patches, which the processor enlarges
+    again; `another`: the next scene's picture.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Mark:
-    """One question under one condition."""
+    """The result of one question under one condition."""
 
     group: int  # of scenes
     condition: str
@@ -62,7 +62,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Exam:
-    """Questions about drawn scenes, as `suite` takes them, to a model."""
+    """The questions of `suite` for one model."""
 
     model: str
     per_kind: int
@@ -70,9 +70,9 @@ class Exam:
     seed: int
 
     def marks(self, conditions: Sequence[Condition], processes: int) -> list[Mark]:
-        """Every question under every condition, on a CPU, whatever the number of processes."""
+        """The marks of all questions under all conditions; the number of processes changes none."""
         parts = split(partial(self.part, conditions), processes)
-        return sorted((one for part in parts for one in part), key=lambda one: one.group)
+        return sorted((mark for part in parts for mark in part), key=lambda mark: mark.group)
 
     def part(self, conditions: Sequence[Condition], number: int, of: int) -> list[Mark]:
         """The marks of every `of`-th group of scenes from `number`."""
@@ -80,17 +80,17 @@ class Exam:
         for condition in conditions:
             engine.check(condition.profile)
         ready = suite(self.per_kind, self.level, self.seed)
-        scenes = (list(rows) for _, rows in groupby(ready, key=lambda one: one.digests[0]))
+        scenes = (list(rows) for _, rows in groupby(ready, key=lambda asked: asked.digests[0]))
         groups = islice(enumerate(batched(scenes, SCENES)), number, None, of)
         return [mark for group in groups for mark in marks_of(engine, *group, conditions)]
 
 
 def marks_of(
-    engine: Engine, group: int, some: Sequence[list[Prepared]], conditions: Sequence[Condition]
+    engine: Engine, group: int, scenes: Sequence[list[Prepared]], conditions: Sequence[Condition]
 ) -> Iterator[Mark]:
-    """Every question about a group of scenes under every condition."""
-    asked = [one for rows in some for one in rows]
-    pictures = {rows[0].digests[0]: rows[0].images[0] for rows in some}
+    """The marks of all questions about a group of scenes under all conditions."""
+    asked = [question for rows in scenes for question in rows]
+    pictures = {rows[0].digests[0]: rows[0].images[0] for rows in scenes}
     whole = encoded(engine, pictures.values())
     for condition in conditions:
         seen = dict(zip(pictures, shown(engine, pictures, whole, condition), strict=True))
@@ -107,49 +107,50 @@ def answered(
     condition: Condition,
     choices: Choices,
 ) -> Iterator[Mark]:
-    """A batch of questions under one condition."""
-    images = [seen[one.digests[0]] for one in batch]
+    """The marks of a batch of questions under one condition."""
+    images = [seen[question.digests[0]] for question in batch]
     prompts = [
-        Prompt(engine.family.tokenize(one.item.question, [image.pixels]), (image,))
-        for one, image in zip(batch, images, strict=True)
+        Prompt(engine.family.tokenize(question.item.question, [image.pixels]), (image,))
+        for question, image in zip(batch, images, strict=True)
     ]
-    found = engine.generate(prompts, condition.profile, max_new_tokens=64, choices=choices)
-    for one, given in zip(batch, found, strict=True):
-        text = decode(engine.family.tokenizer, given.ids)
+    results = engine.generate(prompts, condition.profile, max_new_tokens=64, choices=choices)
+    for question, result in zip(batch, results, strict=True):
+        text = decode(engine.family.tokenizer, result.ids)
         yield Mark(
             group=group,
             condition=condition.name,
-            kind=str(one.item.extra["kind"]),
-            right=exact_match(text, one.item.answers),
-            f1=max(token_f1(text, answer) for answer in one.item.answers),
+            kind=str(question.item.extra["kind"]),
+            right=exact_match(text, question.item.answers),
+            f1=max(token_f1(text, answer) for answer in question.item.answers),
             text=text,
-            tokens=condition.profile.average(given.visual, given.left, engine.layers),
+            tokens=condition.profile.average(result.visual, result.left, engine.layers),
         )
 
 
 def encoded(engine: Engine, images: Iterable[Image.Image]) -> list[Encoded]:
-    found, _ = engine.encode([engine.family.pixels(image) for image in images])
-    return found
+    features, _ = engine.encode([engine.family.pixels(image) for image in images])
+    return features
 
 
 def shown(
     engine: Engine, pictures: dict[str, Image.Image], whole: list[Encoded], condition: Condition
 ) -> list[Encoded]:
-    """What the model sees of each picture under a condition; `whole` as they are."""
+    """The encoded view of each picture under a condition; `whole` are the unchanged pictures."""
     if condition.view == "shrunk":
         side = round(14 * condition.tokens**0.5)
-        small = (one.resize((side, side), Image.Resampling.LANCZOS) for one in pictures.values())
+        size, lanczos = (side, side), Image.Resampling.LANCZOS
+        small = (image.resize(size, lanczos) for image in pictures.values())
         return encoded(engine, small)
     if condition.view == "another":
         return [*whole[1:], whole[0]]
     if condition.view == "pooled":
-        return [pooled(one, condition.tokens) for one in whole]
+        return [pooled(image, condition.tokens) for image in whole]
     return whole
 
 
 @torch.inference_mode()
 def pooled(image: Encoded, count: int) -> Encoded:
-    """The image, its tokens on a grid of `count` replaced by the mean of those nearest to each."""
+    """The image with `count` grid tokens replaced by the mean of the tokens nearest to each."""
     places = image.grid.float()
     centres = lattice(places, count)
     nearest = torch.cdist(places, places[centres]).argmin(1)  # [N]
@@ -160,26 +161,26 @@ def pooled(image: Encoded, count: int) -> Encoded:
     return replace(image, features=mixed)
 
 
-def alike(asked: Sequence[Prepared]) -> Iterator[tuple[Prepared, ...]]:
-    """Batches of questions of the same kind: their answers have similar lengths."""
+def alike(questions: Sequence[Prepared]) -> Iterator[tuple[Prepared, ...]]:
+    """Batches of questions whose answers have similar lengths."""
     kinds: dict[str, list[Prepared]] = defaultdict(list)
-    for one in asked:
-        kinds[str(one.item.extra["kind"])].append(one)
-    short = [one for kind, rows in kinds.items() if kind not in ("text", "caption") for one in rows]
-    for rows in (short, kinds["text"], kinds["caption"]):
+    for question in questions:
+        kinds[str(question.item.extra["kind"])].append(question)
+    others = [rows for kind, rows in kinds.items() if kind not in ("text", "caption")]
+    for rows in (sum(others, []), kinds["text"], kinds["caption"]):
         yield from batched(rows, ROWS)
 
 
-def grouped(found: Iterable[Mark], key: Callable[[Mark], str]) -> dict[str, list[Mark]]:
-    """The marks by what `key` says of them, in the order of their first."""
+def grouped(marks: Iterable[Mark], key: Callable[[Mark], str]) -> dict[str, list[Mark]]:
+    """The marks grouped by `key`, in the order of each group's first mark."""
     groups: dict[str, list[Mark]] = {}
-    for one in found:
-        groups.setdefault(key(one), []).append(one)
+    for mark in marks:
+        groups.setdefault(key(mark), []).append(mark)
     return groups
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
-    """The items, `size` at a time."""
+    """Tuples of `size` items; the last may be shorter."""
     rest = iter(items)
-    while some := tuple(islice(rest, size)):
-        yield some
+    while batch := tuple(islice(rest, size)):
+        yield batch

@@ -1,9 +1,9 @@
 """One Linear layer in each precision, by number of rows: python -m benchmarks.linear
 
-Prints one JSON line: median milliseconds for each shape, number of rows and way to compute it, all
-interleaved in one run, over several layers that together do not fit the CPU's caches; and per
-shape the smallest measured number of rows from which unpacking int8 weights beats the int8 kernel
-(`FEW_ROWS` in sts_cli/quantization/packed.py lies below it).
+Prints one JSON line: median milliseconds for each shape, number of rows and way to compute it. All
+are interleaved in one run, over several layers that together are larger than the CPU's caches.
+`crossover` is the smallest measured number of rows at which unpacking int8 weights is faster than
+the int8 kernel, per shape (`FEW_ROWS` in sts_cli/quantization/packed.py is below it).
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--bitsandbytes", action="store_true", help="also NF4 and int8 of theirs")
-    wish = parser.parse_args()
+    parser.add_argument("--bitsandbytes", action="store_true", help="also its NF4 and int8")
+    options = parser.parse_args()
     settle_cpu()
     import torch
 
-    if wish.threads:
-        torch.set_num_threads(wish.threads)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     shapes = {}
     crossover = {}
-    for shape in wish.shapes:
+    for shape in options.shapes:
         inputs, outputs = (int(side) for side in shape.split("x"))
-        ways = Ways(inputs, outputs, getattr(torch, wish.dtype), wish.bitsandbytes)
-        shapes[shape] = {str(rows): ways.measure(rows, wish.repeat) for rows in wish.rows}
+        ways = Ways(inputs, outputs, getattr(torch, options.dtype), options.bitsandbytes)
+        shapes[shape] = {str(rows): ways.measure(rows, options.repeat) for rows in options.rows}
         crossover[shape] = next(
             (
                 rows
-                for rows in wish.rows
+                for rows in options.rows
                 if shapes[shape][str(rows)]["int8 unpacked"] < shapes[shape][str(rows)]["int8"]
             ),
             None,
@@ -55,15 +55,15 @@ def main() -> None:
         "features": cpu_features(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "dtype": wish.dtype,
+        "dtype": options.dtype,
     }
     print(json.dumps({**facts, "crossover": crossover, "milliseconds": shapes}))
 
 
 class Ways:
-    """The ways to compute one layer, each over its own copies of several random weights."""
+    """The ways to compute one layer, each with its own copies of several random weights."""
 
-    def __init__(self, inputs: int, outputs: int, dtype, theirs: bool):
+    def __init__(self, inputs: int, outputs: int, dtype, with_bitsandbytes: bool):
         import torch
         from torch.nn.functional import linear
 
@@ -83,7 +83,7 @@ class Ways:
             "int8 unpacked": lambda x, i: unpacked(x, int8[i][0]).mul_(int8[i][1]),
             "int4": lambda x, i: kernel4(x, int4[i][0], GROUP, int4[i][1]),
         }
-        if theirs:
+        if with_bitsandbytes:
             self.ways |= bitsandbytes(dense)
 
     def measure(self, rows: int, repeat: int) -> dict[str, float]:
@@ -102,7 +102,7 @@ class Ways:
 
 
 def bitsandbytes(dense: list) -> dict[str, Callable]:
-    """Its layers with the same weights; three copies, as making them takes long."""
+    """The layers of bitsandbytes with the same weights; only three, as they take long to make."""
     from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 
     nf4, int8 = [], []

@@ -1,9 +1,9 @@
-"""Memory and seconds that loading takes, for each precision: python -m benchmarks.loading
+"""Memory and seconds of loading, for each precision: python -m benchmarks.loading
 
-Writes a random LLaVA of 1.2 billion parameters to a temporary folder, loads it in a fresh process
-per precision, and prints one JSON line. `peak` is the most private memory that the process held
-(anonymous pages; the checkpoint's pages are the system's file cache), `final` what it holds with
-the model loaded, both above what it held before. Bytes are decimal gigabytes.
+Writes a random LLaVA of 1.2 billion parameters to a temporary folder, loads it in a new process per
+precision, and prints one JSON line. `peak` is the most private memory of the process (anonymous
+pages; the checkpoint's pages belong to the system's file cache), `final` is that after loading;
+both without the memory before loading. Memory is in decimal gigabytes.
 """
 
 from __future__ import annotations
@@ -29,50 +29,52 @@ def main() -> None:
     parser.add_argument("--precision", nargs="*", default=list(PRECISIONS))
     parser.add_argument("--load", nargs=2, metavar=("FOLDER", "PRECISION"), help="used by itself")
     parser.add_argument("--keep", action="store_true", help="used by itself")
-    wish = parser.parse_args()
-    if wish.load:
-        print(json.dumps(measure(Path(wish.load[0]), wish.load[1], wish.keep)))
+    options = parser.parse_args()
+    if options.load:
+        print(json.dumps(measure(Path(options.load[0]), options.load[1], options.keep)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), wish.layers, wish.width)
+        write(Path(folder), options.layers, options.width)
         result = {
-            precision: alone(folder, precision, {"STS_CACHE": ""}) for precision in wish.precision
+            precision: separate(folder, precision, {"STS_CACHE": ""})
+            for precision in options.precision
         }
         if "int4" in result:
             cache = {"STS_CACHE": f"{folder}/cache"}
-            alone(folder, "int4", cache, "--keep")
-            result["int4, kept on disk"] = alone(folder, "int4", cache)
-    print(json.dumps({"benchmark": "loading", **wish_facts(wish), "precisions": result}))
+            separate(folder, "int4", cache, "--keep")
+            result["int4, kept on disk"] = separate(folder, "int4", cache)
+    print(json.dumps({"benchmark": "loading", **facts(options), "precisions": result}))
 
 
-def wish_facts(wish: argparse.Namespace) -> dict[str, int]:
-    return {"layers": wish.layers, "width": wish.width}
+def facts(options: argparse.Namespace) -> dict[str, int]:
+    return {"layers": options.layers, "width": options.width}
 
 
-def alone(
+def separate(
     folder: str, precision: str, environment: dict[str, str], *options: str
 ) -> dict[str, float]:
-    """`measure` in a fresh process."""
+    """The figures of `measure` in a new process."""
     command = [sys.executable, __file__, "--load", folder, precision, *options]
-    done = subprocess.run(
+    process = subprocess.run(
         command,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    return dict(json.loads(done.stdout))
+    return dict(json.loads(process.stdout))
 
 
 def measure(folder: Path, precision: str, keep: bool) -> dict[str, float]:
+    """Gigabytes and seconds of loading `folder`; with `keep` the model is saved in the cache."""
     from sts_cli.machine.runtime import settle_cpu
 
     settle_cpu()
-    import transformers.models.llava.modeling_llava  # noqa: F401  what every load imports
+    import transformers.models.llava.modeling_llava  # noqa: F401  imported by every load
 
     from sts_cli.checkpoints.sources import find
     from sts_cli.loading.model import load
-    from sts_cli.quantization import kept
+    from sts_cli.quantization import disk_cache
 
     before = private()
     peak, done = [before], threading.Event()
@@ -90,8 +92,8 @@ def measure(folder: Path, precision: str, keep: bool) -> dict[str, float]:
     done.set()
     watcher.join()
     if keep:
-        place = kept.place(source.checkpoint, precision, loaded.device, loaded.dtype)
-        kept.keep(loaded.model, source.checkpoint, place, 1, print_to_stderr)
+        path = disk_cache.cache_path(source.checkpoint, precision, loaded.device, loaded.dtype)
+        disk_cache.store(loaded.model, source.checkpoint, path, 1, print_to_stderr)
     size = sum(tensor.nbytes for tensor in {*loaded.model.parameters(), *loaded.model.buffers()})
     return {
         "weights": round(size / 1e9, 3),
@@ -106,7 +108,7 @@ def print_to_stderr(message: str) -> None:
 
 
 def private() -> int:
-    """Bytes of anonymous memory of this process."""
+    """This process's anonymous memory in bytes."""
     status = Path("/proc/self/status").read_text("utf-8")
     return next(
         int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon")
@@ -114,7 +116,7 @@ def private() -> int:
 
 
 def write(folder: Path, layers: int, width: int) -> None:
-    """A random LLaVA in bfloat16 with the processor files of the tests' tiny one."""
+    """Write a random LLaVA in bfloat16 with the processor files of the tests' tiny one."""
     sys.path.insert(0, str(ROOT / "tests"))
     import checkpoints
     import torch

@@ -1,6 +1,6 @@
 """Work in several processes, each with its share of the cores.
 
-A small model leaves a second thread little to do; a second process has its own half of the work.
+A small model is hardly faster with a second thread, but a second process does half of the work.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 def split(work: Callable[[int, int], T], processes: int) -> list[T]:
-    """[work(0, n), work(1, n), ...] for n `processes`; `work` does its part of n."""
+    """The results [work(0, n), work(1, n), ...] of n `processes`; work(i, n) does part i of n."""
     context = multiprocessing.get_context("spawn")
     threads = max(1, CORES // processes)
     with ProcessPoolExecutor(processes, context, torch.set_num_threads, (threads,)) as pool:

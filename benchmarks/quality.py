@@ -1,13 +1,13 @@
-"""What each precision does to a model's logits and answers: python -m benchmarks.quality
+"""Errors of logits and answers in each precision: python -m benchmarks.quality
 
-Compares with the same model in float32. Logits: on random pictures and words, at every position
-after the image. Answers: to the questions of `sts eval scenes`, under the profile `off`; only for a
---model, as random weights have nothing to say. Without --model it writes a random LLaVA of half a
-billion parameters to a temporary folder: errors of arithmetic, without the outliers that training
-leaves in weights. Prints one JSON line on stdout and the same as a table on stderr:
+Compares each precision with the same model in float32. Logits: for random pictures and words, at
+every position after the image. Answers: to the questions of `sts eval scenes`, under the profile
+`off`, and only with --model, since answers from random weights mean nothing. Without --model, it
+writes a random LLaVA of half a billion parameters to a temporary folder; such weights have no
+outliers, which training causes. Prints one JSON line on stdout and a table on stderr:
 `logit_error` is the relative error of the logits (root mean square), `kl` the mean divergence in
-nats, `same_token` how often the most likely token is the same, `same_answer` how often the whole
-answer is (`low` to `high` is its 95% interval), `exact` how often the answer is right.
+nats, `same_token` the share of equal most likely tokens, `same_answer` that of equal answers (`low`
+to `high` is its 95% interval), `exact` that of right answers.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--words", type=int, default=24, help="tokens after the image")
     parser.add_argument("--per-kind", type=int, default=20, help="questions of each of ten kinds")
-    wish = parser.parse_args()
+    options = parser.parse_args()
     settle_cpu()
-    os.environ["STS_CACHE"] = ""  # keep nothing
+    os.environ["STS_CACHE"] = ""  # no cache
     with tempfile.TemporaryDirectory() as folder:
-        if wish.model is None:
+        if options.model is None:
             from benchmarks import loading
 
             loading.write(Path(folder), layers=24, width=1024)
-        per_kind = wish.per_kind if wish.model else 0
-        figures = compare(wish.model or folder, wish.prompts, wish.words, per_kind)
+        per_kind = options.per_kind if options.model else 0
+        figures = compare(options.model or folder, options.prompts, options.words, per_kind)
     print(table(figures["precisions"]), file=sys.stderr)
-    name = Path(wish.model).name if wish.model else "random"
+    name = Path(options.model).name if options.model else "random"
     print(json.dumps({"benchmark": "quality", "model": name, **figures}))
 
 
@@ -62,12 +62,12 @@ def compare(model: str, prompts: int, words: int, per_kind: int) -> dict[str, An
     assert source.checkpoint is not None
     exact = load(source, device="cpu", dtype="float32")
     inputs = random_prompts(exact, prompts, words)
-    wanted, answers = logits(exact, inputs, words), answers_of(exact, per_kind)
+    expected, answers = logits(exact, inputs, words), answers_of(exact, per_kind)
     del exact
     figures = {EXACT: agreement(answers, answers)}
     for name, (dtype, quantize) in PRECISIONS.items():
         loaded = load(source, device="cpu", dtype=dtype, quantize=quantize)  # type: ignore[arg-type]
-        figures[name] = distance(wanted, logits(loaded, inputs, words)) | agreement(
+        figures[name] = distance(expected, logits(loaded, inputs, words)) | agreement(
             answers, answers_of(loaded, per_kind)
         )
         del loaded
@@ -75,7 +75,7 @@ def compare(model: str, prompts: int, words: int, per_kind: int) -> dict[str, An
 
 
 def answers_of(loaded: Any, per_kind: int) -> list[Any]:
-    """The model's answers to the built-in questions, without pruning, in their order."""
+    """The model's answers to the built-in questions in order, without pruning."""
     from sts_cli.answering.request import OFF, Request
     from sts_cli.answering.scheduler import answer_all
     from sts_cli.engine.engine import Engine
@@ -85,15 +85,15 @@ def answers_of(loaded: Any, per_kind: int) -> list[Any]:
     return list(answer_all(Engine(loaded), questions, Request((OFF,)))) if per_kind else []
 
 
-def agreement(wanted: list[Any], given: list[Any]) -> dict[str, float]:
-    """How many answers are the same, and how many are right; nothing if none were asked."""
+def agreement(expected: list[Any], given: list[Any]) -> dict[str, float]:
+    """The shares of equal answers and of right answers; empty without questions."""
     from sts_cli.answering.agreement import exact_match, same
     from sts_cli.evaluation.table import wilson
 
-    if not wanted:
+    if not expected:
         return {}
-    agreed = [same(a.text, b.text) for a, b in zip(wanted, given, strict=True)]
-    right = [exact_match(one.text, one.item.answers) for one in given]
+    agreed = [same(a.text, b.text) for a, b in zip(expected, given, strict=True)]
+    right = [exact_match(answer.text, answer.item.answers) for answer in given]
     low, high = wilson(sum(agreed), len(agreed))
     return {
         "questions": len(agreed),
@@ -105,15 +105,15 @@ def agreement(wanted: list[Any], given: list[Any]) -> dict[str, float]:
 
 
 def table(figures: dict[str, dict[str, float]]) -> str:
-    """The figures in Markdown, as in docs/quantization.md."""
-    columns = list(dict.fromkeys(key for one in figures.values() for key in one))
+    """The Markdown table of docs/quantization.md."""
+    columns = list(dict.fromkeys(key for row in figures.values() for key in row))
     lines = [["", *columns], ["---", *["---:"] * len(columns)]]
-    lines += [[name, *(str(one.get(key, "")) for key in columns)] for name, one in figures.items()]
+    lines += [[name, *(str(row.get(key, "")) for key in columns)] for name, row in figures.items()]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def random_prompts(loaded: Any, prompts: int, words: int) -> dict[str, Any]:
-    """Pictures of noise, each followed by random tokens of the vocabulary."""
+    """Inputs of random pictures, each followed by random tokens of the vocabulary."""
     import torch
 
     torch.manual_seed(0)
@@ -130,7 +130,7 @@ def random_prompts(loaded: Any, prompts: int, words: int) -> dict[str, Any]:
 
 
 def logits(loaded: Any, inputs: dict[str, Any], words: int) -> Any:
-    """[prompts, words, V] in float32: what follows each of the words."""
+    """Logits [prompts, words, V] in float32 at each of the words."""
     import torch
 
     pixels = inputs["pixel_values"].to(loaded.dtype)
@@ -139,12 +139,13 @@ def logits(loaded: Any, inputs: dict[str, Any], words: int) -> Any:
     return output.logits[:, -words:].float()
 
 
-def distance(wanted: Any, given: Any) -> dict[str, float]:
-    p, q = wanted.log_softmax(-1), given.log_softmax(-1)
+def distance(expected: Any, given: Any) -> dict[str, float]:
+    """The differences between two tensors of logits."""
+    p, q = expected.log_softmax(-1), given.log_softmax(-1)
     return {
-        "logit_error": round(((given - wanted).norm() / wanted.norm()).item(), 5),
+        "logit_error": round(((given - expected).norm() / expected.norm()).item(), 5),
         "kl": round((p.exp() * (p - q)).sum(-1).mean().item(), 6),
-        "same_token": round((wanted.argmax(-1) == given.argmax(-1)).float().mean().item(), 4),
+        "same_token": round((expected.argmax(-1) == given.argmax(-1)).float().mean().item(), 4),
     }
 
 

@@ -1,4 +1,4 @@
-"""A LLaVA of random weights and real size: for speed, which does not depend on the weights."""
+"""A LLaVA of real size with random weights, to measure speed, which does not depend on weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEMPLATE = (
 
 
 def model(shape: str, dtype: torch.dtype, device: str) -> LlavaForConditionalGeneration:
-    """Random weights of `shape`, made on `device`; 336 x 336 pixels, 576 visual tokens."""
+    """A LLaVA of `shape` with random weights on `device`; 336 x 336 pixels, 576 visual tokens."""
     vision, text = SHAPES[shape]
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
@@ -57,11 +57,11 @@ def model(shape: str, dtype: torch.dtype, device: str) -> LlavaForConditionalGen
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
     with torch.device(device):
-        made = LlavaForConditionalGeneration(config)
+        llava = LlavaForConditionalGeneration(config)
     torch.set_default_dtype(torch.float32)
-    made.generation_config.eos_token_id = None
-    made.generation_config.pad_token_id = 0
-    return made.eval().requires_grad_(False)
+    llava.generation_config.eos_token_id = None
+    llava.generation_config.pad_token_id = 0
+    return llava.eval().requires_grad_(False)
 
 
 def processor() -> LlavaProcessor:

@@ -1,15 +1,15 @@
-"""Faults while `sts batch` runs: kill -9 at random moments, damaged images, a million rows.
+"""Tests of `sts batch` under faults: kill -9 at random moments, damaged images, many rows.
 
     python -m benchmarks.reliability kills --model FOLDER --kills 200 --rows 2000
     python -m benchmarks.reliability images --count 5000
     python -m benchmarks.reliability memory --model FOLDER --rows 100000
 
-Each prints one JSON line. `kills` starts the command, kills it after a random time, starts it
-again, until it has been killed often enough; then lets it finish, and compares the file with that
-of an undisturbed run. A resumed run puts other rows together into a batch; in bfloat16 that may
-turn an answer between two words that are nearly equally likely, in float32 it should turn none.
-To save the seconds that importing torch takes, each run is forked from a process that has
-imported it; from then on it is a run like any other, and the kill is real.
+Each prints one JSON line. `kills` starts the command, kills it after a random time and starts it
+again, until there are enough kills. Then the command finishes, and its file is compared with that
+of a run without kills. A resumed run puts other rows together into a batch. In bfloat16 this may
+change an answer where two words are nearly equally likely; in float32 it should change none. Each
+run is forked from a process that has already imported torch, which saves seconds; the kills are
+real.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", default="auto", help="as of sts batch; for kills and memory")
     options = parser.parse_args()
-    chance = random.Random(options.seed)
+    rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STS_MODEL"] = options.model
-        found = {"kills": kills, "images": images, "memory": memory}[options.what](
-            Path(folder), options, chance
+        figures = {"kills": kills, "images": images, "memory": memory}[options.what](
+            Path(folder), options, rng
         )
-    print(json.dumps({"what": options.what, **found}))
+    print(json.dumps({"what": options.what, **figures}))
 
 
 def questions(folder: Path, rows: int) -> Path:
-    """A question file about 20 pictures; one row in 50 has a fault of its own."""
+    """Write a question file about 20 pictures; one row in 50 names a missing picture."""
     for number in range(20):
         Image.new("RGB", (60, 40), (12 * number, 90, 200)).save(folder / f"{number}.png")
     path = folder / "questions.jsonl"
@@ -67,7 +67,7 @@ def command(rows: Path, out: Path, dtype: str) -> list[str]:
 
 
 def forked(arguments: list[str]) -> int:
-    """Start `sts` in a copy of this process; its process id."""
+    """Start `sts` in a fork of this process; returns its process id."""
     child = os.fork()
     if child:
         return child
@@ -81,8 +81,8 @@ def forked(arguments: list[str]) -> int:
     os._exit(0)
 
 
-def kills(folder: Path, options: Any, chance: random.Random) -> dict[str, Any]:
-    """As many kill -9 as asked for, over as many outputs as that takes."""
+def kills(folder: Path, options: Any, rng: random.Random) -> dict[str, Any]:
+    """Figures after `options.kills` kills, with as many output files as needed."""
     from sts_cli.machine.runtime import settle_cpu
 
     settle_cpu()
@@ -90,12 +90,12 @@ def kills(folder: Path, options: Any, chance: random.Random) -> dict[str, Any]:
     import sts_cli.loading.model  # noqa: F401
 
     rows = questions(folder, options.rows)
-    whole = folder / "whole.jsonl"
+    undisturbed = folder / "whole.jsonl"
     started = time.monotonic()
-    run = forked(command(rows, whole, options.dtype))
-    os.waitpid(run, 0)
+    process = forked(command(rows, undisturbed, options.dtype))
+    os.waitpid(process, 0)
     longest = time.monotonic() - started
-    wanted = comparable(whole)
+    expected = comparable(undisturbed)
     done = files = lost = doubled = crashes = torn = 0
     differing: Counter[str] = Counter()
     while done < options.kills:
@@ -103,20 +103,20 @@ def kills(folder: Path, options: Any, chance: random.Random) -> dict[str, Any]:
         files += 1
         ended = False
         while not ended:
-            run = forked(command(rows, out, options.dtype))
+            process = forked(command(rows, out, options.dtype))
             if done < options.kills:
-                time.sleep(chance.uniform(0, longest / 3))
-            ended, status = wait_or_kill(run, kill=done < options.kills)
+                time.sleep(rng.uniform(0, longest / 3))
+            ended, status = wait_or_kill(process, kill=done < options.kills)
             if not ended:
                 done += 1
                 torn += out.exists() and not out.read_bytes().endswith(b"\n")
             elif status not in (0, 1):
                 crashes += 1
-        found = comparable(out)
-        ids = [row["id"] for row in found]
-        lost += len(wanted) - len(set(ids))
+        rows_written = comparable(out)
+        ids = [row["id"] for row in rows_written]
+        lost += len(expected) - len(set(ids))
         doubled += len(ids) - len(set(ids))
-        for row, same in zip(found, wanted, strict=False):
+        for row, same in zip(rows_written, expected, strict=False):
             differing.update(name for name in same if row.get(name) != same[name])
     return {
         "kills": done,
@@ -130,22 +130,22 @@ def kills(folder: Path, options: Any, chance: random.Random) -> dict[str, Any]:
     }
 
 
-def wait_or_kill(run: int, kill: bool) -> tuple[bool, int]:
-    """Whether the process ended by itself, and its exit code."""
+def wait_or_kill(process: int, kill: bool) -> tuple[bool, int]:
+    """Kill a process or wait for it. Returns True if it ended by itself, and its exit code."""
     if kill:
-        os.kill(run, signal.SIGKILL)
-    _, status = os.waitpid(run, 0)
+        os.kill(process, signal.SIGKILL)
+    _, status = os.waitpid(process, 0)
     return not os.WIFSIGNALED(status), os.waitstatus_to_exitcode(status)
 
 
 def comparable(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file without what differs from run to run."""
+    """The rows of a file without the fields that differ between runs."""
     rows = (json.loads(line) for line in path.read_text("utf-8").splitlines())
     return [{k: row[k] for k in row if k not in ("seconds", "rows")} for row in rows]
 
 
-def images(folder: Path, options: Any, chance: random.Random) -> dict[str, Any]:
-    """Damaged files of every format that this Pillow can write, through the decoder."""
+def images(folder: Path, options: Any, rng: random.Random) -> dict[str, Any]:
+    """Figures after decoding damaged files of every format that Pillow can write here."""
     from sts_cli.inputs.images import decode_ahead
     from sts_cli.inputs.picture import settle_pillow
     from sts_cli.records import Item
@@ -166,7 +166,7 @@ def images(folder: Path, options: Any, chance: random.Random) -> dict[str, Any]:
         for number in range(options.count):
             name = names[number % len(names)]
             path = folder / f"{number}.{name.split('-')[0].lower()}"
-            path.write_bytes(damaged(seeds[name], chance))
+            path.write_bytes(damaged(seeds[name], rng))
             yield Item(str(number), (path.name,), "?", folder)
 
     kinds: dict[str, int] = {}
@@ -182,43 +182,43 @@ def images(folder: Path, options: Any, chance: random.Random) -> dict[str, Any]:
         **kinds,
         "lost": options.count - sum(kinds.values()),
         "out_of_order": order,
-        "crashes": 0,  # this line is only reached without one
+        "crashes": 0,  # after a crash, this line is not reached
     }
 
 
-def damaged(data: bytes, chance: random.Random) -> bytes:
-    """Cut short, bits flipped, zeroed, made noise, doubled, or empty."""
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """The data cut short, or with flipped bits, zeros, noise or a doubled part; or no data."""
     changed = bytearray(data)
-    place = chance.randrange(len(changed))
-    length = chance.randrange(1, 200)
-    kind = chance.randrange(6)
+    place = rng.randrange(len(changed))
+    length = rng.randrange(1, 200)
+    kind = rng.randrange(6)
     if kind == 0:
         del changed[place:]
     elif kind == 1:
-        for _ in range(chance.randrange(1, 30)):
-            changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+        for _ in range(rng.randrange(1, 30)):
+            changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
     elif kind == 2:
         changed[place : place + length] = bytes(length)
     elif kind == 3:
-        changed[place : place + length] = chance.randbytes(length)
+        changed[place : place + length] = rng.randbytes(length)
     elif kind == 4:
         changed[place:place] = changed[place : place + length]
     return bytes(changed) if kind < 5 else b""
 
 
-def memory(folder: Path, options: Any, chance: random.Random) -> dict[str, Any]:
-    """Resident memory after the first thousand rows and at the end of a run."""
+def memory(folder: Path, options: Any, rng: random.Random) -> dict[str, Any]:
+    """Resident memory after the first thousand rows, and the most after that."""
     rows = questions(folder, options.rows)
     out = folder / "out.jsonl"
     started = time.monotonic()
-    run = forked(command(rows, out, options.dtype))
+    process = forked(command(rows, out, options.dtype))
     early = peak = 0
-    while os.waitpid(run, os.WNOHANG) == (0, 0):
+    while os.waitpid(process, os.WNOHANG) == (0, 0):
         time.sleep(0.5)
-        held = resident(run)
-        peak = max(peak, held) if early else 0  # loading a model takes more for a moment
+        resident_bytes = resident(process)
+        peak = max(peak, resident_bytes) if early else 0  # loading a model takes more for a moment
         if not early and out.exists() and out.read_bytes().count(b"\n") > 1000:
-            early = held
+            early = resident_bytes
     return {
         "rows": options.rows,
         "seconds": round(time.monotonic() - started, 1),
@@ -229,7 +229,7 @@ def memory(folder: Path, options: Any, chance: random.Random) -> dict[str, Any]:
 
 
 def resident(process: int) -> int:
-    """Bytes of a process that are in memory."""
+    """The resident memory of a process in bytes."""
     try:
         pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     except (OSError, IndexError):

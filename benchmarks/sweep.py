@@ -1,8 +1,8 @@
 """Variants of STS on development scenes: python -m benchmarks.sweep VARIANTS.yaml
 
-Each variant is a profile under a name; all answer the same questions, which the held-out table
-never uses. Prints Markdown: exact match by kind in per cent, best in all first, and the share of
-`off`'s right answers that a variant keeps.
+Each variant is a named profile. All variants answer the same questions, which the held-out table
+never uses. Prints Markdown: exact match by kind in per cent, the best variant first, and the share
+of `off`'s right answers that are still right.
 """
 
 from __future__ import annotations
@@ -34,39 +34,42 @@ def main() -> None:
     parser.add_argument("--per-kind", type=int, default=100)
     parser.add_argument("--level", type=float, default=0.5)
     parser.add_argument("--processes", type=int, default=CORES)
-    wish = parser.parse_args()
-    variants = yaml.safe_load(wish.variants.read_text("utf-8"))
+    options = parser.parse_args()
+    variants = yaml.safe_load(options.variants.read_text("utf-8"))
     conditions = [Condition("off", OFF)]
     for name, stages in variants.items():
-        conditions.append(Condition(name, parse(yaml.safe_dump(stages), name, str(wish.variants))))
+        profile = parse(yaml.safe_dump(stages), name, str(options.variants))
+        conditions.append(Condition(name, profile))
     started = time.monotonic()
-    exam = Exam(wish.model, wish.per_kind, wish.level, DEVELOPMENT)
-    found = exam.marks(conditions, wish.processes)
-    print(table(found))
-    print(f"{len(found)} answers in {time.monotonic() - started:.0f} s", file=sys.stderr)
+    exam = Exam(options.model, options.per_kind, options.level, DEVELOPMENT)
+    marks = exam.marks(conditions, options.processes)
+    print(table(marks))
+    print(f"{len(marks)} answers in {time.monotonic() - started:.0f} s", file=sys.stderr)
 
 
-def table(found: list[Mark]) -> str:
-    """Markdown, in per cent."""
-    by = grouped(found, lambda one: one.condition)
+def table(marks: list[Mark]) -> str:
+    """The Markdown table, in per cent."""
+    by_condition = grouped(marks, lambda mark: mark.condition)
     kinds = [*KINDS, "all"]
-    known = [one.right for one in by["off"]]
+    known = [mark.right for mark in by_condition["off"]]
     lines = [
         "| variant | tokens | " + " | ".join(kinds) + " | kept |",
         "|---" * (len(kinds) + 3) + "|",
     ]
 
-    def kept(rows: list[Mark]) -> float:
-        return sum(a and one.right for a, one in zip(known, rows, strict=True)) / max(1, sum(known))
+    def retained(rows: list[Mark]) -> float:
+        both = [a and mark.right for a, mark in zip(known, rows, strict=True)]
+        return sum(both) / max(1, sum(known))
 
     def share(rows: list[Mark]) -> float:
-        return mean([one.right for one in rows])
+        return mean([mark.right for mark in rows])
 
-    for name, rows in sorted(by.items(), key=lambda row: -share(row[1])):
-        tokens, of = mean([one.tokens for one in rows]), grouped(rows, lambda one: one.kind)
-        cells = " | ".join(f"{100 * share(of.get(kind, [])):.0f}" for kind in KINDS)
-        every, held = 100 * share(rows), 100 * kept(rows)
-        lines.append(f"| {name} | {tokens:.0f} | {cells} | {every:.1f} | {held:.1f} |")
+    for name, rows in sorted(by_condition.items(), key=lambda row: -share(row[1])):
+        tokens = mean([mark.tokens for mark in rows])
+        by_kind = grouped(rows, lambda mark: mark.kind)
+        cells = " | ".join(f"{100 * share(by_kind.get(kind, [])):.0f}" for kind in KINDS)
+        every, retained_share = 100 * share(rows), 100 * retained(rows)
+        lines.append(f"| {name} | {tokens:.0f} | {cells} | {every:.1f} | {retained_share:.1f} |")
     return "\n".join(lines)
 
 

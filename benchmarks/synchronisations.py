@@ -1,7 +1,7 @@
-"""How often a batch's prefill waits for the device: python -m benchmarks.synchronisations
+"""Counts of waits for the device in a batch's prefill: python -m benchmarks.synchronisations
 
-Counts, by PyTorch's profiler on a CPU, the calls that would make the program wait for a GPU. One
-batch of questions about different images, of the demo model, under each profile. One JSON line.
+PyTorch's profiler counts, on a CPU, the calls that would wait for a GPU. The demo model answers one
+batch of questions about different images under each profile. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ def main() -> None:
     pixels = [engine.family.pixels(draw(seed).image) for seed in range(len(QUESTIONS))]
     encoded, _ = engine.encode(pixels)
     prompts = [
-        Prompt(engine.family.tokenize(question, [seen]), (image,))
-        for question, seen, image in zip(QUESTIONS, pixels, encoded, strict=True)
+        Prompt(engine.family.tokenize(question, [inputs]), (image,))
+        for question, inputs, image in zip(QUESTIONS, pixels, encoded, strict=True)
     ]
-    found = {name: waits(engine, prompts, load_profile(name)) for name in PROFILES}
-    print(json.dumps({"rows": len(QUESTIONS), "waits": found}))
+    calls = {name: waits(engine, prompts, load_profile(name)) for name in PROFILES}
+    print(json.dumps({"rows": len(QUESTIONS), "waits": calls}))
 
 
 def waits(engine: Engine, prompts: Sequence[Prompt], profile: Profile) -> dict[str, int]:
-    """Calls of each kind in the prefill of one batch, up to the first token."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+    """Numbers of waiting calls in the prefill of one batch, up to the first token."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         engine.generate(prompts, profile, max_new_tokens=1)
-    calls = Counter(event.name for event in seen.events())
+    calls = Counter(event.name for event in profiler.events())
     return {name: calls[name] for name in WAITING}
 
 

@@ -1,1 +1,1 @@
-"""How the demo model is made: drawn scenes, a vision tower, a language model, one command."""
+"""Training of the demo model: drawn scenes, a vision tower, a language model, one command."""

@@ -18,42 +18,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m demo_model")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    one = commands.add_parser("train", help="all phases; goes on where the folder left off")
-    one.add_argument("--folder", type=Path, default=RUN)
-    one.add_argument("--minutes", type=float, default=105)
-    one.add_argument("--size", choices=("small", "large"), default="small")
-    one.add_argument("--device", default="auto")
-    one.add_argument("--processes", type=int, default=2, help="on a CPU: one for each core")
-    one.add_argument("--workers", type=int, default=1, help="that draw, for each process")
-    one.add_argument("--seed", type=int, default=1)
-    one.add_argument("--weights", type=Path, help="a trained checkpoint to carry on from")
-    one.set_defaults(run=train)
+    command = commands.add_parser("train", help="run all phases; continues the folder's last run")
+    command.add_argument("--folder", type=Path, default=RUN)
+    command.add_argument("--minutes", type=float, default=105)
+    command.add_argument("--size", choices=("small", "large"), default="small")
+    command.add_argument("--device", default="auto")
+    command.add_argument("--processes", type=int, default=2, help="on a CPU: one for each core")
+    command.add_argument("--workers", type=int, default=1, help="drawing processes per process")
+    command.add_argument("--seed", type=int, default=1)
+    command.add_argument("--weights", type=Path, help="a trained checkpoint to start from")
+    command.set_defaults(run=train)
 
-    one = commands.add_parser("export", help="write a run's last weights as a checkpoint")
-    one.add_argument("--folder", type=Path, default=RUN)
-    one.add_argument("--to", type=Path, default=DEMO)
-    one.set_defaults(run=export)
+    command = commands.add_parser("export", help="write a run's last weights as a checkpoint")
+    command.add_argument("--folder", type=Path, default=RUN)
+    command.add_argument("--to", type=Path, default=DEMO)
+    command.set_defaults(run=export)
 
-    one = commands.add_parser("evaluate", help="exact match by kind on held-out scenes")
-    one.add_argument("--model", type=Path, default=DEMO)
-    one.add_argument("--scenes", type=int, default=780, help="in each set")
-    one.add_argument("--captions", type=int, default=64, help="generated in each set")
-    one.add_argument("--sets", nargs="*", help="which sets; all without it")
-    one.add_argument("--float32", action="store_true", help="instead of bfloat16")
-    one.add_argument("--json", type=Path, help="also write the rows here")
-    one.set_defaults(run=evaluate)
+    command = commands.add_parser("evaluate", help="exact match by kind on held-out scenes")
+    command.add_argument("--model", type=Path, default=DEMO)
+    command.add_argument("--scenes", type=int, default=780, help="in each set")
+    command.add_argument("--captions", type=int, default=64, help="generated in each set")
+    command.add_argument("--sets", nargs="*", help="names of sets; default: all")
+    command.add_argument("--float32", action="store_true", help="instead of bfloat16")
+    command.add_argument("--json", type=Path, help="also write the rows here")
+    command.set_defaults(run=evaluate)
 
-    one = commands.add_parser("check", help="the training forward against transformers' own")
-    one.set_defaults(run=check)
+    command = commands.add_parser("check", help="the training forward against transformers' own")
+    command.set_defaults(run=check)
 
-    one = commands.add_parser("plot", help="draw a run's learning curves")
-    one.add_argument("--folder", type=Path, default=RUN)
-    one.add_argument("--to", type=Path, default=ROOT / "demo_model" / "curves.png")
-    one.set_defaults(run=plot)
+    command = commands.add_parser("plot", help="draw a run's learning curves")
+    command.add_argument("--folder", type=Path, default=RUN)
+    command.add_argument("--to", type=Path, default=ROOT / "demo_model" / "curves.png")
+    command.set_defaults(run=plot)
 
-    one = commands.add_parser("samples", help="draw the sample pictures and their questions")
-    one.add_argument("--to", type=Path, default=ROOT / "samples")
-    one.set_defaults(run=samples)
+    command = commands.add_parser("samples", help="draw the sample pictures and their questions")
+    command.add_argument("--to", type=Path, default=ROOT / "samples")
+    command.set_defaults(run=samples)
 
     arguments = parser.parse_args()
     settle_cpu()
@@ -98,21 +98,21 @@ def evaluate(arguments: argparse.Namespace) -> None:
     dtype = torch.float32 if arguments.float32 else torch.bfloat16
     model = held_out.Model(arguments.model, dtype)
     rows: list[held_out.Row] = []
-    written: list[held_out.Captions] = []
+    captions: list[held_out.Captions] = []
     for name in arguments.sets or held_out.SETS:
         rows += held_out.rows(name, held_out.scored(model, name, arguments.scenes))
         if arguments.captions:
-            found = held_out.captioned(model, name, arguments.captions)
-            written.append(held_out.captions(name, found))
+            marks = held_out.captioned(model, name, arguments.captions)
+            captions.append(held_out.captions(name, marks))
     print(held_out.table(rows))
-    for one in written:
+    for figures in captions:
         print(
-            f"\n{one.set}: {one.n} generated captions, token F1 {one.f1:.3f}; "
-            f"generating and scoring agree on {100 * one.agrees:.0f}%"
+            f"\n{figures.set}: {figures.n} generated captions, token F1 {figures.f1:.3f}; "
+            f"generating and scoring agree on {100 * figures.agrees:.0f}%"
         )
     if arguments.json:
-        every = [asdict(one) for one in (*rows, *written)]
-        arguments.json.write_text(json.dumps(every, indent=1) + "\n", encoding="utf-8")
+        records = [asdict(figures) for figures in (*rows, *captions)]
+        arguments.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
 
 
 def check(arguments: argparse.Namespace) -> None:

@@ -57,7 +57,7 @@ SIZES = {"small": Size(), "large": Size(256, 8, 1024, 8, 704, 4)}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE; capitals and digits are single tokens, so that signs are spelled."""
+    """A byte-level BPE tokenizer; capitals and digits are single tokens, so signs are spelled."""
     inner = Tokenizer(models.BPE(unk_token=UNKNOWN))
     inner.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -72,8 +72,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
         scene = draw(seed, 0.0)
         for _ in range(6):
             for kind in KINDS:
-                found = ask(kind, scene, rng)
-                corpus += [] if found is None else [found.question, found.answer]
+                question = ask(kind, scene, rng)
+                corpus += [] if question is None else [question.question, question.answer]
     corpus += [" ".join([*COLORS, *SHAPES, *SHAPES.values(), "no", "yes"])] * 50
     corpus += [*COLORS, *SHAPES, "yes", "no", "left", "right", "above", "below", "center"] * 50
     trainer = trainers.BpeTrainer(
@@ -83,7 +83,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     inner.train_from_iterator(corpus, trainer)
-    made = PreTrainedTokenizerFast(
+    fast_tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner,
         bos_token=BOS,
         eos_token=EOS,
@@ -92,12 +92,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
         additional_special_tokens=[IMAGE, USER, ASSISTANT],
         clean_up_tokenization_spaces=False,
     )
-    made.chat_template = TEMPLATE
-    return made
+    fast_tokenizer.chat_template = TEMPLATE
+    return fast_tokenizer
 
 
 def processor(tokens: PreTrainedTokenizerFast) -> LlavaProcessor:
-    """Squashes a picture to 336 x 336: nothing is cropped, and training saw it so."""
+    """A processor that resizes pictures to 336 x 336 without cropping, as in training."""
     return LlavaProcessor(
         image_processor=CLIPImageProcessorPil(
             size={"height": SIDE, "width": SIDE},
@@ -116,7 +116,7 @@ def processor(tokens: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 
 def model(size: Size, tokens: PreTrainedTokenizerFast, seed: int) -> LlavaForConditionalGeneration:
-    """A LLaVA of this size with its first weights, in float32."""
+    """A LLaVA of this size with its initial weights, in float32."""
     torch.manual_seed(seed)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
@@ -150,25 +150,25 @@ def model(size: Size, tokens: PreTrainedTokenizerFast, seed: int) -> LlavaForCon
         image_seq_length=GRID * GRID,
         tie_word_embeddings=True,
     )
-    made = LlavaForConditionalGeneration(config)
-    made.generation_config.eos_token_id = tokens.eos_token_id
-    made.generation_config.pad_token_id = tokens.pad_token_id
-    made.generation_config.max_new_tokens = 96
+    llava = LlavaForConditionalGeneration(config)
+    llava.generation_config.eos_token_id = tokens.eos_token_id
+    llava.generation_config.pad_token_id = tokens.pad_token_id
+    llava.generation_config.max_new_tokens = 96
     with torch.no_grad():
-        start_language(made.model.language_model, size)
-        start_tower(tower_of(made), size)
-    return made
+        start_language(llava.model.language_model, size)
+        start_tower(tower_of(llava), size)
+    return llava
 
 
-def tower_of(made: LlavaForConditionalGeneration) -> nn.Module:
-    """The vision transformer itself."""
-    tower = made.model.vision_tower
-    found: nn.Module = getattr(tower, "vision_model", tower)
-    return found
+def tower_of(llava: LlavaForConditionalGeneration) -> nn.Module:
+    """The vision transformer of a LLaVA."""
+    tower = llava.model.vision_tower
+    vision_model: nn.Module = getattr(tower, "vision_model", tower)
+    return vision_model
 
 
 def start_language(text: nn.Module, size: Size) -> None:
-    """Small normal weights, smaller where a layer adds to the residual stream."""
+    """Set small normal weights, smaller where a layer adds to the residual stream."""
     for name, parameter in text.named_parameters():
         if "embed_tokens" in name:
             nn.init.normal_(parameter, std=0.1)
@@ -178,10 +178,10 @@ def start_language(text: nn.Module, size: Size) -> None:
 
 
 def start_tower(tower: nn.Module, size: Size) -> None:
-    """Heads that begin by looking at a neighbouring patch; positions in dimensions of their own.
+    """Set weights with which each head attends to a neighbouring patch at first.
 
-    Position p is cos and sin of p at eight frequencies for each axis. A query that is the key's
-    position code turned by an offset is largest for the patch at that offset.
+    Positions have their own dimensions: cos and sin at eight frequencies for each axis. A query is
+    the position code turned by an offset, so the patch at that offset gets the most attention.
     """
     for name, parameter in tower.named_parameters():
         if parameter.ndim == 2 and ("proj" in name or "fc" in name):
@@ -216,7 +216,7 @@ def start_tower(tower: nn.Module, size: Size) -> None:
 
 
 def position_code() -> Tensor:
-    """[576, 32]: cos and sin of the column, then of the row."""
+    """Position codes [576, 32]: cos and sin of the column, then of the row."""
     row, column = (
         axis.reshape(-1, 1) for axis in torch.meshgrid(*2 * [torch.arange(GRID)], indexing="ij")
     )
@@ -225,7 +225,7 @@ def position_code() -> Tensor:
 
 
 def whiten(tower: nn.Module, pixels: Tensor) -> None:
-    """Start the patch embedding at the principal components of patches [n, 588], whitened."""
+    """Set the patch embedding to the whitened principal components of patches [n, 588]."""
     _, values, vectors = components(pixels)
     free = tower.embeddings.patch_embedding.weight.shape[0] - PLACE
     best = (vectors[:, -free:] / (values[-free:] + 1e-3).sqrt()).mT.flip(0).float()
@@ -244,10 +244,10 @@ def components(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def whiten_projector(projector: nn.Module, features: Tensor) -> None:
-    """Start the projector at whitened features [n, D], so that colours count as much as letters.
+    """Set the projector to whiten features [n, D], so that colours count as much as letters.
 
-    The tower's features vary far more along some directions than along others, and far more than
-    text embeddings; a language model that starts from them as they are hardly finds the small ones.
+    The tower's features have far more variance in some directions than in others, and far more than
+    text embeddings. Without whitening, a language model hardly learns the directions with little.
     """
     centre, values, vectors = components(features)
     scale = (values + 0.01 * values.mean()).rsqrt()
@@ -262,9 +262,9 @@ def whiten_projector(projector: nn.Module, features: Tensor) -> None:
 
 
 def save(
-    made: LlavaForConditionalGeneration, tokens: PreTrainedTokenizerFast, folder: Path
+    llava: LlavaForConditionalGeneration, tokens: PreTrainedTokenizerFast, folder: Path
 ) -> None:
-    """A checkpoint as on the hub: bfloat16 safetensors, tokenizer, processor, chat template."""
+    """Write a checkpoint as on the hub: bfloat16 safetensors, tokenizer, processor, template."""
     folder.mkdir(parents=True, exist_ok=True)
-    made.to(torch.bfloat16).save_pretrained(folder)
+    llava.to(torch.bfloat16).save_pretrained(folder)
     processor(tokens).save_pretrained(folder)

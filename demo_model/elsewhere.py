@@ -1,4 +1,4 @@
-"""Pictures drawn by other means than those the demo model was trained on."""
+"""Test pictures with other backgrounds and styles than the training pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLAT = ("circle", "square", "triangle", "diamond", "ring", "cross", "star")
 
 
 def flat(seed: int) -> Scene:
-    """One shape in a pure colour on white, 64 x 64 pixels with hard edges, as icons are."""
+    """A picture like an icon: one shape in a pure colour on white, 64 x 64, with hard edges."""
     rng = random.Random(seed)
     shape = rng.choice(FLAT)
     color = rng.choice([name for name in COLORS if name != "white"])
@@ -55,7 +55,7 @@ def flat(seed: int) -> Scene:
 
 
 def room(seed: int) -> Scene:
-    """Signs and shapes hung in a lit room, as a phone would take it: 800 x 600, JPEG."""
+    """A picture like a phone's photo of signs and shapes in a lit room: 800 x 600, JPEG."""
     rng, noise = random.Random(seed), np.random.default_rng(seed)
     picture, tones = wall_and_floor(rng, noise)
     canvas = Canvas(picture, [])
@@ -66,14 +66,14 @@ def room(seed: int) -> Scene:
         add_sign(rng, canvas, palette, EASY_FONTS, hard=False, dense=False)
     for _ in range(rng.choice((1, 2, 2, 3))):
         add_shape(rng, canvas, palette, hard=False)
-    image = taken(rng, noise, canvas.image.resize((800, 600), Image.Resampling.BICUBIC))
+    image = photographed(rng, noise, canvas.image.resize((800, 600), Image.Resampling.BICUBIC))
     return Scene(image, tuple(canvas.things), canvas.owner, canvas.glyph)
 
 
 def wall_and_floor(
     rng: random.Random, noise: np.random.Generator
 ) -> tuple[Image.Image, list[Color]]:
-    """A plastered wall above a floor of boards that run to a vanishing point, 448 x 336."""
+    """A wall above a floor of boards in perspective, 448 x 336, and the colours of both."""
     width, height = 448, 336
     wall = tuple(int(rng.uniform(150, 215) + rng.uniform(-15, 15)) for _ in range(3))
     wood = int(rng.uniform(85, 130)), int(rng.uniform(60, 90)), int(rng.uniform(35, 60))
@@ -93,8 +93,8 @@ def wall_and_floor(
     return image, [wall, wood]  # type: ignore[list-item]
 
 
-def taken(rng: random.Random, noise: np.random.Generator, image: Image.Image) -> Image.Image:
-    """A lamp's pool of light, dark corners, a warm or cold cast, grain, a JPEG file."""
+def photographed(rng: random.Random, noise: np.random.Generator, image: Image.Image) -> Image.Image:
+    """The image with a lamp's light, dark corners, a colour cast, grain and JPEG artefacts."""
     y, x = np.mgrid[0 : image.height, 0 : image.width].astype(np.float32)
     x, y = x / image.width, y / image.height
     lamp = np.exp(-(((x - rng.uniform(0.2, 0.8)) / 0.6) ** 2 + ((y - 0.3) / 0.7) ** 2))

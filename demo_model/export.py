@@ -1,4 +1,4 @@
-"""From a run's last state to a checkpoint folder that transformers loads."""
+"""Export of a run's last state to a checkpoint folder for transformers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def export(run: Path, folder: Path) -> float:
     width = state["model"]["lm_head.weight"].shape[1]
     size = next(size for size in build.SIZES.values() if size.width == width)
     tokens = build.tokenizer()
-    made = build.model(size, tokens, seed=0)
-    made.load_state_dict(state["model"])
-    build.save(made, tokens, folder)
+    llava = build.model(size, tokens, seed=0)
+    llava.load_state_dict(state["model"])
+    build.save(llava, tokens, folder)
     weights = folder / "model.safetensors"
-    weights.chmod(0o644)  # safetensors leaves it to its owner alone
+    weights.chmod(0o644)  # safetensors lets only the owner read it
     return weights.stat().st_size / 1e6

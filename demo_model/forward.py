@@ -1,7 +1,7 @@
 """The model's forward for training: transformers' weights, fewer and wider operations.
 
-Explicit attention is faster than SDPA on a CPU for few wide heads, and several questions share one
-pass over an image. `demo_model check` holds it against transformers' own forward.
+On a CPU, explicit attention is faster than SDPA for few wide heads. Several questions share one
+pass over an image. `demo_model check` compares the result with transformers' own forward.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-    """[B, H, L, d] each; `bias` [B, 1, L, L] is added to the logits."""
+    """Attention of [B, H, L, d] tensors; `bias` [B, 1, L, L] is added to the logits."""
     if query.is_cuda:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     logits = (query * query.shape[-1] ** -0.5) @ key.mT
@@ -24,8 +24,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
 
 
 def tower(vision: Any, pixels: Tensor, where: Tensor | None = None) -> Tensor:
-    """[B, N, D] features of patches `pixels` [B, N, 588] in -1..1; `where` [B, N] are their
-    numbers in the grid, all 576 without it."""
+    """Features [B, N, D] of the patches `pixels` [B, N, 588], with values in -1..1.
+
+    `where` [B, N] are the patches' numbers in the grid; None stands for all 576 in order.
+    """
     embed = vision.embeddings
     weight = embed.patch_embedding.weight
     places = embed.position_embedding.weight
@@ -35,22 +37,22 @@ def tower(vision: Any, pixels: Tensor, where: Tensor | None = None) -> Tensor:
     first = (embed.class_embedding + places[0]).expand(batch, 1, width)
     hidden = vision.pre_layrnorm(torch.cat([first, hidden], dim=1))
     for layer in vision.encoder.layers:
-        own = layer.self_attn
-        weights = torch.cat([own.q_proj.weight, own.k_proj.weight, own.v_proj.weight])
-        biases = torch.cat([own.q_proj.bias, own.k_proj.bias, own.v_proj.bias])
+        block = layer.self_attn
+        weights = torch.cat([block.q_proj.weight, block.k_proj.weight, block.v_proj.weight])
+        biases = torch.cat([block.q_proj.bias, block.k_proj.bias, block.v_proj.bias])
         mixed = F.linear(layer.layer_norm1(hidden), weights, biases)
-        query, key, value = mixed.view(batch, count + 1, 3, own.num_heads, -1).permute(
+        query, key, value = mixed.view(batch, count + 1, 3, block.num_heads, -1).permute(
             2, 0, 3, 1, 4
         )
-        seen = attend(query, key, value).transpose(1, 2).reshape(batch, count + 1, width)
-        hidden = hidden + own.out_proj(seen)
+        attended = attend(query, key, value).transpose(1, 2).reshape(batch, count + 1, width)
+        hidden = hidden + block.out_proj(attended)
         inner = F.gelu(layer.mlp.fc1(layer.layer_norm2(hidden)))
         hidden = hidden + layer.mlp.fc2(inner)
     return hidden[:, 1:]
 
 
 class Half(NamedTuple):
-    """What the lower half of the layers makes of tokens, and what its last layer compares."""
+    """The hidden states after the lower half of the layers, and its last queries and keys."""
 
     hidden: Tensor  # [B, L, D]
     query: Tensor  # [B, H, L, d], rotated
@@ -58,9 +60,9 @@ class Half(NamedTuple):
 
 
 def language(text: Any, hidden: Tensor, positions: Tensor, bias: Tensor) -> tuple[Tensor, Half]:
-    """[B, L, D] after all layers and the last norm, and what half of the layers make.
+    """Hidden states [B, L, D] after all layers and the last norm, and the lower half's output.
 
-    `positions` [B, L], `bias` [B, 1, L, L].
+    `hidden` [B, L, D] are embeddings, with `positions` [B, L] and the mask `bias` [B, 1, L, L].
     """
     batch, length, width = hidden.shape
     heads = text.config.num_attention_heads
@@ -73,18 +75,18 @@ def language(text: Any, hidden: Tensor, positions: Tensor, bias: Tensor) -> tupl
         return x * cos + torch.cat([x[..., half:], x[..., :half]], dim=-1) * sin
 
     for number, layer in enumerate(text.layers, 1):
-        own, mlp = layer.self_attn, layer.mlp
-        weights = torch.cat([own.q_proj.weight, own.k_proj.weight, own.v_proj.weight])
+        block, mlp = layer.self_attn, layer.mlp
+        weights = torch.cat([block.q_proj.weight, block.k_proj.weight, block.v_proj.weight])
         mixed = F.linear(normed(hidden, layer.input_layernorm), weights)
         query, key, value = mixed.view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
         query, key = rotated(query), rotated(key)
-        seen = attend(query, key, value, bias)
-        hidden = hidden + own.o_proj(seen.transpose(1, 2).reshape(batch, length, width))
-        both = F.linear(
+        attended = attend(query, key, value, bias)
+        hidden = hidden + block.o_proj(attended.transpose(1, 2).reshape(batch, length, width))
+        gate_and_up = F.linear(
             normed(hidden, layer.post_attention_layernorm),
             torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
         )
-        gate, up = both.chunk(2, dim=-1)
+        gate, up = gate_and_up.chunk(2, dim=-1)
         hidden = hidden + mlp.down_proj(F.silu(gate) * up)
         if number == len(text.layers) // 2:
             middle = Half(hidden, query, key)
@@ -98,17 +100,17 @@ def normed(x: Tensor, norm: Any) -> Tensor:
 def answers(
     model: Any, features: Tensor, where: Tensor, packed: dict[str, Tensor], prefix: Tensor
 ) -> tuple[Tensor, Half]:
-    """Logits [n, V] for the answers' tokens, in the order of `packed["targets"]`, and what half of
-    the layers make of all: first of `prefix` and image, then of the packed tokens.
+    """Logits [n, V] of the answers' tokens, in the order of `packed["targets"]`, and the lower
+    half's output for `prefix`, image and packed tokens.
 
-    `features` [B, N, D] are the tower's, of patches `where` [B, N]; `prefix` [2] are the ids before
+    `features` [B, N, D] are the tower's for patches `where` [B, N]; `prefix` [2] are the ids before
     the image.
     """
     embedding = model.get_input_embeddings()
     batch, count, _ = features.shape
-    seen = model.model.multi_modal_projector(features)
+    visual = model.model.multi_modal_projector(features)
     start = embedding(prefix).expand(batch, -1, -1)
-    hidden = torch.cat([start, seen, embedding(packed["ids"])], dim=1)
+    hidden = torch.cat([start, visual, embedding(packed["ids"])], dim=1)
     first = len(prefix)
     positions = torch.cat(
         [
@@ -125,9 +127,9 @@ def answers(
 
 
 def block_bias(segment: Tensor, shared: int, dtype: torch.dtype) -> Tensor:
-    """[B, 1, L, L]: each question sees the `shared` tokens before all questions, and itself.
+    """The mask [B, 1, L, L] by which a question sees itself and the `shared` tokens before it.
 
-    `segment` [B, T] numbers the questions; -1 is padding.
+    `segment` [B, T] is the number of each token's question; -1 is padding.
     """
     batch, length = segment.shape
     total = shared + length
@@ -139,7 +141,7 @@ def block_bias(segment: Tensor, shared: int, dtype: torch.dtype) -> Tensor:
 
 
 class Readout(nn.Module):
-    """Linear heads for what hidden states should know; thrown away after training."""
+    """Linear heads that predict labels from hidden states. Only used in training."""
 
     def __init__(self, width: int, outputs: int):
         super().__init__()
@@ -147,5 +149,5 @@ class Readout(nn.Module):
         self.out = nn.Linear(width, outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        found: Tensor = self.out(self.norm(features))
-        return found
+        outputs: Tensor = self.out(self.norm(features))
+        return outputs

@@ -1,4 +1,4 @@
-"""What training minimises: dense labels for the tower, answers for the language model."""
+"""Training losses: dense labels for the tower, answers for the language model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DENSE = {
     "place": 0.7,
     "center": 0.3,
 }
-FIRST = {  # how often each kind is asked while scenes hold one shape: first find things, then read
+FIRST = {  # weights of the kinds while scenes have one shape: finding things comes before reading
     "text": 3.0,
     "sign_color": 2.0,
     "text_color": 1.0,
@@ -39,7 +39,7 @@ FIRST = {  # how often each kind is asked while scenes hold one shape: first fin
     "place": 1.0,
     "caption": 0.2,
 }
-OFTEN = {  # and later: colors are known early, reading and counting are not
+OFTEN = {  # weights of the kinds later: colors are learned early, reading and counting late
     "text": 6.0,
     "sign_color": 0.8,
     "text_color": 0.6,
@@ -51,12 +51,12 @@ OFTEN = {  # and later: colors are known early, reading and counting are not
     "place": 1.0,
     "caption": 3.0,
 }
-AMONG = {"sign_color": 6.0}  # where several signs hang: to find the one that says so takes reading
-CELL = torch.tensor(  # [576]: of each patch's center
+AMONG = {"sign_color": 6.0}  # with several signs, since finding the right one takes reading
+CELL = torch.tensor(  # [576]: the cell of each patch's center
     [cell(((i % GRID + 0.5) / GRID, (i // GRID + 0.5) / GRID)) for i in range(GRID * GRID)]
 )
 
-Often = Callable[[Things], dict[str, float]]  # how often each kind is asked about these things
+Often = Callable[[Things], dict[str, float]]  # the weight of each kind for these things
 
 
 def early(things: Things) -> dict[str, float]:
@@ -64,15 +64,15 @@ def early(things: Things) -> dict[str, float]:
 
 
 def later(things: Things) -> dict[str, float]:
-    several = sum(one.shape == "sign" for one in things) > 1
+    several = sum(thing.shape == "sign" for thing in things) > 1
     return OFTEN | AMONG if several else OFTEN
 
 
 def dense(out: Tensor, labels: Tensor, whole: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Loss and accuracies of the readout `out` [B, N, 98] for `labels` [B, N, 10].
 
-    `whole` [B, N] says that the thing at a patch lies wholly among the N patches: only then can
-    its place, its length and a letter's index be known.
+    `whole` [B, N] is True if all patches of a patch's thing are among the N patches. Only then its
+    place, its length and a letter's index can be predicted.
     """
     out, labels, whole = out.flatten(0, 1).float(), labels.flatten(0, 1), whole.flatten()
     parts = dict(zip(HEADS, out.split(list(HEADS.values()), dim=1), strict=True))
@@ -116,34 +116,34 @@ def share(right: Tensor, where: Tensor) -> float:
     return float((right & where).sum() / where.sum().clamp(min=1))
 
 
-def off_place(found: Tensor, centers: Tensor) -> Tensor:
-    """[n]: how far readouts [n, 2] are from `centers` [n, 2], which are shares of the picture."""
-    return F.smooth_l1_loss(found, centers * 4 - 2, beta=0.1, reduction="none").mean(1)
+def off_place(predicted: Tensor, centers: Tensor) -> Tensor:
+    """Losses [n] of predicted places [n, 2] for `centers` [n, 2], as shares of the picture."""
+    return F.smooth_l1_loss(predicted, centers * 4 - 2, beta=0.1, reduction="none").mean(1)
 
 
 def pointed(points: Tensor, cells: Tensor, packed: dict[str, Tensor]) -> Tensor:
-    """How wrong readouts of tokens are about places.
+    """The loss of the places that are predicted from tokens.
 
-    `points` [B, T, 2] and `cells` [B, T, CELLS * CELLS] are the readouts, `packed` is what
-    `Packer.lay` made.
+    `points` [B, T, 2] and `cells` [B, T, CELLS * CELLS] are the predictions, `packed` the result of
+    `Packer.lay`.
     """
     row, token = packed["pointing"].unbind(1)
     lost = off_place(points[row, token].float(), packed["points"]).sum() / max(1, len(row))
     row, token = packed["naming"].unbind(1)
-    found = F.binary_cross_entropy_with_logits(
+    cell_loss = F.binary_cross_entropy_with_logits(
         cells[row, token].float(),
         packed["cells"],
         pos_weight=torch.tensor(8.0, device=cells.device),
         reduction="sum",
     )
-    return lost + found / max(1, packed["cells"].numel())
+    return lost + cell_loss / max(1, packed["cells"].numel())
 
 
 def looked(half: Half, packed: dict[str, Tensor], where: Tensor) -> Tensor:
-    """How little tokens of questions look at what they name or spell, half-way through the layers.
+    """The attention loss: half-way through the layers, a token should attend to what it names.
 
-    For each token the head that looks there most, as the negative logarithm of its share of what
-    goes to the image, `where` [B, N], and to the tokens before it: one head has to find things.
+    For each token it is the negative logarithm of the attention to the right patches, by the head
+    with the most, as a share of the attention to the image (patches `where` [B, N]) and the prefix.
     """
     row, token = packed["naming"].unbind(1)
     shared = half.query.shape[2] - packed["ids"].shape[1]
@@ -151,13 +151,13 @@ def looked(half: Half, packed: dict[str, Tensor], where: Tensor) -> Tensor:
     logits = logits * half.query.shape[-1] ** -0.5
     shares = logits[row, :, token].float().log_softmax(-1)[..., -where.shape[1] :]  # [n, H, N]
     there = packed["cells"].gather(1, CELL.to(where.device)[where][row])  # [n, N]: 1 or 0
-    found = (shares + there.clamp(min=1e-9).log()[:, None]).logsumexp(-1).amax(1)
-    return masked_mean(-found, there.any(1))
+    attended = (shares + there.clamp(min=1e-9).log()[:, None]).logsumexp(-1).amax(1)
+    return masked_mean(-attended, there.any(1))
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question with its answer as ids, and what its tokens should know of places."""
+    """A question with its answer as ids, and hints on places for its tokens."""
 
     kind: str
     question: list[int]
@@ -169,7 +169,7 @@ class Asked:
 
 
 class Packer:
-    """Several questions about an image in one sequence, each blind to the others."""
+    """Packs several questions about an image into one sequence; no question sees another."""
 
     def __init__(self, tokens: Any, most_tokens: int, most_questions: int = 16):
         self.tokens = tokens
@@ -185,20 +185,20 @@ class Packer:
         return self._known.get(text) or self._encode(text)
 
     def _encode(self, text: str) -> list[int]:
-        found: list[int] = self.tokens.encode(text, add_special_tokens=False)
-        return found
+        ids: list[int] = self.tokens.encode(text, add_special_tokens=False)
+        return ids
 
     def pack(
         self, rows: list[Things], rng: random.Random, often: Often
     ) -> tuple[dict[str, Tensor], list[str]]:
-        """Random questions about the things of each picture, laid out for `forward.answers`."""
+        """Random questions about the things of each picture, as `lay` returns them."""
         return self.lay([self._row(things, rng, often) for things in rows])
 
     def lay(self, packs: list[list[Asked]]) -> tuple[dict[str, Tensor], list[str]]:
         """Tensors for `forward.answers`, and the kind of each question.
 
-        Each question starts at the position that follows all visual tokens, so that a packed
-        question equals the same question alone.
+        Each question starts at the position after all visual tokens, so a packed question gives the
+        same result as without packing.
         """
         longest = max(sum(map(len, pack)) for pack in packs)
         shape = len(packs), -(-longest // 8) * 8
@@ -213,25 +213,25 @@ class Packer:
         cells: list[Tensor] = []
         for row, pack in enumerate(packs):
             at = 0
-            for number, one in enumerate(pack):
-                every = [*one.question, self.answer, *one.answer, self.tokens.eos_token_id]
-                here = slice(at, at + len(every))
-                ids[row, here] = torch.tensor(every)
+            for number, asked in enumerate(pack):
+                sequence = [*asked.question, self.answer, *asked.answer, self.tokens.eos_token_id]
+                here = slice(at, at + len(sequence))
+                ids[row, here] = torch.tensor(sequence)
                 segment[row, here] = number
                 start = len(self.prefix) + GRID * GRID
-                positions[row, here] = torch.arange(start, start + len(every))
-                predicts[row, at + len(one.question) : at + len(every) - 1] = True
-                targets += every[len(one.question) + 1 :]
-                # For each answer, not for each token: short answers must not drown.
-                length = len(one.answer)
+                positions[row, here] = torch.arange(start, start + len(sequence))
+                predicts[row, at + len(asked.question) : at + len(sequence) - 1] = True
+                targets += sequence[len(asked.question) + 1 :]
+                # Long answers get less weight per token, so that short answers count enough.
+                length = len(asked.answer)
                 weights += [length**-0.7] * length + [0.3 * length**-0.7]
                 question += [len(kinds)] * (length + 1)
-                kinds.append(one.kind)
-                pointing += [(row, at + token) for token, _ in one.hints.points]
-                points += [point for _, point in one.hints.points]
-                naming += [(row, at + token) for token, _ in one.hints.cells]
-                cells += [marked(found) for _, found in one.hints.cells]
-                at += len(every)
+                kinds.append(asked.kind)
+                pointing += [(row, at + token) for token, _ in asked.hints.points]
+                points += [point for _, point in asked.hints.points]
+                naming += [(row, at + token) for token, _ in asked.hints.cells]
+                cells += [marked(cell_numbers) for _, cell_numbers in asked.hints.cells]
+                at += len(sequence)
         return {
             "ids": ids,
             "segment": segment,
@@ -247,39 +247,39 @@ class Packer:
         }, kinds
 
     def asked(self, kind: str, question: str, answer: str, things: Things | None = None) -> Asked:
-        """A question and its answer as ids, with hints for the tokens if `things` are given."""
-        made = Asked(kind, self.encode(question), self.encode(answer))
+        """A question and its answer as ids; with `things`, also hints for the tokens."""
+        as_ids = Asked(kind, self.encode(question), self.encode(answer))
         if things is None:
-            return made
-        return replace(made, hints=hints(kind, question, answer, things, self._encode))
+            return as_ids
+        return replace(as_ids, hints=hints(kind, question, answer, things, self._encode))
 
     def _row(self, things: Things, rng: random.Random, often: Often) -> list[Asked]:
         scene = Scene(None, tuple(things), None, None)  # type: ignore[arg-type]
-        found: list[Asked] = []
+        pack: list[Asked] = []
         seen, total = set(), 0
         weights = often(things)
         for kind in rng.choices(list(weights), list(weights.values()), k=3 * self.most_questions):
-            one = ask(kind, scene, rng)
-            if one is None or one.question in seen or len(found) == self.most_questions:
+            question = ask(kind, scene, rng)
+            if question is None or question.question in seen or len(pack) == self.most_questions:
                 continue
-            row = self.asked(kind, spoken(one.question, rng), one.answer, things)
+            row = self.asked(kind, spoken(question.question, rng), question.answer, things)
             if total + len(row) > self.most_tokens:
                 continue
-            seen.add(one.question)
+            seen.add(question.question)
             total += len(row)
-            found.append(row)
-        return found
+            pack.append(row)
+        return pack
 
 
 def marked(cells: frozenset[int]) -> Tensor:
-    """[CELLS * CELLS]: 1 in these cells."""
+    """A vector [CELLS * CELLS] with 1 in these cells, else 0."""
     return torch.zeros(CELLS * CELLS).index_fill_(
         0, torch.tensor(sorted(cells), dtype=torch.long), 1
     )
 
 
 def answered(logits: Tensor, packed: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The weighted loss, and for each question whether all its tokens are right [questions]."""
+    """The weighted loss, and True for each question whose tokens are all right [questions]."""
     lost = F.cross_entropy(logits.float(), packed["targets"], reduction="none")
     loss = (lost * packed["weights"]).sum() / packed["weights"].sum()
     wrong = (logits.argmax(-1) != packed["targets"]).long()

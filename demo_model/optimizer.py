@@ -1,8 +1,8 @@
-"""Muon and AdamW on float32 copies of bfloat16 weights, averaged over processes.
+"""Muon and AdamW on float32 copies of bfloat16 weights, with gradients averaged over processes.
 
-Muon (Jordan and others, 2024) for the matrices inside the layers: its steps are orthogonal, so that
-rare directions, such as those that tell letters apart, learn as fast as common ones. AdamW for
-everything else.
+The matrices inside the layers use Muon (Jordan and others, 2024): its steps are orthogonal, so rare
+directions, such as the differences between letters, learn as fast as common ones. All other weights
+use AdamW.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class Optimizer:
-    """One learning rate for a group of named weights, times the step's own factor."""
+    """An optimizer for groups of named weights, each with its own learning rate."""
 
     def __init__(self, groups: Iterable[tuple[float, Iterable[tuple[str, nn.Parameter]]]]):
         self.weights: list[nn.Parameter] = []
@@ -61,15 +61,15 @@ class Optimizer:
         return float(norm)
 
     def state(self) -> dict[str, Any]:
-        """What `load` needs to go on."""
-        return {"inner": [one.state_dict() for one in self.inner], "copies": self.copies}
+        """The state for `load`."""
+        return {"inner": [inner.state_dict() for inner in self.inner], "copies": self.copies}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`, at this optimizer's own rates."""
-        for one, saved in zip(self.inner, state["inner"], strict=True):
-            rates = [group["rate"] for group in one.param_groups]
-            one.load_state_dict(saved)
-            for group, rate in zip(one.param_groups, rates, strict=True):
+        """Continue from a `state`, with this optimizer's own learning rates."""
+        for inner, saved in zip(self.inner, state["inner"], strict=True):
+            rates = [group["rate"] for group in inner.param_groups]
+            inner.load_state_dict(saved)
+            for group, rate in zip(inner.param_groups, rates, strict=True):
                 group["rate"] = rate
         with torch.no_grad():
             torch._foreach_copy_(self.copies, state["copies"])
@@ -78,7 +78,7 @@ class Optimizer:
 def split(
     named: Iterable[tuple[str, nn.Parameter]],
 ) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices inside layers; other matrices; norms, biases, positions and embeddings."""
+    """Three lists: matrices inside layers; other matrices; norms, biases and embeddings."""
     inside: list[nn.Parameter] = []
     outside: list[nn.Parameter] = []
     stays: list[nn.Parameter] = []
@@ -93,7 +93,7 @@ def split(
 
 
 def schedule(done: float, warm: float = 0.02, flat: float = 0.4) -> float:
-    """The learning rate's factor when a share `done` of a phase is over: up, flat, down."""
+    """The learning rate's factor after a share `done` of a phase: it rises, stays, then falls."""
     if done < warm:
         return done / warm + 0.01
     return 1.0 if done < flat else max(0.03, (1 - done) / (1 - flat))

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-META = {  # what a row says beside accuracies
+META = {  # entries of a row that are no accuracies
     "minute",
     "phase",
     "step",
@@ -39,7 +39,7 @@ COLORS = {
 
 
 def plot(run: Path, target: Path) -> None:
-    """Draw panels: patches that the tower names, and answers; in training, and held out."""
+    """Draw accuracies of the tower's patches and of answers, in training and on held-out scenes."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -59,20 +59,20 @@ def plot(run: Path, target: Path) -> None:
         ("answers exactly right (held out, 32 scenes)", checked, False),
     )
     kinds = {row["phase"] in TOWER for row in trained}
-    drawn = tuple(one for one in drawn if one[2] in kinds)
+    drawn = tuple(panel for panel in drawn if panel[2] in kinds)
     figure, panels = pyplot.subplots(
         len(kinds), 2, figsize=(12, 4.5 * len(kinds)), squeeze=False, constrained_layout=True
     )
-    for panel, (title, every, tower) in zip(panels.flat, drawn, strict=True):
-        found = [row for row in every if (row["phase"] in TOWER) == tower]
-        for name in dict.fromkeys(key for row in found for key in row if key not in META):
-            curve = smooth([(row["minute"], row[name]) for row in found if name in row])
+    for panel, (title, source, tower) in zip(panels.flat, drawn, strict=True):
+        selected = [row for row in source if (row["phase"] in TOWER) == tower]
+        for name in dict.fromkeys(key for row in selected for key in row if key not in META):
+            curve = smooth([(row["minute"], row[name]) for row in selected if name in row])
             panel.plot(*zip(*curve, strict=True), label=name, color=COLORS.get(name), linewidth=1.3)
         for minute in borders(rows):
             panel.axvline(minute, color="gray", linewidth=0.6, linestyle=":")
         panel.set(title=title, xlabel="minutes of training", ylim=(0, 1))
         panel.grid(alpha=0.3)
-        if found:
+        if selected:
             panel.legend(fontsize=7, ncols=2)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=70)
@@ -80,7 +80,7 @@ def plot(run: Path, target: Path) -> None:
 
 
 def read(log: Path) -> list[dict[str, Any]]:
-    """The log's rows; minutes go on counting where a run was taken up again."""
+    """The log's rows, with minutes that continue when a run was resumed."""
     rows: list[dict[str, Any]] = []
     offset = last = 0.0
     for line in log.read_text("utf-8").splitlines():
@@ -99,9 +99,9 @@ def borders(rows: list[dict[str, Any]]) -> list[float]:
 
 
 def smooth(curve: list[tuple[float, float]], over: int = 5) -> list[tuple[float, float]]:
-    """Running means, so that batches of a few pictures show a trend."""
-    found = []
+    """Running means over `over` points, since small batches give noisy curves."""
+    means = []
     for i, (minute, _) in enumerate(curve):
         near = [value for _, value in curve[max(0, i - over + 1) : i + 1]]
-        found.append((minute, sum(near) / len(near)))
-    return found
+        means.append((minute, sum(near) / len(near)))
+    return means

@@ -1,9 +1,9 @@
-"""Which tokens should know which places, half-way through the language model.
+"""Hints for tokens half-way through the language model: the places that they are about.
 
-A token of a question that ends a name knows where the things are that it names; a letter of a
-text in a question knows where that letter is; a token of an answer knows where the thing or the
-letter is that comes next. Each is a dense hint at what an answer alone says too rarely: which
-patches to look at.
+The last token of a name in a question should predict the places of the things with this name; a
+letter of a text in a question the place of that letter; a token of an answer the place of the thing
+or letter that comes next. These hints teach the model which patches to attend to; answers alone
+teach it too slowly.
 """
 
 from __future__ import annotations
@@ -16,79 +16,79 @@ from sts_cli.scenes.canvas import Thing
 from sts_cli.scenes.questions import described, from_left
 from sts_cli.scenes.words import COLORS, SHAPES
 
-Point = tuple[float, float]  # shares of the picture
+Point = tuple[float, float]  # x and y as shares of the picture
 Things = Mapping[Thing, tuple[Point, ...]]  # things, each with the centers of its letters
 Encode = Callable[[str], list[int]]
 
-CELLS = 8  # the picture in 8 x 8 of them
-SINGULAR = {many: one for one, many in SHAPES.items()} | {one: one for one in (*SHAPES, "sign")}
+CELLS = 8  # cells per side of the picture
+SINGULAR = {many: name for name, many in SHAPES.items()} | {n: n for n in (*SHAPES, "sign")}
 NAME = re.compile(rf"\b(?:({'|'.join(COLORS)}) )?({'|'.join(SINGULAR)}|shapes)\b")
 QUOTED = re.compile(r"\bsays ([A-Z0-9]+)\b")
 
 
 @dataclass(frozen=True)
 class Hints:
-    """Places by token, of [*question, <|assistant|>, *answer, <eos>]."""
+    """Places by the index of a token in [*question, <|assistant|>, *answer, <eos>]."""
 
-    points: tuple[tuple[int, Point], ...] = ()  # the one thing or letter
-    cells: tuple[tuple[int, frozenset[int]], ...] = ()  # all that it may be: cells of centers
+    points: tuple[tuple[int, Point], ...] = ()  # the place, if only one thing or letter fits
+    cells: tuple[tuple[int, frozenset[int]], ...] = ()  # the cells of all that fit
 
 
 def hints(kind: str, question: str, answer: str, things: Things, encode: Encode) -> Hints:
-    """What the tokens of a question and of its answer should know about `things`."""
+    """The hints about `things` for the tokens of a question and its answer."""
     points: list[tuple[int, Point]] = []
     cells: list[tuple[int, frozenset[int]]] = []
     for match in NAME.finditer(question[0].lower() + question[1:]):
-        meant = [one for one in things if means(match, one)]
+        named = [thing for thing in things if means(match, thing)]
         token = len(encode(question[: match.end()])) - 1
-        cells.append((token, frozenset(cell(one.center) for one in meant)))
-        if len(meant) == 1:
-            points.append((token, meant[0].center))
+        cells.append((token, frozenset(cell(thing.center) for thing in named)))
+        if len(named) == 1:
+            points.append((token, named[0].center))
     for match in QUOTED.finditer(question):
         for end, spots in spelled(match[1], things):
             token = len(encode(question[: match.start(1) + end])) - 1
             cells.append((token, frozenset(cell(at) for at in spots)))
-        meant = [one for one in things if one.text == match[1]]
-        if len(meant) == 1:
-            points.append((len(encode(question[: match.end()])) - 1, meant[0].center))
+        named = [thing for thing in things if thing.text == match[1]]
+        if len(named) == 1:
+            points.append((len(encode(question[: match.end()])) - 1, named[0].center))
     first = len(encode(question))  # the token before the answer
-    points += [(first + len(encode(said)), at) for said, at in coming(kind, answer, things)]
+    points += [(first + len(encode(start)), at) for start, at in coming(kind, answer, things)]
     return Hints(tuple(points), tuple(cells))
 
 
-def means(match: re.Match[str], one: Thing) -> bool:
+def means(match: re.Match[str], thing: Thing) -> bool:
     color, called = match.groups()
-    shape = one.shape != "sign" if called == "shapes" else one.shape == SINGULAR[called]
-    return shape and color in (None, one.color)
+    shape = thing.shape != "sign" if called == "shapes" else thing.shape == SINGULAR[called]
+    return shape and color in (None, thing.color)
 
 
 def spelled(text: str, things: Things) -> Iterator[tuple[int, list[Point]]]:
-    """For each beginning of `text`, its length and where its last letter is, on all signs whose
-    texts begin so."""
+    """The length of each beginning of `text`, and the places of its last letter on signs whose
+    texts begin with it."""
     for end in range(1, len(text) + 1):
-        yield end, [at[end - 1] for one, at in things.items() if one.text[:end] == text[:end]]
+        yield end, [at[end - 1] for thing, at in things.items() if thing.text[:end] == text[:end]]
 
 
 def coming(kind: str, answer: str, things: Things) -> Iterator[tuple[str, Point]]:
-    """Beginnings of an answer, and the place of what comes next."""
+    """Beginnings of an answer, with the place of the thing or letter that comes next."""
     if kind == "text":
-        for one, letters in things.items():
-            if one.text == answer:
+        for thing, letters in things.items():
+            if thing.text == answer:
                 yield from ((answer[:i], at) for i, at in enumerate(letters))
     elif kind == "sign_color":
         yield from (
-            ("", one.center) for one in things if (one.shape, one.color) == ("sign", answer)
+            ("", thing.center) for thing in things if (thing.shape, thing.color) == ("sign", answer)
         )
     elif kind == "caption":
         start = 0
-        for one in from_left(things):
-            words = described(one)
+        for thing in from_left(things):
+            words = described(thing)
             start = answer.index(words, start)
-            yield answer[:start].rstrip(), one.center
-            yield answer[: start + words.index(" ")], one.center
+            yield answer[:start].rstrip(), thing.center
+            yield answer[: start + words.index(" ")], thing.center
             start += len(words)
-            text = start - len(one.text)
-            yield from ((answer[: text + i], at) for i, at in enumerate(things[one]))
+            text = start - len(thing.text)
+            yield from ((answer[: text + i], at) for i, at in enumerate(things[thing]))
 
 
 def cell(at: Point) -> int:

@@ -1,5 +1,7 @@
-"""The pictures and questions in `samples/`: drawn from seeds outside training, not chosen by
-whether the model answers them."""
+"""The pictures and questions in `samples/`, from seeds outside training.
+
+They were not chosen by the answers of the model.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from sts_cli.scenes.questions import ask
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture's file, the scene it shows, its size in pixels, what is asked about it."""
+    """A picture's file, the scene it shows, its size in pixels, and the kinds of its questions."""
 
     file: str
     seed: int
@@ -40,7 +42,7 @@ SAMPLES = (
 
 
 def write(folder: Path) -> int:
-    """Draw all samples and their `questions.jsonl` into `folder`; returns the number of rows."""
+    """Write all samples and their `questions.jsonl` to `folder`; returns the number of rows."""
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, str]] = []
     for sample in SAMPLES:
@@ -48,23 +50,23 @@ def write(folder: Path) -> int:
         image = scene.image.resize(sample.size, Image.Resampling.LANCZOS)
         image.save(folder / sample.file, quality=85, optimize=True)
         rows += [row(sample, scene, kind) for kind in sample.kinds]
-    lines = [json.dumps(one) + "\n" for one in rows]
+    lines = [json.dumps(entry) + "\n" for entry in rows]
     (folder / "questions.jsonl").write_text("".join(lines), encoding="utf-8")
     return len(rows)
 
 
 def row(sample: Sample, scene: Scene, kind: str) -> dict[str, str]:
-    """A question of this kind, with its answer; the first sample's question is the README's."""
+    """A question of this kind with its answer; the first sample has the README's question."""
     rng = random.Random(sample.seed)
-    found = None
-    while found is None:
-        found = ask(kind, scene, rng)
-    question = found.question
+    asked = None
+    while asked is None:
+        asked = ask(kind, scene, rng)
+    question = asked.question
     if kind == "text" and sample == SAMPLES[0]:
         question = "what is on the sign?"
     return {
         "id": f"{Path(sample.file).stem}-{kind.replace('_', '-')}",
         "image": sample.file,
         "question": question,
-        "answer": found.answer,
+        "answer": asked.answer,
     }

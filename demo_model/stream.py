@@ -1,4 +1,4 @@
-"""Fresh scenes from worker processes, each used a few times from a ring buffer."""
+"""A stream of new scenes from worker processes, and a ring buffer that uses each a few times."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from demo_model.pointing import Things
 from sts_cli.scenes.drawing import Scene, draw
 
 T = TypeVar("T")
-LARGE, LARGEST = 0.15, 2.2  # share of scenes with larger shapes, and up to how many times as large
-PAIRS = 0.4  # share of the others that get two signs in any case: one is to be told from another
+LARGE, LARGEST = 0.15, 2.2  # share of scenes with larger shapes, and the largest scale
+PAIRS = 0.4  # share of the other scenes that must have two signs, so that they are told apart
 
 
 @dataclass(frozen=True)
 class Example:
-    """One drawn scene, as training sees it."""
+    """A drawn scene as training data."""
 
     pixels: NDArray[np.uint8]  # [576, 588]
     labels: NDArray[np.uint8]  # [576, 10]
@@ -32,10 +32,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Difficulty:
-    """What to draw: changed while training goes on."""
+    """Settings of the scenes, which change during training."""
 
-    level: float = 0.0
-    most: int = 6
+    level: float = 0.0  # share of hard scenes
+    most: int = 6  # largest number of shapes
     dense: float = 0.0  # share of scenes with many signs
 
 
@@ -60,7 +60,7 @@ class Stream:
         self._shared[:] = [difficulty.level, float(difficulty.most), difficulty.dense]
 
     def take(self) -> Example:
-        """A fresh scene, as soon as there is one."""
+        """Wait for a new scene and return it."""
         example: Example = self._queue.get()
         return example
 
@@ -79,7 +79,7 @@ def _work(seed: int, out: Any, shared: Any) -> None:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What training asks of one scene, as `draw` takes it."""
+    """Arguments of `draw` for one scene of training."""
 
     dense: bool
     signs: int | None
@@ -87,10 +87,10 @@ class Chosen:
 
 
 def chosen(seed: int, dense: float) -> Chosen:
-    """Many signs, two, or as it comes; and how many times as large shapes are.
+    """The number of signs and the scale of shapes for a scene.
 
-    Not by the numbers that draw the scene from its seed: large shapes would all be on pictures of
-    one size.
+    They have their own random generator: with that of the scene, large shapes would only be on
+    pictures of one size.
     """
     rng = random.Random(f"{seed}: difficulty")
     many = rng.random() < dense
@@ -103,7 +103,7 @@ def example(scene: Scene) -> Example:
 
 
 class Ring(Generic[T]):
-    """The last `size` scenes, each made ready by `prepare` once and used about `reuse` times."""
+    """The last `size` scenes, each processed by `prepare` once and used about `reuse` times."""
 
     def __init__(
         self, stream: Stream, prepare: Callable[[list[Example]], list[T]], size: int, reuse: float
@@ -113,15 +113,15 @@ class Ring(Generic[T]):
         self.drawn = self.used = 0
 
     def sample(self, count: int, rng: random.Random) -> list[T]:
-        """`count` different scenes; waits for fresh ones where the old were used enough."""
+        """`count` different scenes; waits for new ones if the old ones were used often enough."""
         fresh: list[Example] = []
 
-        def wanting() -> bool:
+        def too_few() -> bool:
             short = len(self.items) + len(fresh) < min(self.size, 4 * count)
-            worn = self.used + count > self.reuse * (self.drawn + len(fresh))
-            return short or worn
+            overused = self.used + count > self.reuse * (self.drawn + len(fresh))
+            return short or overused
 
-        while len(fresh) < max(16, count) and wanting():
+        while len(fresh) < max(16, count) and too_few():
             fresh.append(self.stream.take())
         if fresh:
             self.items = (self.items + self.prepare(fresh))[-self.size :]

@@ -1,4 +1,4 @@
-"""The recipe of the demo model: what it trains is what transformers runs, and it can go on."""
+"""Training of the demo model: it trains the model that transformers runs, and can be resumed."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ SEEDS = range(30)
 
 
 def test_training_runs_the_model_that_transformers_runs() -> None:
-    found = check()
-    assert found["features"] < 1e-5 and found["logits"] < 1e-4 * max(1, found["scale"])
+    errors = check()
+    assert errors["features"] < 1e-5 and errors["logits"] < 1e-4 * max(1, errors["scale"])
 
 
 def test_training_that_was_interrupted_goes_on_as_if_it_had_not_been() -> None:
@@ -50,20 +50,20 @@ def test_training_that_was_interrupted_goes_on_as_if_it_had_not_been() -> None:
 
 
 def network() -> nn.Module:
-    """Matrices inside layers, and others, so that both optimizers have something to do."""
+    """A model with matrices inside layers and others, so that both optimizers are used."""
     torch.manual_seed(0)
-    made = nn.Module()
-    made.layers = nn.ModuleList([nn.Linear(8, 8)])
+    inner = nn.Module()
+    inner.layers = nn.ModuleList([nn.Linear(8, 8)])
     outer = nn.Module()
-    outer.inner, outer.out = made, nn.Linear(8, 3)
+    outer.inner, outer.out = inner, nn.Linear(8, 3)
     return outer.bfloat16()
 
 
-def train(made: nn.Module, optimizer: Optimizer, steps: range) -> None:
+def train(model: nn.Module, optimizer: Optimizer, steps: range) -> None:
     for step in steps:
         torch.manual_seed(100 + step)
-        hidden = made.inner.layers[0](torch.randn(5, 8).bfloat16()).relu()
-        made.out(hidden).float().square().mean().backward()
+        hidden = model.inner.layers[0](torch.randn(5, 8).bfloat16()).relu()
+        model.out(hidden).float().square().mean().backward()
         optimizer.step(1.0)
 
 
@@ -97,27 +97,26 @@ def test_pictures_drawn_by_other_means_show_what_they_say() -> None:
 def test_every_letter_of_an_easy_sign_has_a_patch_of_its_own() -> None:
     for seed in range(30):
         scene = draw(seed, 0.0)
-        found = labels(scene)
+        patch_labels = labels(scene)
         for number, thing in enumerate(scene.things, 1):
-            indexes = set(found[found[:, 9] == number, 3].tolist())
+            indexes = set(patch_labels[patch_labels[:, 9] == number, 3].tolist())
             assert set(range(1, 1 + len(thing.text))) <= indexes
 
 
 def encode(text: str) -> list[int]:
-    found: list[int] = TOKENS.encode(text, add_special_tokens=False)
-    return found
+    ids: list[int] = TOKENS.encode(text, add_special_tokens=False)
+    return ids
 
 
 def meant(said: str, things: Things) -> set[Point]:
-    """Where that is which the last name of `said` means, or the last letter of a text that it
-    quotes, word by word."""
+    """The places of the things that the last name in `said` means, or of its last quoted letter."""
     *before, word = said.split()
     if before and before[-1] == "says":
-        return {at[len(word) - 1] for one, at in things.items() if one.text.startswith(word)}
-    before, word = [one.lower() for one in before], word.lower()
+        return {at[len(word) - 1] for thing, at in things.items() if thing.text.startswith(word)}
+    before, word = [part.lower() for part in before], word.lower()
     colors = [before[-1]] if before and before[-1] in COLORS else list(COLORS)
-    shapes = [one for one, many in SHAPES.items() if word in (one, many, "shapes")] or [word]
-    return {one.center for one in things if one.shape in shapes and one.color in colors}
+    shapes = [name for name, many in SHAPES.items() if word in (name, many, "shapes")] or [word]
+    return {thing.center for thing in things if thing.shape in shapes and thing.color in colors}
 
 
 def test_a_name_or_a_text_in_a_question_hints_at_all_that_it_means() -> None:
@@ -128,14 +127,15 @@ def test_a_name_or_a_text_in_a_question_hints_at_all_that_it_means() -> None:
             spelled = asked.question[0].upper() + asked.question[1:]
             for question in (asked.question, spelled):
                 ids = encode(question)
-                found = hints(asked.kind, question, asked.answer, things, encode)
-                for token, cells in found.cells:
+                hinted = hints(asked.kind, question, asked.answer, things, encode)
+                for token, cells in hinted.cells:
                     named = meant(TOKENS.decode(ids[: token + 1]), things)
                     assert cells == {cell(at) for at in named}
-                for token, at in found.points:
+                for token, at in hinted.points:
                     if token < len(ids):
                         said = TOKENS.decode(ids[: token + 1])
-                        texts = {one.center for one in things if said.endswith(f"says {one.text}")}
+                        quoted = [t for t in things if said.endswith(f"says {t.text}")]
+                        texts = {thing.center for thing in quoted}
                         assert {at} == (texts or meant(said, things))
                         seen += 1
     assert seen > 200
@@ -147,11 +147,11 @@ def test_an_answer_hints_at_the_thing_or_letter_that_comes_next() -> None:
         things = letters(draw(seed, 0.0))
         for asked in questions(draw(seed, 0.0), random.Random(seed)):
             first, answer = len(encode(asked.question)), encode(asked.answer)
-            found = hints(asked.kind, asked.question, asked.answer, things, encode)
-            for token, at in found.points:
+            hinted = hints(asked.kind, asked.question, asked.answer, things, encode)
+            for token, at in hinted.points:
                 if token < first:
                     continue
-                (thing,) = (one for one in things if at in (one.center, *things[one]))
+                (thing,) = (other for other in things if at in (other.center, *things[other]))
                 said = TOKENS.decode(answer[: token - first])
                 coming = asked.answer[len(said) :].removeprefix(",").removeprefix(" and").lstrip()
                 if asked.kind == "sign_color":
@@ -169,36 +169,36 @@ def test_packed_questions_keep_their_hints() -> None:
     things = letters(draw(11, 0.0))
     packer = Packer(TOKENS, 400)
     asked = [
-        packer.asked(one.kind, one.question, one.answer, things)
-        for one in questions(draw(11, 0.0), random.Random(1))
+        packer.asked(question.kind, question.question, question.answer, things)
+        for question in questions(draw(11, 0.0), random.Random(1))
     ]
     packed, _ = packer.lay([asked[:2], asked])
     ids, segment = packed["ids"], packed["segment"]
-    assert len(packed["naming"]) == sum(len(one.hints.cells) for one in asked[:2] + asked)
+    assert len(packed["naming"]) == sum(len(row.hints.cells) for row in asked[:2] + asked)
     for (row, token), cells in zip(packed["naming"].tolist(), packed["cells"], strict=True):
         own = segment[row, : token + 1] == segment[row, token]
         said = TOKENS.decode(ids[row, : token + 1][own])
         named = {cell(at) for at in meant(said, things)}
         assert set(cells.nonzero()[:, 0].tolist()) == named
-    assert len(packed["points"]) == sum(len(one.hints.points) for one in asked[:2] + asked)
+    assert len(packed["points"]) == sum(len(row.hints.points) for row in asked[:2] + asked)
 
 
 def test_what_is_asked_of_a_scene_says_nothing_else_about_it() -> None:
-    every = [(chosen(seed, 0.5), random.Random(seed).random()) for seed in range(3000)]
-    for yes in (lambda one: one.scale > 1, lambda one: one.signs == 2, lambda one: one.dense):
+    draws = [(chosen(seed, 0.5), random.Random(seed).random()) for seed in range(3000)]
+    for yes in (lambda pick: pick.scale > 1, lambda pick: pick.signs == 2, lambda pick: pick.dense):
         low: dict[bool, list[bool]] = {True: [], False: []}
-        for one, first in every:
-            low[yes(one)].append(first < 0.5)  # as `draw` begins
-        shares = [sum(found) / len(found) for found in low.values()]
+        for pick, first in draws:
+            low[yes(pick)].append(first < 0.5)  # as `draw` begins
+        shares = [sum(marks) / len(marks) for marks in low.values()]
         assert len(low[True]) > 300 and abs(shares[0] - shares[1]) < 0.1
 
 
 def test_as_many_signs_hang_as_training_asks_for() -> None:
     for signs in (0, 1, 2):
-        found = [
-            sum(one.shape == "sign" for one in draw(i, 0.0, signs=signs).things) for i in SEEDS
+        counts = [
+            sum(thing.shape == "sign" for thing in draw(i, 0.0, signs=signs).things) for i in SEEDS
         ]
-        assert max(found) == signs and sum(found) >= 0.9 * signs * len(SEEDS)
+        assert max(counts) == signs and sum(counts) >= 0.9 * signs * len(SEEDS)
 
 
 def test_a_sign_is_told_from_another_by_its_whole_text() -> None:
@@ -212,12 +212,13 @@ def test_a_sign_is_told_from_another_by_its_whole_text() -> None:
     }
     for sign in list(things)[:2]:
         question = f"what color is the sign that says {sign.text}?"
-        found = hints("sign_color", question, sign.color, things, encode)
-        assert [at for _, at in found.points] == [sign.center] * 2  # its text's end, its answer
-        cells = dict(found.cells)
+        hinted = hints("sign_color", question, sign.color, things, encode)
+        assert [at for _, at in hinted.points] == [sign.center] * 2  # its text's end, its answer
+        cells = dict(hinted.cells)
         for i, letter in enumerate(sign.text):
             token = len(encode(question[: question.index(sign.text) + i + 1])) - 1
-            alike = {at[i] for one, at in things.items() if one.text[: i + 1] == sign.text[: i + 1]}
+            start = sign.text[: i + 1]
+            alike = {at[i] for thing, at in things.items() if thing.text.startswith(start)}
             assert TOKENS.decode(encode(question)[token]) == letter
             assert cells[token] == {cell(at) for at in alike}
             assert len(alike) == (2 if i < 2 else 1)
@@ -228,7 +229,7 @@ def test_the_color_of_a_sign_is_asked_mostly_where_two_hang() -> None:
     for signs in (1, 2):
         for seed in SEEDS:
             things = letters(draw(seed, 0.0, signs=signs))
-            if sum(one.shape == "sign" for one in things) == signs:
+            if sum(thing.shape == "sign" for thing in things) == signs:
                 _, kinds = packer.pack([things], random.Random(seed), later)
                 asked[signs] += kinds.count("sign_color")
     assert asked[2] > 3 * asked[1] > 0
@@ -238,8 +239,8 @@ def test_the_color_of_a_sign_is_asked_mostly_where_two_hang() -> None:
 def test_a_look_counts_where_one_head_finds_what_a_token_names() -> None:
     things = letters(draw(11, 0.0))
     row = [
-        Packer(TOKENS, 400).asked(one.kind, one.question, one.answer, things)
-        for one in questions(draw(11, 0.0), random.Random(1))
+        Packer(TOKENS, 400).asked(question.kind, question.question, question.answer, things)
+        for question in questions(draw(11, 0.0), random.Random(1))
     ]
     packed, _ = Packer(TOKENS, 400).lay([row])
     shared = 2 + GRID * GRID
@@ -257,11 +258,11 @@ def test_a_look_counts_where_one_head_finds_what_a_token_names() -> None:
 
 
 def test_the_parts_of_a_set_are_the_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What several processes score is what one would."""
+    """Several processes score the same scenes as one process."""
     monkeypatch.setitem(evaluate.SETS, "easy", lambda seed: Scene(None, (seed,), None, None))  # type: ignore
-    whole = [one for batch in evaluate.batches("easy", 52) for one in batch]
+    whole = [scene for batch in evaluate.batches("easy", 52) for scene in batch]
     parts = [
-        one for i in range(3) for batch in evaluate.batches("easy", 52, (i, 3)) for one in batch
+        scene for i in range(3) for batch in evaluate.batches("easy", 52, (i, 3)) for scene in batch
     ]
     assert [i for i, _ in whole] == list(range(52))
     assert sorted((i, scene.things) for i, scene in parts) == [(i, s.things) for i, s in whole]

@@ -23,37 +23,37 @@ from demo_model.pointing import CELLS, Things
 from demo_model.stream import Difficulty, Example, Ring, Stream, example
 from sts_cli.scenes.drawing import draw
 
-VALIDATION_SEED = 900_000_000  # far from every training seed
+VALIDATION_SEED = 900_000_000  # training uses other seeds
 WINDOW = (12, 16)  # rows and columns of patches that the tower sees at first
-SHOWN = 128, 32  # visual tokens in the first language phase: so many, and for each shape so many
+SHOWN = 128, 32  # visual tokens in the first language phase: a base, and more for each shape
 MOST = 6  # shapes in a scene
-LEARNED = 0.75  # accuracy on colours and shapes at which scenes get one shape more
-MEMORY = 0.97  # of the running accuracies, for each step
-HINTS, LOOKS, DENSE = 1.0, 0.2, 0.3  # losses beside the answers': places, looks, the tower's own
+LEARNED = 0.75  # accuracy on colours and shapes from which scenes get one more shape
+MEMORY = 0.97  # decay per step of the running mean of accuracies
+HINTS, ATTENTION, DENSE = 1.0, 0.2, 0.3  # weights of the other losses: places, attention, tower
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of training: its share of the time, its learning rates, what it draws."""
+    """A part of training: its share of the time, its learning rates, and its kind of scenes."""
 
     name: str
     share: float
     tower: float  # learning rate
     language: float
-    level: tuple[float, float]  # at the start, and from two thirds on
+    level: tuple[float, float]  # share of hard scenes at the start, and after two thirds
     dense: float
     reuse: float
 
 
 PHASES = (
-    # Letters are what the tower learns last, and hard scenes hold them back: they come in late.
+    # The tower learns letters last, and hard scenes make it slower, so hard scenes come late.
     Phase("windows", 0.34, 3e-3, 0.0, (0.0, 0.45), 0.85, 4),
     Phase("whole", 0.08, 1.5e-3, 0.0, (0.35, 0.5), 0.5, 3),
     Phase("words", 0.38, 0.0, 3e-3, (0.1, 0.4), 0.0, 2),
     Phase("full", 0.11, 0.0, 2e-3, (0.4, 0.5), 0.0, 2),
     Phase("joint", 0.09, 3e-4, 1e-3, (0.5, 0.5), 0.0, 2),
 )
-FURTHER = (  # with weights that have been through PHASES
+FURTHER = (  # for weights that were trained with PHASES
     Phase("full", 0.4, 0.0, 2e-3, (0.3, 0.5), 0.3, 2),
     Phase("joint", 0.6, 7e-4, 1.2e-3, (0.4, 0.5), 0.1, 2),
 )
@@ -61,16 +61,16 @@ FURTHER = (  # with weights that have been through PHASES
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run was asked for."""
+    """The settings of a training run."""
 
     folder: Path
     minutes: float
     size: str = "small"
     device: str = "cpu"
     processes: int = 2
-    workers: int = 1  # that draw scenes, for each process
+    workers: int = 1  # drawing processes for each training process
     seed: int = 1
-    weights: Path | None = None  # a checkpoint to begin with, where the folder has no state
+    weights: Path | None = None  # a checkpoint to start from, if the folder has no state
 
 
 class Run:
@@ -87,7 +87,7 @@ class Run:
         self.vision: Any = build.tower_of(self.model)
         width = build.SIZES[settings.size].width
         self.readout = forward.Readout(width, sum(HEADS.values()))
-        self.pointer = forward.Readout(width, 2 + CELLS * CELLS)  # what a token knows of places
+        self.pointer = forward.Readout(width, 2 + CELLS * CELLS)  # predicts places
         self.packer = losses.Packer(self.tokens, 320)
         self.most, self.skill = 1, {"color": 0.0, "shape": 0.0}
         self.prefix = torch.tensor(self.packer.prefix, device=self.device)
@@ -102,7 +102,7 @@ class Run:
         return FURTHER if self.further else PHASES
 
     def train(self) -> None:
-        """All phases, from where the folder's last state left off."""
+        """Train all phases, from the folder's last state if there is one."""
         state = self.load()
         if state is None:
             pixels = np.concatenate([self.stream.take().pixels for _ in range(48)])
@@ -151,8 +151,8 @@ class Run:
         )
         if phase.name == "words" and elapsed == 0:
             drawn = [ring.sample(8, self.rng) for _ in range(6)]
-            seen = torch.cat([one for few in drawn for one, _, _ in few]).float().cpu()
-            build.whiten_projector(self.model.model.multi_modal_projector, seen)
+            features = torch.cat([rows for batch in drawn for rows, _, _ in batch]).float().cpu()
+            build.whiten_projector(self.model.model.multi_modal_projector, features)
             self.alike()
         optimizer = Optimizer(groups)
         if optimizer_state is not None:
@@ -166,16 +166,16 @@ class Run:
                 break
             self.stream.set(self.difficulty(phase, done))
             if phase.language:
-                loss, found = self.language_loss(ring, phase, self.shown(phase))
+                loss, measured = self.language_loss(ring, phase, self.shown(phase))
             else:
-                loss, found = self.tower_loss(ring, whole=phase.name == "whole")
+                loss, measured = self.tower_loss(ring, whole=phase.name == "whole")
             loss.backward()
             norm = optimizer.step(schedule(done))
             step += 1
             if phase.name == "words":
-                self.learned(found)
-                found["shapes"] = self.most
-            recent.append(found | {"loss": float(loss.detach()), "norm": norm})
+                self.learned(measured)
+                measured["shapes"] = self.most
+            recent.append(measured | {"loss": float(loss.detach()), "norm": norm})
             if self.rank == 0 and step % 25 == 0:
                 self.log(phase, step, spent, ring, recent)
                 recent = []
@@ -183,22 +183,22 @@ class Run:
                 self.save(number, spent, optimizer)
                 saved = spent
             if self.rank == 0 and spent - validated > 240:
-                found = self.validate() if phase.language else self.validate_tower()
-                self.note({"phase": phase.name, "validation": found})
+                measured = self.validate() if phase.language else self.validate_tower()
+                self.note({"phase": phase.name, "validation": measured})
                 validated = spent
         if self.rank == 0:
             self.save(number + 1, 0.0, None)
 
     def acquaint(self, steps: int = 80) -> None:
-        """Teach new heads what trained weights know: they would pull the weights about."""
+        """Train only the new heads at first: untrained heads would damage trained weights."""
         heads = [*self.readout.named_parameters(), *self.pointer.named_parameters()]
         optimizer = Optimizer([(5e-3, heads)])
         ring: Ring[Example] = Ring(self.stream, list, 384, 2)
         for step in range(steps):
             drawn = ring.sample(4, self.rng)
             with torch.no_grad():
-                features = torch.stack([one for one, _, _ in self.encoded(drawn)])
-                things, where = [one.things for one in drawn], self.everywhere(len(drawn))
+                features = torch.stack([rows for rows, _, _ in self.encoded(drawn)])
+                things, where = [item.things for item in drawn], self.everywhere(len(drawn))
                 packed, _, _, half = self.ask(things, features, where, losses.later, self.rng)
             known = self.known(drawn)
             lost = losses.dense(self.readout(features), known, known[..., 9] > 0)[0]
@@ -206,7 +206,7 @@ class Run:
             optimizer.step(1 - step / steps)
 
     def shown(self, phase: Phase) -> int:
-        """Visual tokens that a language phase shows: what things cover, and some background."""
+        """The number of visual tokens in a language phase: those of things, and some background."""
         return SHOWN[0] + SHOWN[1] * self.most if phase.name == "words" else GRID * GRID
 
     def difficulty(self, phase: Phase, done: float) -> Difficulty:
@@ -215,24 +215,24 @@ class Run:
         most = self.most if phase.name == "words" else MOST
         return Difficulty(level, most, phase.dense)
 
-    def learned(self, found: dict[str, float]) -> None:
-        """One shape more in a scene once the colours and shapes of fewer are known."""
+    def learned(self, accuracies: dict[str, float]) -> None:
+        """Allow one more shape in a scene when colours and shapes are learned."""
         for kind in self.skill:
-            if kind in found:
-                self.skill[kind] = MEMORY * self.skill[kind] + (1 - MEMORY) * found[kind]
+            if kind in accuracies:
+                self.skill[kind] = MEMORY * self.skill[kind] + (1 - MEMORY) * accuracies[kind]
         if self.most < MOST and min(self.skill.values()) > LEARNED:
             self.most += 1
             self.skill = dict.fromkeys(self.skill, LEARNED - 0.2)
 
     def tower_loss(self, ring: Ring[Example], whole: bool) -> tuple[Tensor, dict[str, float]]:
-        """Dense supervision, on windows of patches or on whole pictures."""
+        """The loss and accuracies of dense labels, on windows of patches or on whole pictures."""
         count = 64 if self.gpu else 3 if whole else 12
         examples = ring.sample(count, self.rng)
-        pixels = torch.from_numpy(np.stack([one.pixels for one in examples])).to(self.device)
-        labels = torch.from_numpy(np.stack([one.labels for one in examples])).to(self.device)
+        pixels = torch.from_numpy(np.stack([item.pixels for item in examples])).to(self.device)
+        labels = torch.from_numpy(np.stack([item.labels for item in examples])).to(self.device)
         where = None
         if not whole:
-            where = torch.stack([self.window(one) for one in examples]).to(self.device)
+            where = torch.stack([self.window(example) for example in examples]).to(self.device)
             pixels = pixels.gather(1, where[..., None].expand(-1, -1, pixels.shape[-1]))
             parts = labels.gather(1, where[..., None].expand(-1, -1, labels.shape[-1]))
         else:
@@ -242,7 +242,7 @@ class Run:
         return losses.dense(self.readout(features), parts.long(), inside)
 
     def window(self, example: Example) -> Tensor:
-        """[192] numbers of the patches in a window: mostly of four the richest in letters."""
+        """Numbers [192] of the patches in a window, often the one of four with most letters."""
         rows, columns = WINDOW
         letters = (example.labels[:, 2] > 0).reshape(GRID, GRID)
         corners = [
@@ -256,49 +256,49 @@ class Run:
         return (row + torch.arange(left, left + columns)).flatten()
 
     def encoded(self, examples: list[Example]) -> list[tuple[Tensor, Tensor, Things]]:
-        """Features of whole pictures, which patches show things, and the things."""
-        pixels = torch.from_numpy(np.stack([one.pixels for one in examples])).to(self.device)
+        """For each picture its features, a mask of the patches with things, and the things."""
+        pixels = torch.from_numpy(np.stack([item.pixels for item in examples])).to(self.device)
         with torch.no_grad():
             features = forward.tower(self.vision, scaled(pixels))
-        shown = [torch.from_numpy(one.labels[:, 0] > 0) for one in examples]
+        shows = [torch.from_numpy(item.labels[:, 0] > 0) for item in examples]
         return [
-            (one, thing, example.things)
-            for one, thing, example in zip(features, shown, examples, strict=True)
+            (rows, mask, item.things)
+            for rows, mask, item in zip(features, shows, examples, strict=True)
         ]
 
     def language_loss(
         self, ring: Ring[Any], phase: Phase, visual: int
     ) -> tuple[Tensor, dict[str, float]]:
-        """Answers to up to 16 questions about each of a few pictures."""
+        """The loss and figures of answers to up to 16 questions about each of a few pictures."""
         count = 64 if self.gpu else 4
         drawn = ring.sample(count, self.rng)
-        beside = torch.zeros((), device=self.device)
+        dense_loss = torch.zeros((), device=self.device)
         if phase.tower:
-            pixels = torch.from_numpy(np.stack([one.pixels for one in drawn])).to(self.device)
+            pixels = torch.from_numpy(np.stack([item.pixels for item in drawn])).to(self.device)
             known = self.known(drawn)
             features = self.tower(self.vision, scaled(pixels))
-            beside = DENSE * losses.dense(self.readout(features), known, known[..., 9] > 0)[0]
-            things = [one.things for one in drawn]
+            dense_loss = DENSE * losses.dense(self.readout(features), known, known[..., 9] > 0)[0]
+            things = [item.things for item in drawn]
             where = self.everywhere(count)
         else:
-            things = [one[2] for one in drawn]
-            where = torch.stack([some(one[1], visual) for one in drawn]).to(self.device)
-            features = torch.stack([one[0] for one in drawn])
+            things = [item[2] for item in drawn]
+            where = torch.stack([some(item[1], visual) for item in drawn]).to(self.device)
+            features = torch.stack([item[0] for item in drawn])
             features = features.gather(1, where[..., None].expand(-1, -1, features.shape[-1]))
         often = losses.early if phase.name == "words" and self.most == 1 else losses.later
         packed, kinds, logits, half = self.ask(things, features, where, often, self.rng)
         loss, right = losses.answered(logits, packed)
         hint, look = self.hinted(half, packed), losses.looked(half, packed, where)
-        found = {"answers_loss": loss, "hints_loss": hint, "looks_loss": look}
-        told = by_kind(kinds, right) | {name: float(part.detach()) for name, part in found.items()}
-        return loss + beside + HINTS * hint + LOOKS * look, told
+        parts = {"answers_loss": loss, "hints_loss": hint, "looks_loss": look}
+        measured = {name: float(part.detach()) for name, part in parts.items()}
+        return loss + dense_loss + HINTS * hint + ATTENTION * look, by_kind(kinds, right) | measured
 
     def known(self, examples: list[Example]) -> Tensor:
-        """[B, 576, 10] dense labels of whole pictures."""
-        return torch.from_numpy(np.stack([one.labels for one in examples])).to(self.device).long()
+        """Dense labels [B, 576, 10] of whole pictures."""
+        return torch.from_numpy(np.stack([item.labels for item in examples])).to(self.device).long()
 
     def everywhere(self, count: int) -> Tensor:
-        """[count, 576] numbers of all patches."""
+        """Numbers [count, 576] of all patches."""
         return torch.arange(GRID * GRID, device=self.device).expand(count, -1)
 
     def ask(
@@ -309,51 +309,51 @@ class Run:
         often: losses.Often,
         rng: random.Random,
     ) -> tuple[dict[str, Tensor], list[str], Tensor, forward.Half]:
-        """Random questions about pictures, their kinds, and what `forward.answers` makes."""
+        """Random questions about pictures, their kinds, and the results of `forward.answers`."""
         packed, kinds = self.packer.pack(things, rng, often)
         packed = {name: value.to(self.device) for name, value in packed.items()}
         logits, half = forward.answers(self.model, features, where, packed, self.prefix)
         return packed, kinds, logits, half
 
     def hinted(self, half: forward.Half, packed: dict[str, Tensor]) -> Tensor:
-        """How wrong the pointer is about places."""
+        """The loss of the places that the pointer predicts."""
         asked = half.hidden[:, -packed["ids"].shape[1] :]
         point, cells = self.pointer(asked).split([2, CELLS * CELLS], dim=-1)
         return losses.pointed(point, cells, packed)
 
     @torch.no_grad()
     def validate_tower(self, scenes: int = 16) -> dict[str, float]:
-        """Dense accuracies on whole held-out scenes, easy ones and hard ones."""
-        found = {}
+        """Accuracies of dense labels on whole held-out scenes, easy and hard."""
+        accuracies: dict[str, float] = {}
         for name, level in (("easy", 0.0), ("hard", 1.0)):
             rows = []
             for start in range(0, scenes, 8):
                 drawn = [draw(VALIDATION_SEED + start + i, level) for i in range(8)]
-                pixels = torch.from_numpy(np.stack([patches(one.image) for one in drawn]))
-                known = torch.from_numpy(np.stack([labels(one) for one in drawn])).long()
+                pixels = torch.from_numpy(np.stack([patches(scene.image) for scene in drawn]))
+                known = torch.from_numpy(np.stack([labels(scene) for scene in drawn])).long()
                 features = forward.tower(self.vision, scaled(pixels.to(self.device)))
                 known = known.to(self.device)
                 everywhere = known[..., 9] > 0
                 rows.append(losses.dense(self.readout(features), known, everywhere)[1])
-            found |= {f"{name} {kind}": share for kind, share in mean(rows).items()}
-        return found
+            accuracies |= {f"{name} {kind}": share for kind, share in mean(rows).items()}
+        return accuracies
 
     @torch.no_grad()
     def validate(self, scenes: int = 32) -> dict[str, float]:
-        """Exact match by kind on held-out scenes, half of them hard, all 576 tokens."""
+        """Exact match by kind on held-out scenes, half of them hard, with all 576 tokens."""
         rng = random.Random(0)
-        found: list[dict[str, float]] = []
+        accuracies: list[dict[str, float]] = []
         for start in range(0, scenes, 8):
             drawn = [draw(VALIDATION_SEED + start + i, 0.5) for i in range(8)]
             examples = [example(scene) for scene in drawn]
-            features = torch.stack([one for one, _, _ in self.encoded(examples)])
-            things, where = [one.things for one in examples], self.everywhere(len(examples))
+            features = torch.stack([rows for rows, _, _ in self.encoded(examples)])
+            things, where = [item.things for item in examples], self.everywhere(len(examples))
             packed, kinds, logits, _ = self.ask(things, features, where, losses.later, rng)
-            found.append(by_kind(kinds, losses.answered(logits, packed)[1]))
-        return mean(found)
+            accuracies.append(by_kind(kinds, losses.answered(logits, packed)[1]))
+        return mean(accuracies)
 
     def agreed(self, seconds: float) -> float:
-        """Process 0's clock, so that all processes end a phase at the same step."""
+        """The seconds of process 0, so that all processes end a phase at the same step."""
         if not torch.distributed.is_initialized():
             return seconds
         clock = torch.tensor([seconds])
@@ -400,23 +400,24 @@ class Run:
         return state
 
     def begun(self) -> dict[str, Any] | None:
-        """The state of a run that begins with a checkpoint's weights, if it does."""
+        """Load the checkpoint `settings.weights`; returns the first state, or None without one."""
         if self.settings.weights is None:
             return None
-        made = type(self.model).from_pretrained(self.settings.weights, dtype=torch.float32)
-        self.model.load_state_dict(made.state_dict())
+        trained = type(self.model).from_pretrained(self.settings.weights, dtype=torch.float32)
+        self.model.load_state_dict(trained.state_dict())
         return {"phase": 0, "elapsed": 0.0, "optimizer": None}
 
 
 def scaled(pixels: Tensor) -> Tensor:
-    """Bytes to -1..1, as the processor does."""
+    """Pixel bytes scaled to -1..1, as by the processor."""
     return (pixels.float() / 127.5 - 1).bfloat16()
 
 
 def complete(everywhere: Tensor, here: Tensor) -> Tensor:
-    """[B, N]: whether all patches of the thing at each of N patches are among the N.
+    """True [B, N] for patches whose thing has all its patches among the N.
 
-    `everywhere` [B, 576] and `here` [B, N] number the thing at each patch; 0 is background.
+    `everywhere` [B, 576] and `here` [B, N] are the number of the thing at each patch; 0 is
+    background.
     """
     most = int(everywhere.max()) + 1
     total = torch.nn.functional.one_hot(everywhere.long(), most).sum(1)  # [B, things]
@@ -425,7 +426,7 @@ def complete(everywhere: Tensor, here: Tensor) -> Tensor:
 
 
 def some(thing: Tensor, count: int) -> Tensor:
-    """`count` patch numbers in order: those that show a thing first, then random background."""
+    """`count` sorted patch numbers: random ones that show a thing, then random background."""
     if count == len(thing):
         return torch.arange(count)
     order = torch.rand(len(thing)) + thing.float()
@@ -433,10 +434,10 @@ def some(thing: Tensor, count: int) -> Tensor:
 
 
 def by_kind(kinds: list[str], right: Tensor) -> dict[str, float]:
-    found: dict[str, list[bool]] = {}
-    for kind, one in zip(kinds, right.tolist(), strict=True):
-        found.setdefault(kind, []).append(one)
-    return {kind: sum(ones) / len(ones) for kind, ones in found.items()}
+    outcomes: dict[str, list[bool]] = {}
+    for kind, correct in zip(kinds, right.tolist(), strict=True):
+        outcomes.setdefault(kind, []).append(correct)
+    return {kind: sum(marks) / len(marks) for kind, marks in outcomes.items()}
 
 
 def mean(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -447,7 +448,7 @@ def mean(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def worker(rank: int, settings: Settings) -> None:
-    """One process of several: gradients are averaged through gloo."""
+    """Run one training process; gloo averages the gradients of several."""
     if settings.processes > 1:
         torch.set_num_threads(1)
         store = f"file://{settings.folder.absolute() / 'rendezvous'}"
@@ -458,7 +459,7 @@ def worker(rank: int, settings: Settings) -> None:
 
 
 def train(settings: Settings) -> None:
-    """Run all processes to the end of the budget."""
+    """Run all training processes until the time budget ends."""
     settings.folder.mkdir(parents=True, exist_ok=True)
     (settings.folder / "rendezvous").unlink(missing_ok=True)
     if settings.processes == 1:

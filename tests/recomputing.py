@@ -69,7 +69,7 @@ class Recomputing:
                 hidden = hidden + every.residuals[layer]
         scores = None
         if watch is not None:
-            wide = watch.rows.float()
+            wide = watch.queries.float()
             paid = weights[-1].float().mean(1)[:, -wide.shape[1] :]  # [B, R, L]
             scores = (paid * wide[..., None]).sum(1) / wide.sum(1, keepdim=True)
         return replace(tokens, hidden=hidden[:, -new:]), scores
@@ -85,8 +85,8 @@ class Recomputing:
         place = torch.arange(length, device=tokens.hidden.device)
         seen = (place[None] <= place[:, None]).expand(len(tokens.hidden), -1, -1)
         if self.config.model_type == "gemma3_text":
-            same = tokens.run[:, None] == tokens.run[:, :, None]
-            seen = seen | (same & (tokens.run[:, None] >= 0))
+            same = tokens.segment[:, None] == tokens.segment[:, :, None]
+            seen = seen | (same & (tokens.segment[:, None] >= 0))
         kinds = getattr(self.config, "layer_types", None) or ["full_attention"] * self.layers
         if kinds[layer] == "sliding_attention":
             seen = seen & (place[:, None] - place[None] < self.config.sliding_window)
@@ -116,7 +116,7 @@ def behind(before: Tokens, new: Tokens) -> Tokens:
         padded=before.padded,
         positions=torch.cat([before.positions, new.positions], 2),
         image=torch.cat([before.image, new.image], 1),
-        run=torch.cat([before.run, new.run], 1),
+        segment=torch.cat([before.segment, new.segment], 1),
         grid=torch.cat([before.grid, new.grid], 1),
         log_size=size,
         residuals=tuple(torch.cat([one, none], 1) for one in before.residuals),
@@ -131,7 +131,7 @@ def chosen(tokens: Tokens, rows: Tensor) -> Tokens:
         padded=tokens.padded,
         positions=tokens.positions[:, rows],
         image=tokens.image[rows],
-        run=tokens.run[rows],
+        segment=tokens.segment[rows],
         grid=tokens.grid[rows],
         log_size=None if tokens.log_size is None else tokens.log_size[rows],
         residuals=tuple(one[rows] for one in tokens.residuals),

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from sts_cli.decoding.attention import NAME
 from sts_cli.engine.engine import Engine
+from sts_cli.families.encoder import encoder_of
 from sts_cli.loading.processor import load_processor
 from sts_cli.profile import Profile
 from sts_cli.profile_files import load_profile

@@ -11,7 +11,7 @@ import torch
 
 from sts_cli.checkpoints.checkpoint import examine
 from sts_cli.checkpoints.fingerprint import changed, fingerprint, weight, without_times
-from sts_cli.quantization import kept
+from sts_cli.quantization.disk_cache import cache_path
 
 
 @pytest.fixture
@@ -100,8 +100,8 @@ def test_a_kept_quantized_model_is_another_after_any_of_them_changed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("STS_CACHE", str(tmp_path / "cache"))
-    places = [kept.place(examine(folder), "int8", torch.device("cpu"), torch.float32)]
+    places = [cache_path(examine(folder), "int8", torch.device("cpu"), torch.float32)]
     for name in READ:
         (folder / name).write_text((folder / name).read_text() + "\n")
-        places.append(kept.place(examine(folder), "int8", torch.device("cpu"), torch.float32))
+        places.append(cache_path(examine(folder), "int8", torch.device("cpu"), torch.float32))
     assert len(set(places)) == len(READ) + 1

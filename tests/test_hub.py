@@ -136,7 +136,7 @@ def test_a_model_is_fetched_once_and_found_again(model: Path, tmp_path: Path) ->
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     with hub({}) as server:
         assert fetch("org/tiny", server, tmp_path) == (
-            "The hub has no model 'org/tiny', or it is private; check the spelling, or run "
+            "The hub has no model 'org/tiny', or it is private. Check the spelling, or run "
             "'hf auth login'."
         )
 
@@ -191,6 +191,6 @@ def test_pickle_weights_are_not_fetched(model: Path, tmp_path: Path) -> None:
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     with hub({"org/pickle": model}) as server:
         assert fetch("org/pickle", server, tmp_path) == (
-            "'org/pickle' has no safetensors weights; sts opens no pickle files."
+            "'org/pickle' has no safetensors weights. sts does not open pickle files."
         )
         assert "pytorch_model.bin" not in server.served

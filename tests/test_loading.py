@@ -277,7 +277,9 @@ def test_an_image_of_unknown_size_in_tokens_is_refused_before_weights_are_read(
     change(model / "config.json", vision_config={"model_type": "resnet"})
     source = find(str(model))
     (model / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"its processor has no patch_size, nor has config\.json"):
+    with pytest.raises(
+        ModelError, match=r"patch_size is missing in its processor and in config\.json"
+    ):
         load(source)
 
 

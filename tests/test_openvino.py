@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sts_cli.decoding import Watch
 from sts_cli.decoding.attention import NAME
-from sts_cli.decoding.tokens import Tokens, text
+from sts_cli.decoding.tokens import Tokens, text_tokens
 from sts_cli.decoding.torch import TorchDecoder as Torch
 from sts_cli.errors import ModelError
 from sts_cli.families import FAMILIES
@@ -74,7 +74,7 @@ def prompts(model: Any, rows: int = ROWS, sized: bool = False) -> Tokens:
         padded=True,
         positions=positions,
         image=image,
-        run=image,
+        segment=image,
         grid=torch.zeros(rows, LENGTH, 2),
         log_size=torch.rand(rows, LENGTH, generator=random) * (image >= 0) if sized else None,
         residuals=tuple(torch.randn(hidden.shape, generator=random) * seen for _ in range(deep)),
@@ -112,7 +112,7 @@ def walk(decoder: Any, tokens: Tokens, spans: tuple[range, ...]) -> Run:
         cache.keep(torch.tensor(stay))
         positions = positions[:, stay]
         new = torch.randn(positions.shape[1], 1, tokens.hidden.shape[-1], generator=random)
-        tokens = text(3 * new, positions)
+        tokens = text_tokens(3 * new, positions)
         for span in spans:
             tokens, _ = decoder.run(tokens, span, cache)
         logits.append(decoder.logits(tokens.hidden))

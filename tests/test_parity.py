@@ -17,7 +17,7 @@ from benchmarks.synchronisations import waits
 from sts_cli.decoding import Watch
 from sts_cli.decoding.attention import NAME
 from sts_cli.decoding.masks import attention_mask
-from sts_cli.decoding.tokens import Tokens, text
+from sts_cli.decoding.tokens import Tokens, text_tokens
 from sts_cli.decoding.torch import TorchDecoder
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.cutting import Asked, cut_tokens
@@ -203,7 +203,7 @@ def dropped_and_hidden(subject: Subject, profile: Profile) -> tuple[torch.Tensor
             before = after
         expected.append(oracle.logits(tokens.hidden))
         positions = (whole.positions.amax((0, 2)) + 1).expand(len(whole.positions), -1)
-        step = text(engine.family.embedding(ids[:, :1]), positions)
+        step = text_tokens(engine.family.embedding(ids[:, :1]), positions)
         for span, _, _ in spans:
             step, _ = oracle.run(step, span, memory)
         expected.append(oracle.logits(step.hidden))
@@ -302,7 +302,7 @@ def test_observed_scores_equal_eager_attention(subject: Subject):
             subject.model.set_attn_implementation("sdpa")
             subject.model.set_attn_implementation({"text_config": NAME})
     asked = torch.zeros_like(tokens.mask, dtype=torch.float32)
-    asked[:, -rows.shape[1] :] = watch.rows.float()
+    asked[:, -rows.shape[1] :] = watch.queries.float()
     assert not (tokens.visual & asked.bool()).any()
     expected = (eager.mean(1) * asked[..., None]).sum(1) / asked.sum(1, keepdim=True)
     seen = tokens.mask
@@ -313,11 +313,11 @@ def test_a_prompt_without_padding_is_attended_without_a_mask(subject: Subject):
     """Only then may torch's SDPA take its FlashAttention kernel on CUDA."""
     with torch.inference_mode():
         whole = subject.engine.family.embed(subject.prompts((1,)))
-        step = text(whole.hidden[:, -1:], whole.positions.amax(2) + 1)
+        step = text_tokens(whole.hidden[:, -1:], whole.positions.amax(2) + 1)
     both_ways = subject.family == "gemma3"  # a mask must say that image tokens see each other
     prefill = attention_mask(whole, whole.keys, None, both_ways)
     assert (prefill is None) == (not both_ways)
-    assert attention_mask(step, whole.keys.followed(step.keys), None, both_ways) is None
+    assert attention_mask(step, whole.keys.appended(step.keys), None, both_ways) is None
 
 
 def test_padding_is_masked(subject: Subject):

@@ -16,18 +16,25 @@ import torch
 from sts_cli import pruning
 from sts_cli.decoding.attention import CHUNK_BYTES, attention_paid, watched_sdpa
 from sts_cli.decoding.masks import attention_mask
-from sts_cli.decoding.tokens import Keys, Tokens, text
+from sts_cli.decoding.tokens import Keys, Tokens, text_tokens
 from sts_cli.engine.choosing import joined, with_floors
 from sts_cli.engine.sizes import log_sizes, merged
 from sts_cli.errors import ProfileError
 from sts_cli.families.places import raster
-from sts_cli.pruning import Cutting, Look
+from sts_cli.pruning import Candidates, Cutting
 from sts_cli.pruning import repulsion as stage_one
 from sts_cli.pruning.grid import Grid
 from sts_cli.pruning.instruction import Instruction
 from sts_cli.pruning.random import Random
 from sts_cli.pruning.relevance import Relevance
-from sts_cli.pruning.repulsion import Repulsion, away, greedy, middle, normalised, potentials
+from sts_cli.pruning.repulsion import (
+    Repulsion,
+    greedy,
+    median,
+    normalised,
+    place_distances,
+    potentials,
+)
 
 SQUARE = raster(8, 8)
 
@@ -36,13 +43,13 @@ def features(seed: int = 0, total: int = 64, width: int = 16) -> torch.Tensor:
     return torch.randn(total, width, generator=torch.Generator().manual_seed(seed))
 
 
-def look(values: torch.Tensor, grid: torch.Tensor = SQUARE, **more: Any) -> Look:
+def look(values: torch.Tensor, grid: torch.Tensor = SQUARE, **more: Any) -> Candidates:
     """One image's tokens, each of which stands for itself."""
     number = torch.zeros(len(values), dtype=torch.long)
-    return Look(values, grid, number, torch.ones(len(values)), **more)
+    return Candidates(values, grid, number, torch.ones(len(values)), **more)
 
 
-def chosen(method: pruning.Method, seen: Look, count: int) -> list[int]:
+def chosen(method: pruning.Method, seen: Candidates, count: int) -> list[int]:
     return method.cut(seen, count).keep.tolist()
 
 
@@ -88,8 +95,8 @@ def test_repulsion_scales_distances_in_place_by_their_own_median():
     near = torch.ones(64, 16) + 0.05 * features(4)
     unit = normalised(near)
     repel, _ = potentials(unit, SQUARE, 1.0, 2.0)
-    content, place = (2 - 2 * unit @ unit.T).clamp(min=0), away(SQUARE, SQUARE)
-    joint = content / middle(content) + place / middle(place)
+    content, place = (2 - 2 * unit @ unit.T).clamp(min=0), place_distances(SQUARE, SQUARE)
+    joint = content / median(content) + place / median(place)
     torch.testing.assert_close(repel, 1 / (joint + 1e-3), rtol=1e-3, atol=1e-4)
 
 
@@ -158,7 +165,7 @@ def test_relevance_lies_between_repulsion_and_attention():
 def test_an_image_that_a_method_passes_over_keeps_its_floor(method: pruning.Method):
     """Two images side by side; all attention, and the denser half of the places, on the first."""
     both = torch.arange(64) // 32
-    seen = Look(features(), SQUARE, both, torch.ones(64), torch.linspace(1, 0, 64), seed=3)
+    seen = Candidates(features(), SQUARE, both, torch.ones(64), torch.linspace(1, 0, 64), seed=3)
     for floors, count in (([2, 8], 10), ([1, 1], 2), ([3, 3], 30)):
         cutting, left = with_floors(method, seen, [32, 32], floors, count)
         assert left == both[cutting.keep].bincount(minlength=2).tolist()
@@ -254,13 +261,10 @@ def test_another_package_brings_a_method(tmp_path: Path):
         in run("structure: {method: corner, keep: 9, skip: 11}").stderr
     )
     assert (
-        "needs dreams, which this version of sts does not show"
+        "needs dreams, which this version of sts does not provide"
         in run("structure: {method: wishful, keep: 9}").stderr
     )
-    assert (
-        "has the name of one that ships with sts"
-        in run("structure: {method: grid, keep: 9}").stderr
-    )
+    assert "has the name of a method of sts" in run("structure: {method: grid, keep: 9}").stderr
 
 
 def test_an_unknown_method_is_named_with_those_that_are_known():
@@ -307,8 +311,8 @@ def test_a_token_of_size_n_is_attended_to_as_n_equal_tokens():
     module = torch.nn.Module()
     module.is_causal = True
     mask = attention_mask(*sequence(6, times.float().log()), None)
-    seen: list[Any] = []
-    found, _ = watched_sdpa(module, query, key, value, mask, seen=seen)
+    record: list[Any] = []
+    found, _ = watched_sdpa(module, query, key, value, mask, record=record)
     wide = torch.arange(6).repeat_interleave(times)  # [12]
     allowed = wide <= torch.arange(6)[:, None]
     many = (t.repeat_interleave(times, dim=2) for t in (key, value))
@@ -317,15 +321,15 @@ def test_a_token_of_size_n_is_attended_to_as_n_equal_tokens():
     logits = query @ key.repeat_interleave(times, dim=2).mT / 8**0.5
     weights = logits.masked_fill(~allowed, -torch.inf).softmax(-1).mean((0, 1, 2))
     scores = torch.zeros(6).index_add(0, wide, weights)
-    paid = attention_paid(seen[0], torch.ones(1, 6, dtype=torch.bool))
+    paid = attention_paid(record[0], torch.ones(1, 6, dtype=torch.bool))
     torch.testing.assert_close(paid[0], scores)
 
 
 def sequence(length: int, log_size: torch.Tensor | None, total: int | None = None) -> Any:
     """The last `length` of `total` tokens without padding, and all as keys."""
     total = total or length
-    tokens = text(torch.zeros(1, 1, 8), torch.zeros(1, 1))
-    wide = {"hidden": torch.zeros(1, length, 8), "run": torch.full((1, length), -1)}
+    tokens = text_tokens(torch.zeros(1, 1, 8), torch.zeros(1, 1))
+    wide = {"hidden": torch.zeros(1, length, 8), "segment": torch.full((1, length), -1)}
     size = None if log_size is None else log_size[None]
     keys = Keys(torch.ones(1, total, dtype=torch.bool), False, size)
     return Tokens(**{**vars(tokens), **wide}), keys

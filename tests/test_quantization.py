@@ -19,7 +19,7 @@ from sts_cli.checkpoints.sources import find
 from sts_cli.errors import ModelError
 from sts_cli.loading.model import Loaded, load
 from sts_cli.profile import Quantize
-from sts_cli.quantization import kept
+from sts_cli.quantization import disk_cache
 from sts_cli.quantization.choice import choose, memory_needed
 from sts_cli.quantization.packed import FEW_ROWS, PackedLinear, Precision, fits, pack
 
@@ -161,10 +161,10 @@ def test_a_kept_model_answers_as_before(wide: Path, cache: Path, quantize: Quant
     source = find(str(wide))
     assert source.checkpoint is not None
     first = load(source, quantize=quantize, device="cpu")
-    folder = kept.place(source.checkpoint, quantize, CPU, first.dtype)
+    folder = disk_cache.cache_path(source.checkpoint, quantize, CPU, first.dtype)
     assert folder is not None
-    kept.keep(first.model, source.checkpoint, folder, 1, print)
-    assert kept.is_whole(folder)
+    disk_cache.store(first.model, source.checkpoint, folder, 1, print)
+    assert disk_cache.is_complete(folder)
     assert [path.name for path in cache.iterdir()] == [folder.name]
     ids = torch.arange(4, 44).view(1, -1)
     again = load(source, quantize=quantize, device="cpu")
@@ -177,9 +177,9 @@ def test_a_damaged_kept_model_is_forgotten(wide: Path) -> None:
     source = find(str(wide))
     assert source.checkpoint is not None
     loaded = load(source, quantize="int8", device="cpu")
-    folder = kept.place(source.checkpoint, "int8", CPU, loaded.dtype)
+    folder = disk_cache.cache_path(source.checkpoint, "int8", CPU, loaded.dtype)
     assert folder is not None
-    kept.keep(loaded.model, source.checkpoint, folder, 1, print)
+    disk_cache.store(loaded.model, source.checkpoint, folder, 1, print)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
     assert load(source, quantize="int8", device="cpu").quantize == "int8"
@@ -187,17 +187,17 @@ def test_a_damaged_kept_model_is_forgotten(wide: Path) -> None:
 
 
 def test_a_kept_model_without_its_config_is_forgotten(wide: Path, cache: Path) -> None:
-    folder = kept.place(examine(wide), "int8", CPU, torch.float32)
+    folder = disk_cache.cache_path(examine(wide), "int8", CPU, torch.float32)
     assert folder is not None
     shutil.copytree(wide, folder)
-    assert kept.is_whole(folder)
+    assert disk_cache.is_complete(folder)
     (folder / "config.json").unlink()
-    assert not kept.is_whole(folder) and not folder.exists()
+    assert not disk_cache.is_complete(folder) and not folder.exists()
 
 
 def test_what_is_kept_for_a_cpu_is_not_read_for_a_gpu(wide: Path) -> None:
     places = [
-        kept.place(examine(wide), "int8", torch.device(kind), torch.float16)
+        disk_cache.cache_path(examine(wide), "int8", torch.device(kind), torch.float16)
         for kind in ("cpu", "cuda", "cuda:1")
     ]
     assert places[0] != places[1] == places[2]
@@ -259,33 +259,33 @@ def test_a_quantization_that_transformers_does_not_know_is_refused(
 
 def test_a_changed_checkpoint_is_another(wide: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(wide, tmp_path / "copy"))
-    before = kept.place(examine(copy), "int8", CPU, torch.float32)
+    before = disk_cache.cache_path(examine(copy), "int8", CPU, torch.float32)
     weights = copy / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert kept.place(examine(copy), "int8", CPU, torch.float32) != before
+    assert disk_cache.cache_path(examine(copy), "int8", CPU, torch.float32) != before
 
 
 def test_what_a_killed_run_left_is_no_model(cache: Path, wide: Path) -> None:
     (cache / "part-1234" / "model").mkdir(parents=True)
-    folder = kept.place(examine(wide), "int8", CPU, torch.float32)
+    folder = disk_cache.cache_path(examine(wide), "int8", CPU, torch.float32)
     assert folder is not None
-    assert not kept.is_whole(folder)
+    assert not disk_cache.is_complete(folder)
 
 
 def test_a_cache_that_cannot_be_written_is_told_and_no_more(wide: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     loaded = load(find(str(wide)), quantize="int8", device="cpu")
     said: list[str] = []
-    kept.keep(loaded.model, examine(wide), tmp_path / "file" / "kept", 1, said.append)
+    disk_cache.store(loaded.model, examine(wide), tmp_path / "file" / "kept", 1, said.append)
     assert len(said) == 1
-    assert said[0].startswith("Not keeping the quantized weights: ")
+    assert said[0].startswith("Not saving the quantized weights: ")
 
 
 def test_an_empty_setting_turns_the_cache_off(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STS_CACHE", "")
-    assert kept.place(examine(wide), "int8", CPU, torch.float32) is None
+    assert disk_cache.cache_path(examine(wide), "int8", CPU, torch.float32) is None
     assert load(find(str(wide)), quantize="int8", device="cpu").quantize == "int8"
 
 

@@ -99,7 +99,7 @@ def test_finding_imports_no_torch(model: Path) -> None:
 def test_a_hub_id_that_is_not_here_is_refused_offline(hub_cache: Path, model: Path) -> None:
     cache(hub_cache, "org/tiny", model)
     assert problem("org/tinny") == (
-        f"'org/tinny' is not in the cache ({hub_cache}), and HF_HUB_OFFLINE forbids to fetch it. "
+        f"'org/tinny' is not in the cache ({hub_cache}), and HF_HUB_OFFLINE forbids a download. "
         "Known here: demo, org/tiny. Did you mean 'org/tiny'?"
     )
 
@@ -167,7 +167,7 @@ def test_the_name_that_was_typed_is_not_what_was_meant(
     (cache(hub_cache, "org/half", model) / "model.safetensors").unlink()
     assert "half" not in problem("org/half").partition("Known here:")[2]
     (model.parent / "link").symlink_to("nowhere")
-    assert problem(model.parent / "link").endswith("is a link to nowhere, which is not there.")
+    assert problem(model.parent / "link").endswith("is a link to nowhere, which does not exist.")
 
 
 def test_a_file_is_not_a_model(model: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_folder_of_models_names_them(model: Path) -> None:
 
 def test_a_lora_adapter_is_not_a_model(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    assert "it is a LoRA adapter; merge it into its base model first." in problem(tmp_path)
+    assert "it is a LoRA adapter. Merge it into its base model first." in problem(tmp_path)
 
 
 def test_gguf_is_not_a_checkpoint(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_gguf_is_not_a_checkpoint(tmp_path: Path) -> None:
 def test_gguf_beside_a_config_is_not_a_checkpoint(model: Path) -> None:
     (model / "model.safetensors").rename(model / "model-Q4_K_M.gguf")
     assert problem(model) == (
-        f"{model} has only GGUF weights; use the model's safetensors checkpoint."
+        f"{model} has only GGUF weights. Use the model's safetensors checkpoint."
     )
 
 
@@ -229,14 +229,14 @@ def test_a_damaged_config_is_named(model: Path) -> None:
 def test_a_text_model_is_refused(model: Path) -> None:
     (model / "config.json").write_text('{"model_type": "llama"}')
     assert problem(model) == (
-        f"{model} is a 'llama' model without a vision encoder (vision_config); "
-        f"supported families: {', '.join(FAMILIES)}."
+        f"{model} is a 'llama' model without a vision encoder (vision_config). "
+        f"Supported families: {', '.join(FAMILIES)}."
     )
 
 
 def test_another_authors_format_names_the_conversion(model: Path) -> None:
     (model / "config.json").write_text('{"model_type": "llava_llama"}')
-    assert "use a conversion such as llava-hf/llava-1.5-7b-hf." in problem(model)
+    assert "Use a conversion such as llava-hf/llava-1.5-7b-hf." in problem(model)
 
 
 def test_custom_code_is_refused_where_it_is_needed(model: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_family_that_is_not_listed_may_try(model: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        (("tokenizer.json",), "has no tokenizer (such as tokenizer.json); copy it there."),
+        (("tokenizer.json",), "has no tokenizer (such as tokenizer.json). Copy it there."),
         (("preprocessor_config.json", "processor_config.json"), "has no image processor"),
         (("chat_template.jinja",), "has no chat template"),
         (("model.safetensors",), "has no weights (model.safetensors); fetch the model again."),
@@ -280,7 +280,7 @@ def test_pickle_weights_are_refused(model: Path) -> None:
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     assert problem(model) == (
         f"{model} has only pickle weights (pytorch_model.bin), which can run any code when they "
-        "are opened; use a safetensors checkpoint."
+        "are opened. Use a safetensors checkpoint."
     )
 
 
@@ -289,8 +289,8 @@ def test_a_truncated_file_is_named_with_its_size(model: Path) -> None:
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1000])
     assert problem(model) == (
-        f"{weights} is damaged: {len(whole) - 1000:,} bytes, but its header promises "
-        f"{len(whole):,}; fetch it again."
+        f"{weights} is damaged: it has {len(whole) - 1000:,} bytes, but by its header "
+        f"it should have {len(whole):,}. Fetch it again."
     )
 
 
@@ -325,7 +325,7 @@ def test_a_missing_shard_is_named(model: Path) -> None:
 def test_an_index_of_no_names_is_refused(names: dict[str, Any], model: Path) -> None:
     index = model / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": names}))
-    assert problem(model) == f"{index} lists files that are no names; fetch the file again."
+    assert problem(model) == f"{index} has entries that are no file names; fetch the file again."
 
 
 def test_a_shard_of_a_name_that_is_too_long_is_missing(model: Path) -> None:

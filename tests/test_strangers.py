@@ -23,12 +23,12 @@ from sts_cli.profile_files import load_profile
 QUESTION = "what is on the sign?"
 FITTING = ["vipllava", "llava around smollm3", "llava around phi3"]
 REFUSED = {
-    "mllama": "'mllama' looks at its images through cross-attention",
+    "mllama": "'mllama' reads its images through cross-attention",
     "qwen3_5": "'qwen3_5' has layers of the kind linear_attention, which",
     "lfm2_vl": "'lfm2_vl' has layers of the kind conv, which",
     "llava around lfm2": "'llava' has layers of the kind conv, which",
-    "llava around gemma2": r"'llava' \(gemma2\) attends in a way that PyTorch's",
-    "blip-2": "'blip-2' has no layers, norm, rotary_emb; sts runs",
+    "llava around gemma2": r"'llava' \(gemma2\) needs a kind of attention that PyTorch's",
+    "blip-2": "'blip-2' has no layers, norm, rotary_emb; sts only runs",
     "instructblip": r"'instructblip' reads the question while it encodes the image \(Q-Former\)",
 }
 DIFFERING = {  # what runs, but not as sts would run it

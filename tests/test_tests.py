@@ -29,9 +29,9 @@ def test_the_developers_models_and_caches_are_not_seen(tmp_path: Path):
     code = (
         "import isolation, json, os; from sts_cli.checkpoints import hub; "
         "from sts_cli.checkpoints.sources import find; "
-        "from sts_cli.quantization.choice import kept_folder; "
+        "from sts_cli.quantization.choice import quantized_folder; "
         "print(json.dumps([dict(os.environ), find().name, hub.is_offline(), "
-        "str(hub.cache_folder()), str(kept_folder())]))"
+        "str(hub.cache_folder()), str(quantized_folder())]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -20,7 +20,7 @@ def tokens() -> Tokens:
         padded=True,
         positions=(mask.cumsum(1) - 1).clamp(min=0)[None],
         image=image,
-        run=image.clone(),
+        segment=image.clone(),
         grid=hidden.repeat(1, 1, 2),
         residuals=(hidden + 100,),
     )

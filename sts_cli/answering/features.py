@@ -67,7 +67,7 @@ class ImageFeatures:
             return REFUSED_BYTES
         tensors = [*self.pixels.inputs.values()]
         if self.encoded is not None:
-            tensors += [self.encoded.features, *self.encoded.deep]
+            tensors += [self.encoded.features, *self.encoded.deepstack]
         return sum(tensor.nbytes for tensor in tensors)
 
 
@@ -90,7 +90,7 @@ class FeatureCache:
         Waits while too many do. `alone` says whether it is its question's only image.
         """
         family = self.engine.family
-        alone = alone or not family.alone_differs
+        alone = alone or not family.single_differs
         digest = digest if alone else f"{digest} among others"
         with self._lock:
             known = self._known.get(digest)

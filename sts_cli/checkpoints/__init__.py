@@ -1,1 +1,1 @@
-"""The files of a checkpoint: which there are, if they are whole, where they are from. No torch."""
+"""The files of a checkpoint: where they are, and whether they are complete. No torch."""

@@ -1,4 +1,4 @@
-"""What a checkpoint's folder holds, read from its small files and headers alone. No torch."""
+"""Checks of a checkpoint's folder, from its small files and the weights' headers. No torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 ADAPTER = "adapter_config.json"
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
-ORIGINALS = {  # the original authors' formats: what transformers' own conversions are called
+ORIGINALS = {  # the original authors' formats -> conversions that transformers can load
     "llava_llama": "a conversion such as llava-hf/llava-1.5-7b-hf",
     "llava_mistral": "a conversion such as llava-hf/llava-v1.6-mistral-7b-hf",
     "llava_qwen": "a conversion such as llava-hf/llava-onevision-qwen2-7b-ov-hf",
@@ -24,12 +24,12 @@ ORIGINALS = {  # the original authors' formats: what transformers' own conversio
 
 
 class NoVision(ModelError):
-    """A model that does not look at images."""
+    """Raised for a model without a vision encoder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder that passed every check that needs no model library."""
+    """A folder that passed all checks that work without torch and transformers."""
 
     folder: Path
     model_type: str
@@ -38,17 +38,17 @@ class Checkpoint:
 
     @property
     def tested(self) -> bool:
-        """Whether the tests cover the model's family, with its language model and its encoder."""
+        """True if the tests cover the model's family, with this language model and encoder."""
         return tested(self.model_type, self.text_type, self.vision_type)
 
     @property
     def text_type(self) -> str | None:
-        """The language model's model_type; None where the config leaves it to the family."""
+        """The language model's model_type; None for the family's default."""
         return self.part_type("text_config")
 
     @property
     def vision_type(self) -> str | None:
-        """The vision encoder's model_type; None where the config leaves it to the family."""
+        """The vision encoder's model_type; None for the family's default."""
         return self.part_type("vision_config")
 
     def part_type(self, part: str) -> str | None:
@@ -57,9 +57,9 @@ class Checkpoint:
 
 
 def examine(folder: Path, called: str = "") -> Checkpoint:
-    """The checkpoint in `folder`. Raises ModelError: one sentence on what is wrong with it.
+    """The checkpoint in `folder`. Raises ModelError with the reason if it cannot be used.
 
-    `called` is the user's name for it, if that is not the folder.
+    `called` is the user's name for the model, if that is not the folder.
     """
     config = examine_config(folder, called)
     examine_text_files(folder, called)
@@ -67,7 +67,10 @@ def examine(folder: Path, called: str = "") -> Checkpoint:
 
 
 def examine_config(folder: Path, called: str = "") -> dict[str, Any]:
-    """config.json of a vision-language model that transformers knows without extra code."""
+    """The config.json in `folder`. Raises ModelError unless it is a VLM that sts may load.
+
+    `called` is the user's name for the model, if that is not the folder.
+    """
     name = called or str(folder)
     path = folder / "config.json"
     if not path.is_file():
@@ -76,62 +79,62 @@ def examine_config(folder: Path, called: str = "") -> dict[str, Any]:
     kind = config.get("model_type")
     if (folder / ADAPTER).is_file():
         raise ModelError(
-            f"{name} holds a LoRA adapter ({ADAPTER}), which sts does not apply; merge it into its "
-            "base model, or remove it if the weights beside it are merged already."
+            f"{name} holds a LoRA adapter ({ADAPTER}), which sts does not apply. Merge it into its "
+            "base model, or remove it if it is already merged."
         )
     if is_mlx(config):
         raise ModelError(
-            f"{name} is quantized for MLX, which only Apple's library reads; use the model that it "
-            "was made from, with --quantize."
+            f"{name} is quantized for MLX, which only Apple's library reads. Use the original "
+            "model with --quantize."
         )
     if not isinstance(kind, str):
         raise ModelError(
-            f"{path} names no model_type, so it is not the config of a transformers model."
+            f"{path} has no model_type, so it is not the config of a transformers model."
         )
     if kind in FAMILIES:
         return config
     if kind in ORIGINALS:
         raise ModelError(
-            f"{name} is in the original '{kind}' format, which needs its authors' code; "
-            f"use {ORIGINALS[kind]}."
+            f"{name} is in the original '{kind}' format, which needs its authors' code. "
+            f"Use {ORIGINALS[kind]}."
         )
     if "auto_map" in config and not known_to_transformers(kind):
         raise ModelError(
             f"{name} needs Python code from its repository (auto_map in config.json), which "
-            f"sts never runs; supported without it: {', '.join(FAMILIES)}."
+            f"sts never runs. Supported families: {', '.join(FAMILIES)}."
         )
     if "vision_config" not in config:
         raise NoVision(
-            f"{name} is a '{kind}' model without a vision encoder (vision_config); "
-            f"supported families: {', '.join(FAMILIES)}."
+            f"{name} is a '{kind}' model without a vision encoder (vision_config). "
+            f"Supported families: {', '.join(FAMILIES)}."
         )
     return config
 
 
 def is_mlx(config: Mapping[str, Any]) -> bool:
-    """Whether mlx wrote the config of a quantized model: `bits` and `group_size`, and no method."""
-    given = (config.get("quantization"), config.get("quantization_config"))
+    """True for MLX's config of a quantized model: it has `bits` and `group_size`, but no method."""
+    entries = (config.get("quantization"), config.get("quantization_config"))
     return any(
-        isinstance(one, Mapping)
-        and {"bits", "group_size"} <= one.keys()
-        and "quant_method" not in one
-        for one in given
+        isinstance(entry, Mapping)
+        and {"bits", "group_size"} <= entry.keys()
+        and "quant_method" not in entry
+        for entry in entries
     )
 
 
 def known_to_transformers(kind: str) -> bool:
-    """Whether transformers has this model type; slow, as it imports transformers."""
+    """True if transformers has this model_type. Slow, since it imports transformers."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     return kind in CONFIG_MAPPING_NAMES
 
 
 def why_no_model(folder: Path) -> str:
-    """The rest of a sentence for a folder without config.json."""
+    """The reason why a folder without config.json is no model, as the rest of a sentence."""
     if (folder / ADAPTER).is_file():
-        return "it is a LoRA adapter; merge it into its base model first."
+        return "it is a LoRA adapter. Merge it into its base model first."
     if any(folder.glob("*.gguf")):
-        return "GGUF files are not supported; use the model's safetensors checkpoint."
+        return "GGUF files are not supported. Use the model's safetensors checkpoint."
     inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
     if inside:
         return f"it has no config.json, but folders in it do: {', '.join(inside[:5])}."
@@ -139,14 +142,17 @@ def why_no_model(folder: Path) -> str:
 
 
 def examine_text_files(folder: Path, called: str = "") -> None:
-    """Raise ModelError unless there are a tokenizer, an image processor and a chat template."""
+    """Raise ModelError unless `folder` has a tokenizer, an image processor and a chat template.
+
+    `called` is the user's name for the model, if that is not the folder.
+    """
     name = called or str(folder)
     if not any((folder / file).is_file() for file in TOKENIZERS):
-        raise ModelError(f"{name} has no tokenizer (such as tokenizer.json); copy it there.")
+        raise ModelError(f"{name} has no tokenizer (such as tokenizer.json). Copy it there.")
     if not any((folder / file).is_file() for file in PROCESSORS):
         raise ModelError(
-            f"{name} has no image processor (preprocessor_config.json); copy it there from "
-            "the model it was made from."
+            f"{name} has no image processor (preprocessor_config.json). Copy it there from "
+            "the original model."
         )
     if any((folder / file).is_file() for file in TEMPLATES):
         return
@@ -155,6 +161,6 @@ def examine_text_files(folder: Path, called: str = "") -> None:
         if path.is_file() and read_json(path).get("chat_template"):
             return
     raise ModelError(
-        f"{name} has no chat template, so sts cannot write its prompts; copy "
-        "chat_template.jinja there from the model it was made from."
+        f"{name} has no chat template, so sts cannot write its prompts. Copy "
+        "chat_template.jinja there from the original model."
     )

@@ -1,4 +1,4 @@
-"""What tells one state of a checkpoint from another, without reading all its weights. No torch."""
+"""Fingerprints of checkpoints: they show changed files without reading all weights. No torch."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from sts_cli.checkpoints.checkpoint import Checkpoint
 
 SMALL = ("*.json", "*.jinja", "*.txt", "*.model", "additional_chat_templates/*.jinja")
-CONTENT = re.compile(r"[0-9a-f]{64}")  # in the hub's cache a file is called what it holds
-BLOCKS, BLOCK = 16, 1 << 16  # of the weights, spread over a file
+SHA256 = re.compile(r"[0-9a-f]{64}")  # a file's name in the hub's cache is its content's hash
+BLOCKS, BLOCK = 16, 1 << 16  # number and bytes of the samples, spread over a file of weights
 
 
 def fingerprint(checkpoint: Checkpoint) -> dict[str, str]:
-    """A digest for each file that is read when the model is loaded, by the file's name.
+    """A digest for each file that loading the model reads, by the file's name.
 
-    Config, generation settings, processor, tokenizer and chat template by their content. Weights by
-    their size, their header, samples of their content, and the time of their change, which stands
-    behind a blank: the same weights have another in another place. Raises ModelError.
+    For small files it is of the content. For weights it is of the size, the header and samples of
+    the content; after a blank follows the file's time of change, which is different for a copy.
+    Raises ModelError if a file cannot be read.
     """
     folder = checkpoint.folder
     small = {path for pattern in SMALL for path in folder.glob(pattern) if path.is_file()}
@@ -36,36 +36,36 @@ def fingerprint(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def without_times(files: Mapping[str, str]) -> dict[str, str]:
-    """A fingerprint that is the same for a copy of the files."""
+    """The fingerprint without times of change, so that a copy of the files has the same."""
     return {name: digest.partition(" ")[0] for name, digest in files.items()}
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The files in which two fingerprints differ."""
+    """Names of the files in which two fingerprints differ, including new and missing files."""
     return [file for file in {**before, **now} if not same(before.get(file), now.get(file))]
 
 
-def same(one: str | None, other: str | None) -> bool:
-    """Whether two digests are of the same file; times count where both tell them."""
-    if one is None or other is None or " " in one and " " in other:
-        return one == other
-    return one.partition(" ")[0] == other.partition(" ")[0]
+def same(a: str | None, b: str | None) -> bool:
+    """True if two digests are of the same file. Times only count if both digests have one."""
+    if a is None or b is None or " " in a and " " in b:
+        return a == b
+    return a.partition(" ")[0] == b.partition(" ")[0]
 
 
 def weight(shard: Path) -> str:
-    """The digest of a file of weights; with the time of its change unless its name says it all."""
+    """The digest of a file of weights, with its time of change unless its name is a SHA-256."""
     real = shard.resolve()
-    facts = real.stat()
-    parts = [str(facts.st_size).encode()]
+    status = real.stat()
+    parts = [str(status.st_size).encode()]
     with real.open("rb") as file:
         parts.append(file.read(1 << 20))
         for number in range(BLOCKS):
-            file.seek(facts.st_size * number // BLOCKS)
+            file.seek(status.st_size * number // BLOCKS)
             parts.append(file.read(BLOCK))
     digest = hashed(b"".join(parts))
-    if CONTENT.fullmatch(real.name):
+    if SHA256.fullmatch(real.name):
         return f"{digest}-{real.name[:16]}"
-    return f"{digest} {facts.st_mtime_ns}"
+    return f"{digest} {status.st_mtime_ns}"
 
 
 def name(path: Path, folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Where a model comes from: the demo, a folder, or the Hugging Face hub. No torch."""
+"""Sources of models: the demo, a folder, or the Hugging Face hub. No torch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sts_cli.checkpoints.checkpoint import Checkpoint, NoVision, examine
 from sts_cli.errors import ModelError, did_you_mean
 
 DEMO = "demo"
-LONGEST = 200  # characters of a name that is no model, in a message
+LONGEST = 200  # characters of an unknown name that a message shows
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model that was found, and checked as far as that goes without loading it."""
+    """A model that was found, with all checks done that do not load it."""
 
     name: str  # as the user wrote it
     kind: Literal["demo", "folder", "hub"]
@@ -32,7 +32,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """A model that is on this machine, or the reason why it cannot be used."""
+    """A model on this machine, or the reason why it cannot be used."""
 
     name: str
     source: Source | None
@@ -40,9 +40,9 @@ class Usable:
 
 
 def find(model: str | None = None) -> Source:
-    """The source of `model`; without one, of $STS_MODEL; without that, of the demo.
+    """The source of `model`, else of $STS_MODEL, else of the demo.
 
-    Takes milliseconds. Raises ModelError: one sentence that says what to do.
+    Takes milliseconds. Raises ModelError with the reason and what to do.
     """
     name = model or os.environ.get("STS_MODEL") or DEMO
     if name == DEMO:
@@ -50,10 +50,10 @@ def find(model: str | None = None) -> Source:
     folder = folder_of(name)
     if os.path.isdir(folder):  # unlike Path.is_dir, it takes a name of any length
         if not os.access(folder, os.R_OK | os.X_OK):
-            raise ModelError(f"{name} may not be read by you; ask for the permission.")
+            raise ModelError(f"You may not read {name}; ask its owner for the permission.")
         return Source(name, "folder", examine(folder))
     if os.path.islink(folder):
-        raise ModelError(f"{name} is a link to {os.readlink(folder)}, which is not there.")
+        raise ModelError(f"{name} is a link to {os.readlink(folder)}, which does not exist.")
     if os.path.exists(folder):
         raise ModelError(f"{name} is a file; give the folder of the model.")
     if not hub.is_hub_id(name):
@@ -64,46 +64,46 @@ def find(model: str | None = None) -> Source:
     if snapshot is None and os.path.isdir(folder.parent):
         raise no_folder(name)
     if hub.is_offline():
-        part = "only partly in the cache" if snapshot else "not in the cache"
+        state = "only partly in the cache" if snapshot else "not in the cache"
         raise ModelError(
-            f"'{name}' is {part} ({hub.cache_folder()}), and HF_HUB_OFFLINE forbids to fetch it. "
-            + known_beside(name)
+            f"'{name}' is {state} ({hub.cache_folder()}), and HF_HUB_OFFLINE forbids a download. "
+            + suggestions(name)
         )
     return Source(name, "hub", None)
 
 
 def folder_of(name: str) -> Path:
-    """The path that a user wrote; `~nobody` stays as it is."""
+    """The path that a user wrote, with `~` expanded; `~unknown` is not changed."""
     return Path(os.path.expanduser(name))
 
 
-def shown(name: str) -> str:
-    """A name for a message, cut off where it is longer than any."""
+def shortened(name: str) -> str:
+    """The first LONGEST characters of a name, for a message."""
     return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
 
 
 def no_folder(name: str) -> ModelError:
-    """For the path of a folder that is not there."""
+    """The error about the path of a folder that does not exist."""
     folder = folder_of(name)
     try:
-        beside = sorted(map(str, folder.parent.iterdir()))
-    except (OSError, ValueError):  # none, none of ours, or a name that no file can have
-        beside = []
-    return ModelError(f"No folder '{shown(name)}'.{did_you_mean(str(folder), beside)}")
+        siblings = sorted(map(str, folder.parent.iterdir()))
+    except (OSError, ValueError):  # no such folder, no permission, or a name that no file can have
+        siblings = []
+    return ModelError(f"No folder '{shortened(name)}'.{did_you_mean(str(folder), siblings)}")
 
 
 def unknown(name: str) -> ModelError:
-    """For a word that is neither a folder nor a hub id."""
+    """The error about a name that is neither a folder nor a hub id."""
     return ModelError(
-        f"No model '{shown(name)}': not a folder, and a hub id looks like organisation/model. "
-        + known_beside(name)
+        f"No model '{shortened(name)}': not a folder, and a hub id looks like organisation/model. "
+        + suggestions(name)
     )
 
 
 def fetched(source: Source, say: Callable[[str], None], check: Callable[[Path], None]) -> Source:
-    """`source` with its files on this machine, downloaded if they were not; `say` tells so.
+    """`source` with its files on this machine. Downloads missing files and tells `say`.
 
-    `check` may refuse a folder by its config before weights are downloaded.
+    `check` gets the folder before the weights are downloaded, and may raise ModelError.
     """
     if source.checkpoint is not None:
         return source
@@ -111,25 +111,25 @@ def fetched(source: Source, say: Callable[[str], None], check: Callable[[Path], 
 
 
 def demo_folder() -> Path:
-    """The demo model's files inside the package."""
+    """The folder of the demo model inside the package. Raises ModelError if it is missing."""
     folder = Path(str(files("sts_cli"))) / "demo"
     if not (folder / "config.json").is_file():
         raise ModelError(
-            "This installation has no demo model; reinstall sts-cli, or give --model a folder or "
+            "This installation has no demo model. Reinstall sts-cli, or give --model a folder or "
             "a hub id."
         )
     return folder
 
 
 def known() -> list[str]:
-    """The names of models on this machine that `find` takes, whether or not they work."""
+    """The names of all models on this machine, including those that do not work."""
     wished = os.environ.get("STS_MODEL")
     return list(dict.fromkeys([DEMO, *([wished] if wished else []), *hub.cached_ids()]))
 
 
-def known_beside(name: str) -> str:
-    """What a user who asked for `name`, which is not here, may have meant."""
-    others = [one for one in known() if one != name]
+def suggestions(name: str) -> str:
+    """The end of a message about the missing model `name`: the known models, and a similar one."""
+    others = [other for other in known() if other != name]
     return f"Known here: {', '.join(others)}.{did_you_mean(name, others)}"
 
 
@@ -140,7 +140,7 @@ def usable() -> list[Usable]:
         try:
             source = find(name)
         except NoVision:
-            continue  # the cache holds models for other tools, too
+            continue  # the cache also holds models for other programs
         except ModelError as error:
             listed.append(Usable(name, None, str(error)))
         else:

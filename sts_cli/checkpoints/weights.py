@@ -1,4 +1,4 @@
-"""A checkpoint's safetensors files, known from their headers: whole, and how large. No torch."""
+"""A checkpoint's safetensors files: their sizes and whether they are complete. No torch."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from sts_cli.errors import ModelError
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
-OUTSIDE = ("vision", "visual", "vit.", "projector", "connector", "merger", "mlp1")
+NOT_LANGUAGE = ("vision", "visual", "vit.", "projector", "connector", "merger", "mlp1")
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The files of a checkpoint's weights, each as long as its header says."""
+    """The weight files of a checkpoint, each checked to have the length that its header says."""
 
     shards: tuple[Path, ...]
     bytes: int  # on disk
     parameters: int
-    layers: int  # those of the parameters that quantization shrinks: the language model's layers
+    layers: int  # parameters in the language model's layers, which quantization makes smaller
 
 
 def read_weights(folder: Path) -> Weights:
-    """The weights in `folder`. Raises ModelError: one sentence on what is wrong with them."""
+    """The weights in `folder`. Raises ModelError if they are missing or damaged."""
     shards = find_shards(folder)
     sizes: dict[str, int] = {}
     for shard in shards:
@@ -41,19 +41,19 @@ def read_weights(folder: Path) -> Weights:
 
 
 def is_layer(name: str) -> bool:
-    """Whether a tensor belongs to the language model's layers, as far as its name tells."""
-    return "layers." in name and not any(part in name for part in OUTSIDE)
+    """True if a tensor belongs to the language model's layers, judged by its name."""
+    return "layers." in name and not any(part in name for part in NOT_LANGUAGE)
 
 
 def find_shards(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files that make up the weights, all of them present."""
+    """The paths of all safetensors files of the weights. Raises ModelError if one is missing."""
     index, single = folder / INDEX, folder / "model.safetensors"
     if index.is_file():
         names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not names:
             raise ModelError(f"{index} lists no weights; fetch the file again.")
         if not all(isinstance(name, str) for name in names.values()):
-            raise ModelError(f"{index} lists files that are no names; fetch the file again.")
+            raise ModelError(f"{index} has entries that are no file names; fetch the file again.")
         shards = tuple(folder / name for name in sorted(set(names.values())))
         missing = [shard.name for shard in shards if not os.path.isfile(shard)]
         if missing:
@@ -68,15 +68,18 @@ def find_shards(folder: Path) -> tuple[Path, ...]:
     if pickles:
         raise ModelError(
             f"{folder} has only pickle weights ({sorted(pickles)[0]}), which can run any code "
-            "when they are opened; use a safetensors checkpoint."
+            "when they are opened. Use a safetensors checkpoint."
         )
     if any(folder.glob("*.gguf")):
-        raise ModelError(f"{folder} has only GGUF weights; use the model's safetensors checkpoint.")
+        raise ModelError(f"{folder} has only GGUF weights. Use the model's safetensors checkpoint.")
     raise ModelError(f"{folder} has no weights (model.safetensors); fetch the model again.")
 
 
 def read_header(shard: Path) -> Mapping[str, Any]:
-    """Name -> dtype, shape and offsets of the tensors in a file that is as long as they need."""
+    """The header of a safetensors file: tensor name -> dtype, shape and offsets.
+
+    Raises ModelError if the header is damaged, or if the file's length does not match it.
+    """
     size = shard.stat().st_size
     with shard.open("rb") as file:
         start = file.read(8)
@@ -96,18 +99,19 @@ def read_header(shard: Path) -> Mapping[str, Any]:
         raise damaged(shard)
     if 8 + length + end != size:
         raise ModelError(
-            f"{shard} is damaged: {size:,} bytes, but its header promises "
-            f"{8 + length + end:,}; fetch it again."
+            f"{shard} is damaged: it has {size:,} bytes, but by its header "
+            f"it should have {8 + length + end:,}. Fetch it again."
         )
     return tensors
 
 
 def damaged(shard: Path) -> ModelError:
+    """The error about a file with an unreadable header."""
     return ModelError(f"{shard} is not a safetensors file, or is damaged; fetch it again.")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; ModelError if it is anything else."""
+    """The JSON object in a file. Raises ModelError if there is none."""
     try:
         data = json.loads(path.read_text("utf-8"))
     except OSError as error:

@@ -17,7 +17,7 @@ from sts_cli.checkpoints.sources import demo_folder
 from sts_cli.errors import ModelError
 from sts_cli.machine import hardware
 from sts_cli.machine.libraries import check_libraries
-from sts_cli.quantization.choice import kept_folder
+from sts_cli.quantization.choice import quantized_folder
 
 NEEDED = (
     "torch",
@@ -149,7 +149,7 @@ def folders(problems: list[str]) -> dict[str, Any]:
     except ModelError as error:
         demo = None
         problems.append(str(error))
-    quantized = kept_folder()
+    quantized = quantized_folder()
     return {
         "demo": demo,
         "model": os.environ.get("STS_MODEL"),

@@ -1,7 +1,7 @@
 """Ways to run a language model's layers: one protocol, one file each.
 
-To add one: a file here, and a line in the tests' table of decoders (tests/test_parity.py), which
-hold it against the model's own `generate`.
+To add one, write a file here and add a line to the table of decoders in tests/test_parity.py. The
+tests compare it with the model's own `generate`.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Tokens whose attention is asked for: of the last R of each row those where `rows` is True.
+    """The queries whose attention is wanted, among the last R tokens of each prompt.
 
-    Prompts are packed right, so the instruction's words are a row's last tokens.
+    Prompts are padded on the left, so the instruction is at the end.
     """
 
-    rows: Tensor  # [B, R] bool
+    queries: Tensor  # [B, R] bool
 
 
 class NotWatchable(RuntimeError):
-    """A layer that does not attend in a way that can be watched."""
+    """Raised for a layer whose attention cannot be watched."""
 
 
 class Cache(Protocol):
-    """The keys and values of a batch. It owns masks, sizes, and which rows are left.
+    """The keys and values of a batch, with their masks and sizes.
 
-    After a cut, layers above it hold fewer tokens than those below.
+    After a cut, the layers above it hold fewer tokens than those below.
     """
 
     def keep(self, rows: Tensor) -> None:
-        """Only the rows at `rows` [K] stay, in this order."""
+        """Keep only the batch's rows `rows` [K], in this order."""
         ...
 
 
@@ -44,7 +44,7 @@ C = TypeVar("C")  # a decoder's own kind of Cache
 
 
 class Decoder(Protocol[C]):
-    """A VLM's language model, run a span of layers at a time."""
+    """A VLM's language model, which runs some layers at a time."""
 
     layers: int
 
@@ -53,20 +53,21 @@ class Decoder(Protocol[C]):
         ...
 
     def cache(self, rows: int, room: int) -> C:
-        """An empty cache for so many rows, each of at most `room` tokens: prompt and answer."""
+        """An empty cache for `rows` prompts of at most `room` tokens each, answer included."""
         ...
 
     def run(
         self, tokens: Tokens, span: range, cache: C, watch: Watch | None = None
     ) -> tuple[Tokens, Tensor | None]:
-        """`tokens` after the layers `span`, and what the watched ones paid to each: [B, L] float32.
+        """`tokens` after the layers `span`, and attention scores [B, L] float32 from `watch`.
 
-        The tokens attend to what `cache` holds for these layers and to each other, and are added to
-        it. The scores are of the last layer of the span: the softmax over all keys that a token may
-        see, its mean over heads, then over the watched tokens. None without a `watch`.
+        The tokens attend to each other and to the keys in `cache`, which then holds their keys too.
+        The scores are the attention of the watched queries to each token in the last layer: the
+        softmax over all visible keys, its mean over heads, then over the queries. None without a
+        `watch`. Raises NotWatchable.
         """
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[B, V] of each row's last token, from hidden states [B, L, D] after the last layer."""
+        """Logits [B, V] of each row's last token, for hidden states [B, L, D] of the last layer."""
         ...

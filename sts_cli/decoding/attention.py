@@ -1,4 +1,4 @@
-"""Scaled dot-product attention whose queries and keys can be watched, and what they say."""
+"""Scaled dot-product attention that records its inputs, and attention scores from them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "sts_sdpa"
-CHUNK_BYTES = 64 << 20  # of the watched rows' logits at a time
+CHUNK_BYTES = 64 << 20  # of the watched queries' logits at a time
 
-# Queries, keys, mask and scale of one layer, as its attention was given them.
-Seen = tuple[Tensor, Tensor, Tensor | None, float | None]
+# Queries, keys, mask and scale that one layer's attention got.
+AttentionInputs = tuple[Tensor, Tensor, Tensor | None, float | None]
 
 
 def watched_sdpa(
@@ -24,30 +24,30 @@ def watched_sdpa(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    seen: list[Seen] | None = None,
+    record: list[AttentionInputs] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' SDPA; `seen`, a call argument of one layer, is given what it attends with."""
-    if seen is not None:
-        seen.append((query, key, attention_mask, scaling))
+    """transformers' SDPA. Appends its inputs to `record`, an argument of one layer's call."""
+    if record is not None:
+        record.append((query, key, attention_mask, scaling))
     return sdpa_attention_forward(
         module, query, key, value, attention_mask, scaling=scaling, **kwargs
     )
 
 
-def attention_paid(seen: Seen, rows: Tensor) -> Tensor:
-    """[B, K] float32: the attention that the watched of the last R queries paid to each key.
+def attention_paid(inputs: AttentionInputs, queries: Tensor) -> Tensor:
+    """The attention of the watched queries to each key, [B, K] float32.
 
-    `seen` holds queries [B, H, L, d], keys [B, G, K, d], a mask [B, 1, L, K] or None where
-    attention is causal, and a scale; `rows` [B, R] bool says which are watched. Queries and keys
-    are the layer's own, after RoPE and any normalisation, so this is what eager attention would
-    give: the softmax over all keys that a query may see, its mean over heads and then over the
-    watched rows. A bool mask says what may be seen; any other is added to the logits. Some rows at
-    a time, so that a long question does not need memory for all of its rows at once.
+    `inputs` are queries [B, H, L, d], keys [B, G, K, d], a mask [B, 1, L, K] (None: causal) and a
+    scale. `queries` [B, R] bool marks the watched ones among the last R. Queries and keys come
+    after RoPE and normalisation, so the result is that of eager attention: the softmax over all
+    visible keys, its mean over heads, then over the watched queries. A bool mask marks the visible
+    keys; any other mask is added to the logits. The work is done in chunks of queries, so that a
+    long question needs little memory.
     """
-    query, key, mask, scaling = seen
+    query, key, mask, scaling = inputs
     batch, heads, length, dim = query.shape
-    groups, total, watched = key.shape[1], key.shape[2], rows.shape[1]
+    groups, total, watched = key.shape[1], key.shape[2], queries.shape[1]
     scale = dim**-0.5 if scaling is None else scaling
     step = max(1, CHUNK_BYTES // (4 * batch * heads * total))
     paid = torch.zeros((batch, total), device=query.device)
@@ -64,11 +64,11 @@ def attention_paid(seen: Seen, rows: Tensor) -> Tensor:
                 logits = logits + allowed
                 allowed = allowed > torch.finfo(allowed.dtype).min
         weights = logits.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num().mean(1)
-        chosen = rows[:, part.start - (length - watched) : part.stop - (length - watched)]
+        chosen = queries[:, part.start - (length - watched) : part.stop - (length - watched)]
         paid += (weights * chosen[..., None]).sum(1)
-    return paid / rows.sum(1).clamp(min=1)[:, None]
+    return paid / queries.sum(1).clamp(min=1)[:, None]
 
 
 AttentionInterface.register(NAME, watched_sdpa)
-# Without a mask function of the same name, padding is attended, silently.
+# Without a mask function of the same name, tokens attend to padding, and there is no error.
 AttentionMaskInterface.register(NAME, sdpa_mask)

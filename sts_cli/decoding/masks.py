@@ -1,4 +1,4 @@
-"""Attention masks: what each token may see, for every kind of layer."""
+"""Attention masks: the keys that each token may attend to, for every kind of layer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ KINDS = ("full_attention", "sliding_attention")
 
 
 def layer_kinds(config: Any) -> list[str]:
-    """The kind of every layer, such as full_attention; where no list says, as transformers infers.
+    """The kind of every layer, such as full_attention, from the config's list or inferred.
 
-    transformers' cache infers the same, so that masks and cache agree.
+    transformers' cache infers kinds in the same way, so masks and cache agree.
     """
     kinds = getattr(config, "layer_types", None)
     if kinds:
@@ -32,13 +32,13 @@ def layer_kinds(config: Any) -> list[str]:
 def attention_mask(
     tokens: Tokens, keys: Keys, window: int | None, both_ways: bool = False
 ) -> Tensor | None:
-    """[B, 1, L, K]: what each of L tokens may see of the last K keys; None where it is causal.
+    """The mask [B, 1, L, K] of L tokens over the last K keys; None if plain causal is enough.
 
-    `keys` are all keys of a layer, the tokens' own last. A sliding `window` counts keys, so after a
-    cut it reaches further back than before, and its cache holds the last `window` - 1 before the
-    tokens. `both_ways` lets the tokens of an unbroken run of an image see each other (Gemma 3).
-    The mask is bool, or where keys have sizes a bias in the precision of the hidden states: the
-    log size of what may be seen, the least number elsewhere.
+    `keys` are all keys of a layer; the tokens' own come last. A sliding `window` counts keys, so
+    after a cut it reaches further back; the cache holds the last `window` - 1 keys before the
+    tokens. With `both_ways`, the tokens of one segment of an image see each other (Gemma 3). The
+    mask is bool. If keys have sizes, it is a bias in the dtype of the hidden states: the log size
+    of each visible key, and the dtype's least number for all others.
     """
     length, total = tokens.hidden.shape[1], keys.mask.shape[1]
     held = total if window is None else min(total, window - 1 + length)
@@ -51,8 +51,8 @@ def attention_mask(
     key = torch.arange(total - held, total, device=device)
     allowed = (key <= query)[None]  # [1, L, held]
     if both_ways:
-        run = tokens.run
-        allowed = allowed | ((run[:, :, None] == run[:, None]) & (run >= 0)[:, :, None])
+        segment = tokens.segment
+        allowed = allowed | ((segment[:, :, None] == segment[:, None]) & (segment >= 0)[:, :, None])
     if window is not None:
         allowed = allowed & (key > query - window)
     allowed = (allowed & keys.mask[:, None, -held:])[:, None]

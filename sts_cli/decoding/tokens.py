@@ -1,4 +1,4 @@
-"""The tokens of a batch of prompts, as they travel through the language model."""
+"""The tokens of a batch of prompts, between the layers of the language model."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class Keys:
     """The tokens that a layer attends to, in the order of the cache."""
 
     mask: Tensor  # [B, L] bool; False is padding
-    padded: bool  # whether some slot is padding; known without asking the device
+    padded: bool  # True if there is padding; known without waiting for the device
     log_size: Tensor | None = None  # [B, L]; see Tokens
 
     def rows(self, index: Tensor) -> Keys:
-        """Only the prompts at `index`."""
+        """The keys of the prompts at `index` [K]."""
         size = self.log_size
         return Keys(self.mask[index], self.padded, None if size is None else size[index])
 
-    def followed(self, new: Keys) -> Keys:
-        """With the tokens `new` behind them; a token without a size stands for itself."""
+    def appended(self, new: Keys) -> Keys:
+        """These keys, then `new`; a token without a size stands for itself alone."""
         size = None
         if self.log_size is not None or new.log_size is not None:
             size = torch.cat([sizes_of(self), sizes_of(new)], dim=1)
@@ -31,7 +31,7 @@ class Keys:
 
 
 def sizes_of(keys: Keys) -> Tensor:
-    """[B, L] float32: log sizes, 0 where none are kept."""
+    """Log sizes [B, L] float32; 0 for keys without sizes."""
     if keys.log_size is not None:
         return keys.log_size
     return torch.zeros(keys.mask.shape, device=keys.mask.device)
@@ -41,22 +41,22 @@ def sizes_of(keys: Keys) -> Tensor:
 class Tokens:
     """B prompts of at most L tokens each, padded on the left.
 
-    Everything that must shrink when tokens are dropped lives here, so that pruning is `keep`.
+    All tensors that shrink when tokens are dropped are here, so one call of `keep` prunes them.
     """
 
     hidden: Tensor  # [B, L, D]
     mask: Tensor  # [B, L] bool; False is padding
-    padded: bool  # whether some slot is padding; known without asking the device
+    padded: bool  # True if there is padding; known without waiting for the device
     positions: Tensor  # [P, B, L]; P is 1 (RoPE) or 3 (M-RoPE); never renumbered
-    image: Tensor  # [B, L]; which image of its prompt a token shows, -1 for text
-    run: Tensor  # [B, L]; which unbroken run of visual tokens a token is in, -1 for text
+    image: Tensor  # [B, L]; index of the token's image in its prompt, -1 for text
+    segment: Tensor  # [B, L]; index of its segment of adjacent visual tokens, -1 for text
     grid: Tensor  # [B, L, 2]; row and column in the image, each in 0..1; 0 for text
-    log_size: Tensor | None = None  # [B, L]; log of how many tokens each stands for; None: itself
+    log_size: Tensor | None = None  # [B, L]; log of the number of tokens each stands for; None: 1
     residuals: tuple[Tensor, ...] = ()  # [B, L, D] each, added after layers 0, 1, ... (DeepStack)
 
     @property
     def visual(self) -> Tensor:
-        """[B, L] bool: tokens that show an image."""
+        """True for visual tokens, [B, L] bool."""
         return self.image >= 0
 
     @property
@@ -65,23 +65,23 @@ class Tokens:
         return Keys(self.mask, self.padded, self.log_size)
 
     def keep(self, keep: Tensor, counts: Sequence[int]) -> Tokens:
-        """Only the tokens where `keep` [B, L] is True, in their order, each row packed right.
+        """The tokens where `keep` [B, L] is True, in their order, padded on the left.
 
-        `counts` says how many those are in each row, so that nothing waits for the device.
+        `counts` is the number of these in each row, so that nothing waits for the device.
         """
         longest = max(counts)
         index = (keep & self.mask).int().argsort(dim=1, stable=True)[:, -longest:]  # [B, longest]
         slot = torch.arange(longest)
         mask = slot >= longest - torch.tensor(list(counts))[:, None]
         mask = mask.to(self.mask.device)
-        # Padding slots hold dropped tokens' data: they must not look visual, or be anywhere.
+        # Padding slots hold data of dropped tokens: they must not count as visual tokens.
         return Tokens(
             hidden=take(self.hidden, index),
             mask=mask,
             padded=min(counts) < longest,
             positions=torch.stack([take(axis, index) for axis in self.positions]),
             image=take(self.image, index).masked_fill(~mask, -1),
-            run=take(self.run, index).masked_fill(~mask, -1),
+            segment=take(self.segment, index).masked_fill(~mask, -1),
             grid=take(self.grid, index),
             log_size=None if self.log_size is None else take(self.log_size, index),
             residuals=tuple(take(residual, index) for residual in self.residuals),
@@ -89,14 +89,14 @@ class Tokens:
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:
-    """`values` [B, L] or [B, L, D] at `index` [B, K] of its second dimension."""
+    """The items of `values` [B, L] or [B, L, D] at `index` [B, K] of dimension 1."""
     if values.ndim == 3:
         index = index[..., None].expand(-1, -1, values.shape[-1])
     return values.gather(1, index)
 
 
-def text(hidden: Tensor, positions: Tensor) -> Tokens:
-    """Freshly generated text tokens: `hidden` [B, 1, D] at `positions` [P, B]."""
+def text_tokens(hidden: Tensor, positions: Tensor) -> Tokens:
+    """New text tokens, one per prompt: `hidden` [B, 1, D] at `positions` [P, B]."""
     batch = hidden.shape[0]
     none = torch.full((batch, 1), -1, device=hidden.device)
     return Tokens(
@@ -105,6 +105,6 @@ def text(hidden: Tensor, positions: Tensor) -> Tokens:
         padded=False,
         positions=positions[..., None],
         image=none,
-        run=none,
+        segment=none,
         grid=hidden.new_zeros((batch, 1, 2), dtype=torch.float32),
     )

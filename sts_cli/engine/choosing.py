@@ -21,7 +21,7 @@ from sts_cli.decoding.tokens import Tokens
 from sts_cli.engine.sizes import log_sizes
 from sts_cli.families.default import Encoded, Prompt
 from sts_cli.profile import Cut, budget
-from sts_cli.pruning import Cutting, Look, Method
+from sts_cli.pruning import Candidates, Cutting, Method
 
 FLOOR = 0.25  # of an image's own budget that it keeps, whatever the question is about
 
@@ -80,7 +80,7 @@ def choose_image(
     """What a cut before the first layer leaves of one image."""
     total = len(image.features)
     device = image.features.device
-    look = Look(
+    look = Candidates(
         features=image.features,
         grid=image.grid,
         image=torch.zeros(total, dtype=torch.long, device=device),
@@ -103,11 +103,11 @@ def look_into(
     prompt: Prompt,
     words: Tensor,
     scores: Tensor | None,
-) -> Look:
+) -> Candidates:
     """A row's visual tokens at the places `where` [N], as `method` sees them between layers."""
     size = torch.ones(len(where), device=where.device)
     seed = sum(image.pixels.seed for image in prompt.images) if "seed" in method.needs else None
-    return Look(
+    return Candidates(
         features=tokens.hidden[row, where],
         grid=tokens.grid[row, where],
         image=tokens.image[row, where],
@@ -121,7 +121,7 @@ def look_into(
 def choose_row(
     method: Method,
     cut: Cut,
-    look: Look,
+    look: Candidates,
     prompt: Prompt,
     before: list[int],
     proportional: bool,
@@ -154,7 +154,7 @@ def choose_row(
 
 
 def with_floors(
-    method: Method, look: Look, before: list[int], floors: list[int], count: int
+    method: Method, look: Candidates, before: list[int], floors: list[int], count: int
 ) -> tuple[Cutting, list[int]]:
     """`count` of several images' tokens, at least `floors` of each, and how many of each.
 
@@ -181,7 +181,7 @@ def with_floors(
     return whole, left
 
 
-def exactly(method: Method, look: Look, count: int) -> Cutting:
+def exactly(method: Method, look: Candidates, count: int) -> Cutting:
     """The method's choice of `count` tokens, or all. Raises RuntimeError for another number."""
     total = len(look.features)
     if count >= total:
@@ -221,7 +221,7 @@ def nowhere(cutting: Cutting, total: int) -> Tensor:
     return torch.arange(total, device=cutting.keep.device)
 
 
-def part_of(look: Look, index: Tensor) -> Look:
+def part_of(look: Candidates, index: Tensor) -> Candidates:
     """The look at the tokens `index` alone."""
     return replace(
         look,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sts_cli import pruning
 from sts_cli.decoding import Cache, Decoder, Watch
-from sts_cli.decoding.tokens import Tokens, text
+from sts_cli.decoding.tokens import Tokens, text_tokens
 from sts_cli.decoding.torch import TorchDecoder
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.clock import Clock
@@ -231,7 +231,7 @@ class Engine:
                 state.cache.keep(kept)
                 best, positions = best[kept], positions[:, kept]
                 rows = [rows[i] for i in stay]
-            tokens = text(self.family.embedding(best[:, None]), positions)
+            tokens = text_tokens(self.family.embedding(best[:, None]), positions)
             for span in state.spans:
                 tokens, _ = self.decoder.run(tokens, span, state.cache)
             logits = self.decoder.logits(tokens.hidden)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sts_cli.decoding import Decoder, NotWatchable, Watch
 from sts_cli.decoding.masks import layer_kinds
-from sts_cli.decoding.tokens import Tokens, text
+from sts_cli.decoding.tokens import Tokens, text_tokens
 from sts_cli.errors import ModelError
 from sts_cli.families.default import Family, Prompt
 from sts_cli.machine.hardware import out_of_memory
@@ -78,7 +78,7 @@ def find_flaw(family: Family, decoder: Decoder[Any]) -> str | None:
         return "its first token differs from that of transformers' generate"
 
     positions = (tokens.positions.amax((0, 2)) + 1).expand(len(tokens.positions), -1)
-    step = text(family.embedding(chosen), positions)
+    step = text_tokens(family.embedding(chosen), positions)
     after, _ = decoder.run(step, every, cache)
     if distance(decoder.logits(after.hidden), second) > limit:
         return "its second token differs from that of transformers' generate"
@@ -98,7 +98,7 @@ def by_generate(family: Family, image: Image.Image) -> tuple[list[int], Tensor, 
         images=[[image]],
         text=[asked],
         return_tensors="pt",
-        add_special_tokens=family.unmarked(asked),
+        add_special_tokens=family.needs_special_tokens(asked),
     ).to(family.model.device)
     inputs = {
         name: value.to(family.model.dtype) if value.is_floating_point() else value

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sts_cli.pruning import Cutting
-from sts_cli.pruning.repulsion import distances, joint, middle, normalised
+from sts_cli.pruning.repulsion import distances, joint, median, normalised
 
 
 def log_sizes(features: Tensor, grid: Tensor, log_size: Tensor, cutting: Cutting) -> Tensor:
@@ -32,7 +32,7 @@ def log_sizes(features: Tensor, grid: Tensor, log_size: Tensor, cutting: Cutting
     gone = others(keep, len(size))
     unit = normalised(features)
     content, place = distances(unit[gone], unit[keep], grid[gone], grid[keep])
-    nearest = joint(content, place, [middle(content), middle(place)], 1.0).argmin(1)  # [N - K]
+    nearest = joint(content, place, [median(content), median(place)], 1.0).argmin(1)  # [N - K]
     return size[keep].index_add(0, nearest, size[gone]).log()
 
 

@@ -1,1 +1,1 @@
-"""Evidence that answers stayed right: measures and tables."""
+"""Tables of accuracy, agreement and speed."""

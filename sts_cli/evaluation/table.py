@@ -13,7 +13,10 @@ from sts_cli.records import Answer, Problem
 
 @dataclass
 class Tally:
-    """What one profile did on one kind of question; `right` and `f1` where the truth is known."""
+    """Measurements of one profile on one kind of question, one entry per question.
+
+    `right` and `f1` only have questions with accepted answers.
+    """
 
     right: list[bool] = field(default_factory=list)
     f1: list[float] = field(default_factory=list)
@@ -22,7 +25,7 @@ class Tally:
     speedup: list[float] = field(default_factory=list)
 
     def row(self) -> dict[str, float | int | None]:
-        """Shares in 0..1; the interval is Wilson's, 95%. No accuracy where no truth is known."""
+        """The figures: shares in 0..1, with Wilson's 95% interval. None if there are no data."""
         known = bool(self.right)
         low, high = wilson(sum(self.right), len(self.right))
         return {
@@ -39,7 +42,7 @@ class Tally:
 
 
 class Results:
-    """Collects answers to the same questions under several profiles; the first is the reference."""
+    """Answers to the same questions under several profiles; the first one is the reference."""
 
     def __init__(self) -> None:
         self.tallies: dict[str, dict[str, Tally]] = {}  # profile -> kind -> tally
@@ -47,8 +50,8 @@ class Results:
         self.problem: Problem | None = None  # the first
 
     def add(self, answers: Sequence[Answer]) -> None:
-        """One question under each profile. Questions without accepted answers count too."""
-        problem = next((one.problem for one in answers if one.problem is not None), None)
+        """Add the answers to one question, one per profile. Questions without truth count too."""
+        problem = next((answer.problem for answer in answers if answer.problem is not None), None)
         if problem is not None:
             self.failed += 1
             self.problem = self.problem or problem
@@ -66,13 +69,13 @@ class Results:
         assert reference.seconds is not None
         if answer.item.answers:
             tally.right.append(exact_match(answer.text, answer.item.answers))
-            tally.f1.append(max(token_f1(answer.text, one) for one in answer.item.answers))
+            tally.f1.append(max(token_f1(answer.text, truth) for truth in answer.item.answers))
         tally.agree.append(same(answer.text, reference.text))
         tally.tokens.append(answer.tokens.average)
         tally.speedup.append(reference.seconds.total / answer.seconds.total)
 
     def rows(self) -> dict[str, dict[str, dict[str, float | int | None]]]:
-        """profile -> kind -> figures; the kind "all" is over all questions."""
+        """Figures by profile and by kind of question; the kind "all" has all questions."""
         return {
             profile: {kind: tally.row() for kind, tally in kinds.items()}
             for profile, kinds in self.tallies.items()
@@ -80,7 +83,7 @@ class Results:
 
 
 def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95% interval of a share, after Wilson (1927); 0..1 for n = 0."""
+    """Wilson's (1927) interval of the share `right / n`; (0, 1) for n = 0. z = 1.96 is for 95%."""
     if n == 0:
         return 0.0, 1.0
     share = right / n
@@ -90,4 +93,5 @@ def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def mean(values: Sequence[float]) -> float:
+    """The mean, or 0 if there are no values."""
     return sum(values) / len(values) if values else 0.0

@@ -1,7 +1,7 @@
-"""One adapter per way of building a prompt, found by the model's own `model_type`.
+"""One adapter per way to build a prompt, found by the model's `model_type`.
 
-To add a family: nothing, if the default fits; else one file here and one line in the table.
-No torch at import: the table is read by commands that load no model.
+To add a family that the default fits, do nothing. Else add one file here and one line in the table.
+No torch at import: commands that load no model read the table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sts_cli.errors import ModelError
 if TYPE_CHECKING:
     from sts_cli.families.default import Family
 
-# model_type -> (module, class, model_types of its language models); tests/test_parity.py covers all
+# model_type -> (module, class, model_types of its language models); test_parity.py tests them all
 FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "llava": ("default", "Family", ("llama", "mistral", "qwen2")),
     "llava_next": ("llava_next", "LlavaNext", ("mistral", "llama", "qwen2")),
@@ -30,20 +30,20 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 
 
-UNTESTED_TOWERS = ("pixtral",)  # vision encoders that a listed family may have, but not our tests
+UNTESTED_TOWERS = ("pixtral",)  # vision encoders of listed families that no test has
 
 
 def tested(kind: str, text: str | None, vision: str | None) -> bool:
-    """Whether the tests cover `kind` around a language model `text` and an encoder `vision`.
+    """True if the tests cover the family `kind` with these model_types of its two parts.
 
-    None is the kind's default.
+    `text` is the language model's, `vision` the encoder's; None is the family's default.
     """
     listed = kind in FAMILIES and (text is None or text in FAMILIES[kind][2])
     return listed and vision not in UNTESTED_TOWERS
 
 
 def adapter(model: Any, processor: Any, encoder: Any = None) -> Family:
-    """How `model`, or a `skeleton` of it, puts images into prompts. Raises ModelError.
+    """The adapter for `model`, or for its `skeleton`. Raises ModelError for unsupported models.
 
     `encoder` computes `get_image_features` in the model's place.
     """
@@ -56,7 +56,7 @@ def adapter(model: Any, processor: Any, encoder: Any = None) -> Family:
 
 
 def skeleton(config: Any) -> Any:
-    """The model of `config` without memory for its weights; takes a fraction of a second."""
+    """The model of `config` without memory for its weights. Takes less than a second."""
     import torch
     from transformers import AutoModelForImageTextToText
 
@@ -65,9 +65,9 @@ def skeleton(config: Any) -> Any:
 
 
 def refuse(model: Any) -> None:
-    """Raise ModelError for a model whose tokens cannot be dropped without changing its meaning.
+    """Raise ModelError for a model that cannot be pruned correctly.
 
-    Looks at the structure alone; a `skeleton` will do.
+    Only the structure is checked, so a `skeleton` is enough.
     """
     from sts_cli.decoding.masks import KINDS, layer_kinds
 
@@ -76,39 +76,39 @@ def refuse(model: Any) -> None:
     decoder = model.get_decoder()
     if getattr(decoder.config, "cross_attention_layers", None):
         raise ModelError(
-            f"'{kind}' looks at its images through cross-attention, so there are no visual tokens "
-            f"in its prompt to prune. {supported}"
+            f"'{kind}' reads its images through cross-attention, so its prompt has no visual "
+            f"tokens to prune. {supported}"
         )
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
-            f"'{kind}' has a text encoder apart from its decoder; sts runs decoders that read the "
+            f"'{kind}' has a text encoder and a decoder; sts only runs decoders that read the "
             f"image and the question together. {supported}"
         )
     if getattr(config, "image_token_id", None) is None or not hasattr(model, "get_image_features"):
         raise ModelError(
-            f"'{kind}' has no placeholder token for images, so there are no visual tokens in its "
-            f"prompt to prune. {supported}"
+            f"'{kind}' has no placeholder token for images, so its prompt has no visual tokens to "
+            f"prune. {supported}"
         )
     if "qformer_input_ids" in inspect.signature(model.get_image_features).parameters:
         raise ModelError(
-            f"'{kind}' reads the question while it encodes the image (Q-Former), so an image's "
-            f"tokens cannot be chosen or shared before the question. {supported}"
+            f"'{kind}' reads the question while it encodes the image (Q-Former), so questions "
+            f"cannot share an image's tokens. {supported}"
         )
-    # Up to 5.18, transformers' SDPA left soft-capping out and said nothing.
+    # Up to 5.18, transformers' SDPA ignored soft-capping without a warning.
     if not decoder._supports_sdpa or getattr(decoder.config, "attn_logit_softcapping", None):
         raise ModelError(
-            f"The language model of '{kind}' ({decoder.config.model_type}) attends in a way that "
-            "PyTorch's scaled_dot_product_attention does not compute, so sts cannot run it."
+            f"The language model of '{kind}' ({decoder.config.model_type}) needs a kind of "
+            "attention that PyTorch's scaled_dot_product_attention lacks; sts cannot run it."
         )
     other = sorted(set(layer_kinds(decoder.config)) - set(KINDS))
     if other:
         raise ModelError(
             f"The language model of '{kind}' has layers of the kind {', '.join(other)}, which sts "
-            f"cannot prune correctly. {supported}"
+            f"cannot prune. {supported}"
         )
     missing = [name for name in ("layers", "norm", "rotary_emb") if not hasattr(decoder, name)]
     if missing:
         raise ModelError(
-            f"The language model of '{kind}' has no {', '.join(missing)}; sts runs models that "
-            f"follow transformers' conventions. {supported}"
+            f"The language model of '{kind}' has no {', '.join(missing)}; sts only runs models "
+            f"that follow transformers' conventions. {supported}"
         )

@@ -1,4 +1,4 @@
-"""How a VLM puts images into its prompt. The default fits most families of transformers."""
+"""The default family: how images become part of a prompt. It fits most models of transformers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from sts_cli.families.places import square_tiles
 
 @dataclass(frozen=True)
 class Pixels:
-    """One image, as its processor hands it to the model."""
+    """One image as its processor prepares it for the model."""
 
     inputs: dict[str, Tensor]  # for `get_image_features`
-    text: str  # what stands for the image in the prompt
+    replacement: str  # the text that replaces the image's placeholder in the prompt
     count: int  # visual tokens in that text
     size: tuple[int, int]  # width and height in pixels
 
     @cached_property
     def seed(self) -> int:
-        """A number that follows from what the model is shown, for methods that draw."""
+        """A checksum of the inputs, for methods that draw at random."""
         seed = 0
         for name in sorted(self.inputs):
             values = self.inputs[name].contiguous().view(torch.uint8).numpy()
@@ -39,11 +39,11 @@ class Pixels:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """One image, as the language model sees it: N visual tokens. Compared by identity."""
+    """One image as the language model sees it: N visual tokens. Compared by identity."""
 
     features: Tensor  # [N, D]
     grid: Tensor  # [N, 2]; row and column, each in 0..1
-    deep: tuple[Tensor, ...]  # [N, D] each; DeepStack features for the first layers
+    deepstack: tuple[Tensor, ...]  # [N, D] each; features added after the first layers (Qwen3-VL)
     pixels: Pixels
 
 
@@ -56,23 +56,23 @@ class Prompt:
 
     @property
     def visual(self) -> int:
-        """How many of its tokens show an image."""
+        """The number of visual tokens, of all images together."""
         return sum(len(image.features) for image in self.images)
 
     def words(self, image_token_id: int) -> int:
-        """How many of its tokens come after its last image; these can attend to all of it."""
+        """The number of tokens after the last image; they can attend to every visual token."""
         reverse = self.ids[::-1]
         return reverse.index(image_token_id) if image_token_id in reverse else len(reverse)
 
 
 class Family:
-    """LLaVA, Idefics3, SmolVLM, InternVL, and whatever follows the same conventions.
+    """LLaVA, Idefics3, SmolVLM, InternVL, and other models with the same conventions.
 
-    One image at a time goes through the processor and the encoder, so that questions can share
-    it; a prompt is put together from text and what its images became.
+    Each image is processed and encoded by itself, so that questions can share it. A prompt then
+    joins text and encoded images.
     """
 
-    alone_differs = False  # whether an image alone in its question is cut up differently
+    single_differs = False  # True: a question's only image is processed differently from others
 
     def __init__(self, model: Any, processor: Any, encoder: Any):
         self.model = model
@@ -84,33 +84,36 @@ class Family:
 
     # Images
 
-    def pixels(self, image: Image.Image, alone: bool = True) -> Pixels:
-        """The processor's view of one RGB image. Safe to call from several threads.
+    def pixels(self, image: Image.Image, single: bool = True) -> Pixels:
+        """The processor's output for one RGB image. Safe to call from several threads.
 
-        `alone` says whether it is its question's only image.
+        `single` is True for a question's only image.
         """
         return self._processed([image], image.size)
 
     def _processed(self, images: list[Image.Image], size: tuple[int, int]) -> Pixels:
-        """The first of `images`, processed together."""
-        made = self.processor(
+        """The processor's output for the first of `images`, all processed together."""
+        outputs = self.processor(
             images=[images],
             text=[self.processor.image_token * len(images)],
             return_tensors="pt",
             return_text_replacement_offsets=True,
         )
-        text = made.pop("text_replacement_offsets")[0][0]["replacement"]
-        count = int((made.pop("input_ids") == self.image_token_id).sum()) // len(images)
+        replacement = outputs.pop("text_replacement_offsets")[0][0]["replacement"]
+        count = int((outputs.pop("input_ids") == self.image_token_id).sum()) // len(images)
         for name in ("attention_mask", "token_type_ids", "mm_token_type_ids"):
-            made.pop(name, None)
-        return Pixels(dict(made), text, count, size)
+            outputs.pop(name, None)
+        return Pixels(dict(outputs), replacement, count, size)
 
     def encode(self, pixels: Sequence[Pixels]) -> list[Encoded]:
-        """Features of several images, in one pass where their inputs have the same shape."""
+        """The encoded images, in order. Images with inputs of the same shapes share one pass.
+
+        Raises ModelError if the model and its processor count visual tokens differently.
+        """
         encoded: list[Encoded | None] = [None] * len(pixels)
         groups: dict[Any, list[int]] = {}
-        for index, one in enumerate(pixels):
-            shape = tuple((name, value.shape) for name, value in sorted(one.inputs.items()))
+        for index, image in enumerate(pixels):
+            shape = tuple((name, value.shape) for name, value in sorted(image.inputs.items()))
             groups.setdefault(shape, []).append(index)
         for members in groups.values():
             inputs = {
@@ -125,30 +128,30 @@ class Family:
             counts = [pixels[i].count for i in members]
             features = self._per_image(output.pooler_output, counts)
             levels = getattr(output, "deepstack_features", None) or ()
-            deep = list(zip(*(self._per_image(level, counts) for level in levels), strict=True))
-            for place, index in enumerate(members):
-                one = pixels[index]
+            deepstack = list(zip(*(self._per_image(x, counts) for x in levels), strict=True))
+            for member, index in enumerate(members):
+                image = pixels[index]
                 encoded[index] = Encoded(
-                    features=features[place],
-                    grid=self.places(one).to(self.model.device),
-                    deep=deep[place] if deep else (),
-                    pixels=one,
+                    features=features[member],
+                    grid=self.places(image).to(self.model.device),
+                    deepstack=deepstack[member] if deepstack else (),
+                    pixels=image,
                 )
-        return [one for one in encoded if one is not None]
+        return [image for image in encoded if image is not None]
 
     def _per_image(self, output: Any, counts: list[int]) -> list[Tensor]:
-        """`[N, D]` for each image, out of a tensor or a list of any nesting."""
+        """[N, D] for each image, from a tensor or a list of tensors. Raises ModelError."""
         parts = [output] if isinstance(output, Tensor) else output
         flat = torch.cat([part.flatten(0, -2) for part in parts])
         if flat.shape[0] != sum(counts):
             raise ModelError(
                 f"The processor expects {sum(counts)} visual tokens, but the model made "
-                f"{flat.shape[0]}: the checkpoint's processor does not belong to its weights."
+                f"{flat.shape[0]}: the checkpoint's processor does not fit its weights."
             )
         return list(flat.split(counts))
 
     def places(self, pixels: Pixels) -> Tensor:
-        """[N, 2]: the row and column of every visual token in the image, each in 0..1."""
+        """The row and column of every visual token in the image, each in 0..1, as [N, 2]."""
         per_tile = getattr(self.processor, "image_seq_length", None) or getattr(
             self.processor, "image_seq_len", None
         )
@@ -157,18 +160,18 @@ class Family:
     # Text
 
     def prompt_text(self, question: str, images: int) -> str:
-        """The chat template around a question, with a placeholder for each image."""
+        """The question in the chat template, with a placeholder for each image."""
         content = [{"type": "image"}] * images
-        content = [*content, {"type": "text", "text": self.harmless(question)}]
+        content = [*content, {"type": "text", "text": self.escaped(question)}]
         rendered: str = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
         return rendered
 
-    def harmless(self, question: str) -> str:
-        """The question, in which no special token's name is taken for that token.
+    def escaped(self, question: str) -> str:
+        """The question with a space in every special token's name, so that it stays plain text.
 
-        `<image>` in a question becomes `< image>`: the prompt keeps one placeholder per image.
+        `<image>` becomes `< image>`, so that the prompt has one placeholder per image.
         """
         for token in self.tokenizer.added_tokens_decoder.values():
             name = token.content
@@ -177,27 +180,31 @@ class Family:
         return question
 
     def tokenize(self, question: str, images: Sequence[Pixels]) -> list[int]:
-        """Token ids of a question's prompt, each image's placeholder expanded."""
+        """Token ids of a question's prompt, with each image's placeholder replaced.
+
+        Raises ModelError if the chat template does not write one placeholder per image.
+        """
         placeholder = self.processor.image_token
         pieces = self.prompt_text(question, len(images)).split(placeholder)
         if len(pieces) != len(images) + 1:
             raise ModelError(
                 f"The chat template made {len(pieces) - 1} placeholders for {len(images)} images."
             )
-        text = pieces[0]
+        prompt = pieces[0]
         for image, piece in zip(images, pieces[1:], strict=True):
-            text += image.text + piece
-        return list(self.tokenizer(text, add_special_tokens=self.unmarked(text))["input_ids"])
+            prompt += image.replacement + piece
+        special = self.needs_special_tokens(prompt)
+        return list(self.tokenizer(prompt, add_special_tokens=special)["input_ids"])
 
-    def unmarked(self, text: str) -> bool:
-        """Whether the tokenizer has still to add special tokens, which many a template writes."""
+    def needs_special_tokens(self, prompt: str) -> bool:
+        """True if the tokenizer must add special tokens, since the template wrote none."""
         bos = self.tokenizer.bos_token
-        return bos is None or not text.startswith(bos)
+        return bos is None or not prompt.startswith(bos)
 
     # Tokens
 
     def embed(self, prompts: Sequence[Prompt]) -> Tokens:
-        """The prompts as one batch, padded on the left, image features in their places."""
+        """The prompts as one batch, padded on the left, with features at the visual tokens."""
         device = self.model.device
         lengths = [len(prompt.ids) for prompt in prompts]
         longest = max(lengths)
@@ -205,24 +212,24 @@ class Family:
         image = np.full((len(prompts), longest), -1)
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt.ids) :] = prompt.ids
-            counts = [len(one.features) for one in prompt.images]
+            counts = [len(encoded.features) for encoded in prompt.images]
             shown = np.nonzero(ids[row] == self.image_token_id)[0]
             image[row, shown] = np.repeat(np.arange(len(counts)), counts)
         mask = np.arange(longest) >= longest - np.array(lengths)[:, None]
         where = tuple(torch.from_numpy(index).to(device) for index in np.nonzero(image >= 0))
-        images = [one for prompt in prompts for one in prompt.images]
+        images = [encoded for prompt in prompts for encoded in prompt.images]
         hidden = self.embedding(torch.from_numpy(np.where(image >= 0, 0, ids)).to(device))
         grid = torch.zeros((*ids.shape, 2), device=device)
         residuals: list[Tensor] = []
         if images:
-            features = torch.cat([one.features for one in images]).to(hidden.dtype)
+            features = torch.cat([encoded.features for encoded in images]).to(hidden.dtype)
             hidden = hidden.index_put(where, features)
-            grid = grid.index_put(where, torch.cat([one.grid for one in images]))
-            for level in zip(*(one.deep for one in images), strict=True):
-                deep = torch.cat(level).to(hidden.dtype)
-                residuals.append(torch.zeros_like(hidden).index_put(where, deep))
-        every = (torch.from_numpy(values).to(device) for values in (ids, mask, image))
-        device_ids, device_mask, device_image = every
+            grid = grid.index_put(where, torch.cat([encoded.grid for encoded in images]))
+            for level in zip(*(encoded.deepstack for encoded in images), strict=True):
+                added = torch.cat(level).to(hidden.dtype)
+                residuals.append(torch.zeros_like(hidden).index_put(where, added))
+        on_device = (torch.from_numpy(values).to(device) for values in (ids, mask, image))
+        device_ids, device_mask, device_image = on_device
         visual = device_image >= 0
         return Tokens(
             hidden=hidden,
@@ -230,7 +237,7 @@ class Family:
             padded=min(lengths) < longest,
             positions=self.positions(device_ids, device_mask, visual, images),
             image=device_image,
-            run=number_runs(visual),
+            segment=number_segments(visual),
             grid=grid,
             residuals=tuple(residuals),
         )
@@ -238,11 +245,11 @@ class Family:
     def positions(
         self, ids: Tensor, mask: Tensor, visual: Tensor, images: Sequence[Encoded]
     ) -> Tensor:
-        """[P, B, L]: where each token stands; P is 1 for plain RoPE."""
+        """Position ids [P, B, L] of all tokens; P is 1 for plain RoPE."""
         return (mask.cumsum(1) - 1).clamp(min=0)[None]
 
 
-def number_runs(visual: Tensor) -> Tensor:
-    """[B, L]: 0 for a row's first unbroken run of visual tokens, 1 for the next, -1 for text."""
+def number_segments(visual: Tensor) -> Tensor:
+    """The number of each token's segment of adjacent visual tokens [B, L], from 0; -1 for text."""
     starts = visual & ~torch.nn.functional.pad(visual, (1, 0))[:, :-1]
     return (starts.cumsum(1) - 1).masked_fill(~visual, -1)

@@ -29,11 +29,15 @@ class ShorterEncoder:
 
 def encoder_of(model: Any) -> Any:
     """The object that computes `get_image_features`: the model, or a ShorterEncoder of it."""
-    tower = getattr(model.model, "vision_tower", None)
+    tower: Any = getattr(getattr(model, "model", None), "vision_tower", None)
     state = getattr(model.config, "vision_feature_layer", None)
-    if not isinstance(state, int) or getattr(tower.config, "model_type", "") != "clip_vision_model":
-        return model  # other towers normalize their last hidden state
-    every = tower.config.num_hidden_layers
+    if (
+        tower is None
+        or not isinstance(state, int)
+        or tower.config.model_type != "clip_vision_model"
+    ):
+        return model  # most other towers normalize their last hidden state
+    every: int = tower.config.num_hidden_layers
     read = state if state >= 0 else every + 1 + state
     return ShorterEncoder(model, read) if 0 < read < every else model
 

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT and LLaVA-OneVision: the whole image, then its parts with newline tokens."""
+"""LLaVA-NeXT and LLaVA-OneVision: the whole image, then its tiles with newline tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sts_cli.families.places import with_newlines
 
 
 class LlavaNext(Family):
-    """Tiles are packed into one picture of rows; each row ends in a newline token."""
+    """The tiles' tokens are merged into one grid; each row of it ends in a newline token."""
 
     def places(self, pixels: Pixels) -> Tensor:
         vision = self.model.config.vision_config
@@ -23,21 +23,20 @@ class LlavaNext(Family):
 
 
 class LlavaOnevision(LlavaNext):
-    """Only an image that is alone in its question is cut into tiles."""
+    """Only a question's single image is cut into tiles."""
 
-    alone_differs = True
+    single_differs = True
 
-    def pixels(self, image: Image.Image, alone: bool = True) -> Pixels:
-        """The processor tells by the number of images: one of several is shown as a pair."""
-        return self._processed([image] if alone else [image, image], image.size)
+    def pixels(self, image: Image.Image, single: bool = True) -> Pixels:
+        """As in Family. The processor only cuts a single image, so others are passed as a pair."""
+        return self._processed([image] if single else [image, image], image.size)
 
     def encode(self, pixels: Sequence[Pixels]) -> list[Encoded]:
-        alone = [one for one in pixels if len(one.inputs["image_sizes"]) == 1]
-        encoded = dict(zip(map(id, alone), super().encode(alone), strict=True))
-        for one in pixels:
-            if id(one) not in encoded:
-                pair = super().encode([replace(one, count=2 * one.count)])[0]
-                encoded[id(one)] = replace(
-                    pair, features=pair.features[: one.count], grid=self.places(one), pixels=one
-                )
-        return [encoded[id(one)] for one in pixels]
+        single = [image for image in pixels if len(image.inputs["image_sizes"]) == 1]
+        encoded = dict(zip(map(id, single), super().encode(single), strict=True))
+        for image in pixels:
+            if id(image) not in encoded:
+                pair = super().encode([replace(image, count=2 * image.count)])[0]
+                features, grid = pair.features[: image.count], self.places(image)
+                encoded[id(image)] = replace(pair, features=features, grid=grid, pixels=image)
+        return [encoded[id(image)] for image in pixels]

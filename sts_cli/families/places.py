@@ -1,4 +1,4 @@
-"""Where visual tokens lie in their image, for the layouts that families use."""
+"""Places of visual tokens in their image, for the layouts that families use."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from torch import Tensor
 
 
 def raster(rows: int, columns: int) -> Tensor:
-    """[rows * columns, 2]: cell centres of a grid in reading order, each coordinate in 0..1."""
+    """Cell centres [rows * columns, 2] of a grid in reading order, row and column in 0..1."""
     down = (torch.arange(rows) + 0.5) / rows
     across = (torch.arange(columns) + 0.5) / columns
     return torch.cartesian_prod(down, across)
 
 
 def shape_of(cells: int, size: tuple[int, int], gap: int = 0) -> tuple[int, int]:
-    """Rows and columns with `rows * (columns + gap) == cells`, as near to the image's shape as
-    can be. `size` is width and height in pixels; `gap` counts extra tokens at each row's end."""
+    """Rows and columns with `rows * (columns + gap) == cells`, nearest to the image's shape.
+
+    `size` is width and height in pixels; `gap` is the number of extra tokens at each row's end.
+    """
     width, height = size
     fits = [
         (rows, cells // rows - gap)
@@ -27,10 +29,10 @@ def shape_of(cells: int, size: tuple[int, int], gap: int = 0) -> tuple[int, int]
 
 
 def square_tiles(count: int, per_tile: int, size: tuple[int, int]) -> Tensor:
-    """[count, 2] for an image cut into equal tiles of `per_tile` tokens each.
+    """Places [count, 2] in an image that is cut into equal tiles of `per_tile` tokens each.
 
-    Several tiles lie in a grid of the image's shape and are followed by one tile of the whole
-    image (Idefics3, SmolVLM, InternVL).
+    Several tiles form a grid of the image's shape; after them comes one tile of the whole image
+    (Idefics3, SmolVLM, InternVL). `size` is width and height in pixels.
     """
     tiles = max(1, count // per_tile)
     side = round(per_tile**0.5)
@@ -45,8 +47,10 @@ def square_tiles(count: int, per_tile: int, size: tuple[int, int]) -> Tensor:
 
 
 def with_newlines(count: int, base: int, size: tuple[int, int]) -> Tensor:
-    """[count, 2] for `base` tokens of the whole image, then rows that end in a newline token
-    (LLaVA-NeXT, LLaVA-OneVision)."""
+    """Places [count, 2]: `base` tokens of the whole image, then rows that end in a newline token.
+
+    For LLaVA-NeXT and LLaVA-OneVision. `size` is width and height in pixels.
+    """
     side = round(base**0.5)
     whole = raster(side, count // side) if count <= base else raster(side, base // side)
     rest = count - len(whole)

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: three position axes, any image size, DeepStack."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: M-RoPE, images of any size, DeepStack."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sts_cli.families.places import raster
 
 
 class Qwen(Family):
-    """Positions (time, row, column) come from the model; tokens are merged patches."""
+    """The model computes positions (time, row, column); each token is a block of patches."""
 
     def places(self, pixels: Pixels) -> Tensor:
         merge = self.model.config.vision_config.spatial_merge_size
@@ -22,7 +22,7 @@ class Qwen(Family):
     def positions(
         self, ids: Tensor, mask: Tensor, visual: Tensor, images: Sequence[Encoded]
     ) -> Tensor:
-        grids = [one.pixels.inputs["image_grid_thw"] for one in images]
+        grids = [encoded.pixels.inputs["image_grid_thw"] for encoded in images]
         positions, _ = self.model.model.get_rope_index(
             input_ids=ids,
             attention_mask=mask.long(),

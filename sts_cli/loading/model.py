@@ -20,7 +20,7 @@ from sts_cli.errors import ModelError
 from sts_cli.families import UNTESTED_TOWERS, adapter, refuse, skeleton
 from sts_cli.families.default import Family
 from sts_cli.loading.processor import load_processor
-from sts_cli.loading.soundness import misshapen, not_numbers
+from sts_cli.loading.soundness import non_finite, wrong_shapes
 from sts_cli.machine.hardware import choose_device, choose_dtype, free_memory, out_of_memory
 from sts_cli.openvino.ready import NotConvertible, choose_backend
 from sts_cli.profile import Backend, Quantize
@@ -187,18 +187,19 @@ def read_model(
     """The model in eval mode, quantized while it is read, or read as it was quantized before."""
     if quantize == "none":
         return from_folder(checkpoint.folder, config, device, dtype)
-    from sts_cli.quantization import kept
+    from sts_cli.quantization import disk_cache
     from sts_cli.quantization.settings import quantization_config
 
-    folder = kept.place(checkpoint, quantize, device, dtype)
-    if folder is not None and kept.is_whole(folder):
+    folder = disk_cache.cache_path(checkpoint, quantize, device, dtype)
+    if folder is not None and disk_cache.is_complete(folder):
         return from_folder(folder, None, device, dtype)
     settings = quantization_config(quantize, config, device, dtype)
     start = time.perf_counter()
     model = from_folder(checkpoint.folder, config, device, dtype, settings)
     size = memory_needed(checkpoint, quantize, dtype.itemsize)
-    if folder is not None and size > kept.LARGE and time.perf_counter() - start > kept.LONG:
-        kept.keep(model, checkpoint, folder, size, say)
+    slow = time.perf_counter() - start > disk_cache.LEAST_SECONDS
+    if folder is not None and slow and size > disk_cache.LEAST_BYTES:
+        disk_cache.store(model, checkpoint, folder, size, say)
     return model
 
 
@@ -223,7 +224,7 @@ def from_folder(
         use_safetensors=True,
     )
     # transformers would go on with random numbers in their place
-    odd = {*misshapen(model), *(key[0] for key in report["mismatched_keys"])}
+    odd = {*wrong_shapes(model), *(key[0] for key in report["mismatched_keys"])}
     odd |= {
         key.removesuffix("scales") + "weight" if key.endswith(".scales") else key
         for key in report["missing_keys"]
@@ -233,7 +234,7 @@ def from_folder(
             f"{folder} lacks {len(odd)} weights of the shape that its config.json asks for, such "
             f"as {min(odd)}; the config or the weights belong to another model."
         )
-    broken = not_numbers(model)
+    broken = non_finite(model)
     if broken:
         remedy = ", or needs --dtype bfloat16" if dtype == torch.float16 else "; fetch it again"
         raise ModelError(

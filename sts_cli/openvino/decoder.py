@@ -186,7 +186,7 @@ class OpenVinoDecoder:
             rows = torch.arange(len(tokens.hidden), dtype=torch.int32)
             cache.held[span] = Held(requests, tokens.keys, rows)
             return cache.held[span]
-        held.keys = held.keys.followed(tokens.keys)
+        held.keys = held.keys.appended(tokens.keys)
         return held
 
     def _bias(self, tokens: Tokens, keys: Keys, kind: str) -> Tensor:
@@ -196,7 +196,7 @@ class OpenVinoDecoder:
         query = key[-length:, None]
         seen = (key <= query)[None]
         if self.two_way and length == total:
-            run = tokens.run
+            run = tokens.segment
             seen = seen | (run[:, :, None] == run[:, None]) & (run[:, :, None] >= 0)
         if kind == "sliding_attention":
             seen = seen & (key > query - self.config.sliding_window)
@@ -225,4 +225,4 @@ def watched(watch: Watch, outputs: Any, bias: Tensor) -> Tensor:
         raise ValueError("only a prompt can be watched, not tokens that follow others")
     least = torch.finfo(bias.dtype).min
     mask = torch.where(bias > HIDDEN, bias, least).expand(len(query), -1, -1, -1)
-    return attention_paid((query, key, mask, 1.0), watch.rows)
+    return attention_paid((query, key, mask, 1.0), watch.queries)

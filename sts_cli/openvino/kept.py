@@ -16,8 +16,8 @@ from sts_cli.checkpoints.checkpoint import Checkpoint
 from sts_cli.checkpoints.fingerprint import fingerprint
 from sts_cli.openvino.ready import NotConvertible
 from sts_cli.openvino.weights import Weights
-from sts_cli.quantization.choice import kept_folder
-from sts_cli.quantization.kept import remove_stale
+from sts_cli.quantization.choice import quantized_folder
+from sts_cli.quantization.disk_cache import remove_stale
 
 LAYOUT = 1  # of what we keep; a new number forgets the old
 
@@ -27,7 +27,7 @@ def place(checkpoint: Checkpoint, weights: Weights, dtype: torch.dtype) -> Path 
 
     Its name changes with the files, and with everything that changes a piece.
     """
-    folder = kept_folder()
+    folder = quantized_folder()
     if folder is None:
         return None
     versions = (ov.get_version(), transformers.__version__, torch.__version__)

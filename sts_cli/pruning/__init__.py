@@ -1,13 +1,13 @@
-"""Pruning methods: one file each, found by its name. No torch here: profiles are checked before it.
+"""Pruning methods: one file each, found by its name. No torch: profiles are checked without it.
 
 A method is a frozen dataclass in a file of its own: `random.py` holds `Random`. Its fields are the
 options that a profile may set, each with a default: a number with a `Range`, or a `Literal` of
-words. Its docstring's first line says what it keeps. `needs` names what it must see besides the
-tokens, and `cut` chooses. Another package brings a method by an entry point of the group
-"sts.pruning", whose name is the method's and whose object is the dataclass.
+words. The first line of its docstring says which tokens it keeps. `needs` names its inputs besides
+the tokens. `cut` chooses the tokens. Another package adds a method with an entry point of the group
+"sts.pruning": the entry point has the method's name and points to the dataclass.
 
-What every method has in common belongs to the engine: text is never pruned, budgets are exact, each
-image of a question keeps its part, and sizes are counted.
+The engine does what all methods share: it never prunes text, keeps budgets exact, gives each image
+of a question its part, and counts how many tokens each kept token stands for.
 """
 
 from __future__ import annotations
@@ -41,93 +41,93 @@ NEEDS: tuple[Need, ...] = get_args(Need)
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The numbers that an option takes, both ends included."""
+    """The numbers that an option accepts, from `low` to `high`, both included."""
 
     low: float
     high: float
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """N visual tokens, in the order of the prompt, as a method sees them.
+class Candidates:
+    """The N visual tokens that a method chooses from, in the order of the prompt.
 
-    Before the first layer they are one image's, deeper in they are all of one question's. What a
-    method does not name in `needs` is None.
+    Before the first layer they belong to one image, at later layers to all images of a question.
+    An input that the method does not name in `needs` is None.
     """
 
-    features: Tensor  # [N, D]; as the language model sees them at this depth
+    features: Tensor  # [N, D]; the hidden states at this layer
     grid: Tensor  # [N, 2]; row and column in the image, each in 0..1
-    image: Tensor  # [N]; which image of its question a token shows
-    size: Tensor  # [N]; how many of the image's tokens each stands for
-    attention: Tensor | None = None  # [N]; what the watched rows paid to each, mean over heads
-    question: Tensor | None = None  # [Q, D]; the words after the last image
-    seed: int | None = None  # of the images' content, for methods that draw
+    image: Tensor  # [N]; the index of the token's image in its question
+    size: Tensor  # [N]; the number of the image's tokens that each stands for
+    attention: Tensor | None = None  # [N]; from the watched queries to each, mean over heads
+    question: Tensor | None = None  # [Q, D]; the tokens after the last image
+    seed: int | None = None  # follows from the images' pixels; for methods that draw at random
 
 
 @dataclass(frozen=True, slots=True)
 class Cutting:
-    """The tokens that stay, and where the others go."""
+    """A method's choice: the tokens that stay, and those that the others are merged into."""
 
-    keep: Tensor  # [K]; sorted indices into the tokens of a Look
+    keep: Tensor  # [K]; sorted indices into the N candidates
     into: Tensor | None = None  # [N]; the kept index that each token is merged into; None: dropped
 
 
 class Method(Protocol):
-    """A way to choose tokens. Pure: equal looks give equal cuttings."""
+    """A way to choose tokens. Pure: equal candidates give equal cuttings."""
 
     needs: tuple[Need, ...]
 
-    def cut(self, look: Look, count: int) -> Cutting:
-        """Exactly `count` of the look's N tokens, 1 <= count < N."""
+    def cut(self, candidates: Candidates, count: int) -> Cutting:
+        """Exactly `count` of the N candidates, 1 <= count < N."""
         ...
 
 
 @cache
 def names() -> tuple[str, ...]:
-    """The names of all methods: those that ship, then those of other packages, each sorted.
+    """The names of all methods: those of sts, then those of other packages, each sorted.
 
-    Looked up once, as `find` is: every cut of every batch asks.
+    Cached, as `find` is: every cut of every batch needs it.
     """
     own = sorted(
         entry.name.removesuffix(".py")
         for entry in files(__name__).iterdir()
         if entry.name.endswith(".py") and not entry.name.startswith("_")
     )
-    return *own, *sorted(name for name in from_elsewhere() if name not in own)
+    return *own, *sorted(name for name in third_party() if name not in own)
 
 
 @cache
 def find(name: str) -> type[Any]:
-    """The dataclass of the method `name`. Raises ProfileError."""
+    """The dataclass of the method `name`. Raises ProfileError for an unknown or broken method."""
     known = names()
     if name not in known:
         raise ProfileError(
             f"No method '{name}'. Known: {', '.join(known)}.{did_you_mean(name, known)}"
         )
-    elsewhere = from_elsewhere().get(name)
+    entry_point = third_party().get(name)
     if (files(__name__) / f"{name}.py").is_file():
-        if elsewhere is not None:
+        if entry_point is not None:
             raise ProfileError(
-                f"The method '{name}' of {elsewhere.value} has the name of one that ships with "
-                "sts. Uninstall that package, or rename its entry point."
+                f"The method '{name}' of {entry_point.value} has the name of a method of sts. "
+                "Uninstall that package, or rename its entry point."
             )
         module = import_module(f"{__name__}.{name}")
-        found: type[Any] = getattr(module, name.title().replace("_", ""))
-        return found
-    assert elsewhere is not None
+        own_method: type[Any] = getattr(module, name.title().replace("_", ""))
+        return own_method
+    assert entry_point is not None
     try:
-        brought: type[Any] = elsewhere.load()
+        method: type[Any] = entry_point.load()
     except Exception as error:  # another package's import may raise anything
         raise ProfileError(
-            f"The method '{name}' of {elsewhere.value} cannot be imported: {error}."
+            f"The method '{name}' of {entry_point.value} cannot be imported: {error}."
         ) from error
-    unknown = sorted(set(brought.needs) - set(NEEDS))
+    unknown = sorted(set(method.needs) - set(NEEDS))
     if unknown:
         raise ProfileError(
-            f"The method '{name}' of {elsewhere.value} needs {', '.join(unknown)}, which this "
-            f"version of sts does not show. It shows: {', '.join(NEEDS)}."
+            f"The method '{name}' of {entry_point.value} needs {', '.join(unknown)}, which this "
+            f"version of sts does not provide. It provides: {', '.join(NEEDS)}."
         )
-    return brought
+    return method
 
 
 def build(name: str, options: Mapping[str, float | str]) -> Method:
@@ -137,7 +137,7 @@ def build(name: str, options: Mapping[str, float | str]) -> Method:
 
 
 def about(name: str) -> str:
-    """One line on what a method keeps."""
+    """One line that says which tokens a method keeps, for `sts profiles`."""
     return (find(name).__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 
@@ -145,17 +145,17 @@ def options_of(name: str) -> dict[str, Range | tuple[str, ...]]:
     """The options of a method: a range of numbers, or words to choose from."""
     method = find(name)
     hints = get_type_hints(method, include_extras=True)
-    return {one.name: kind_of(hints[one.name]) for one in fields(method)}
+    return {option.name: allowed_values(hints[option.name]) for option in fields(method)}
 
 
-def kind_of(hint: Any) -> Range | tuple[str, ...]:
-    """The values that a field of this type may have."""
+def allowed_values(hint: Any) -> Range | tuple[str, ...]:
+    """The values that an option with this type hint accepts."""
     if get_origin(hint) is Annotated:
-        return next(extra for extra in get_args(hint) if isinstance(extra, Range))
+        return next(note for note in get_args(hint) if isinstance(note, Range))
     return get_args(hint)
 
 
 @cache
-def from_elsewhere() -> dict[str, EntryPoint]:
-    """The methods of other packages, by name; looked up once, which takes milliseconds."""
+def third_party() -> dict[str, EntryPoint]:
+    """The methods of other packages, by name. Cached; the first call takes milliseconds."""
     return {point.name: point for point in entry_points(group=GROUP)}

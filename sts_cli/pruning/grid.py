@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from sts_cli.pruning import Cutting, Look, Need
+from sts_cli.pruning import Candidates, Cutting, Need
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,16 +17,16 @@ class Grid:
 
     needs: ClassVar[tuple[Need, ...]] = ()
 
-    def cut(self, look: Look, count: int) -> Cutting:
-        return Cutting(lattice(look.grid, count))
+    def cut(self, candidates: Candidates, count: int) -> Cutting:
+        return Cutting(lattice(candidates.grid, count))
 
 
 def lattice(grid: Tensor, count: int) -> Tensor:
     """Sorted indices [count] of the tokens nearest to a centred lattice of `count` points.
 
-    `grid` [N, 2] holds rows and columns in 0..1, N >= count. The lattice has as many rows and
-    columns as fit `count` best; where two of its points share a token, the token least covered so
-    far is added.
+    `grid` [N, 2] holds rows and columns in 0..1, N >= count. The lattice is as square as `count`
+    allows. Where two points have the same nearest token, the token farthest from all taken ones is
+    added.
     """
     import torch
 
@@ -43,6 +43,6 @@ def lattice(grid: Tensor, count: int) -> Tensor:
     )  # [count, 2]
     taken = torch.cdist(points, places).argmin(1).unique()
     while len(taken) < count:
-        cover = torch.cdist(places, places[taken]).amin(1)
-        taken = torch.cat([taken, cover.argmax()[None]]).unique()
+        distance = torch.cdist(places, places[taken]).amin(1)
+        taken = torch.cat([taken, distance.argmax()[None]]).unique()
     return taken

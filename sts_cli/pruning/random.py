@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from sts_cli.pruning import Cutting, Look, Need, Range
+from sts_cli.pruning import Candidates, Cutting, Need, Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +18,10 @@ class Random:
     needs: ClassVar[tuple[Need, ...]] = ("seed",)
     draw: Annotated[float, Range(0, 2**31)] = 0
 
-    def cut(self, look: Look, count: int) -> Cutting:
+    def cut(self, candidates: Candidates, count: int) -> Cutting:
         import torch
 
-        assert look.seed is not None
-        generator = torch.Generator().manual_seed(look.seed + int(self.draw))
-        chosen = torch.randperm(len(look.features), generator=generator)[:count].sort().values
-        return Cutting(chosen.to(look.features.device))
+        assert candidates.seed is not None
+        generator = torch.Generator().manual_seed(candidates.seed + int(self.draw))
+        chosen = torch.randperm(len(candidates.features), generator=generator)[:count].sort().values
+        return Cutting(chosen.to(candidates.features.device))

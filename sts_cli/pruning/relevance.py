@@ -1,8 +1,8 @@
 """Stage 2 of STS: tokens that the instruction attends to, and that differ from each other.
 
-Attention alone drops what an answer needs later: while a question about a sign is read, hardly any
-word attends to the third letter on it (docs/accuracy.md has the figures). So the tokens repel each
-other once more, each the less the more relevant it is. That weighting is our choice; relevance
+Attention alone drops tokens that the answer needs later. An example: while the model reads a
+question about a sign, it hardly attends to the sign's third letter (figures: docs/accuracy.md). So
+the tokens repel each other again, and relevant tokens less. This weighting is our choice; relevance
 and diversity in one kernel are CDPruner's idea (arXiv 2506.10967).
 """
 
@@ -11,17 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from sts_cli.pruning import Cutting, Look, Need, Range
+from sts_cli.pruning import Candidates, Cutting, Need, Range
 from sts_cli.pruning.repulsion import greedy, normalised, potentials
 
 
 @dataclass(frozen=True, slots=True)
 class Relevance:
-    """Repulsion again, eased by what the instruction's words attend to (STS, our choice).
+    """Tokens that differ and that the instruction attends to: weighted repulsion (STS, our choice).
 
-    A token's energy is the sum of the chosen ones' potentials, as `repulsion` defines them, divided
-    by (its attention / the mean attention) ** weight: 0 is repulsion alone, a large weight
-    attention alone. The most attended token comes first. `rows` as in `instruction`.
+    A token's energy is the sum of its potentials with the chosen tokens, as in `repulsion`, divided
+    by (its attention / the mean attention) ** weight. Weight 0 is repulsion alone; a large weight
+    is nearly attention alone. The most attended token comes first. `rows` as in `instruction`.
     """
 
     needs: ClassVar[tuple[Need, ...]] = ("attention",)
@@ -30,10 +30,12 @@ class Relevance:
     spatial: Annotated[float, Range(0, 10)] = 1.0
     exponent: Annotated[float, Range(0.1, 64)] = 2.0
 
-    def cut(self, look: Look, count: int) -> Cutting:
-        assert look.attention is not None
-        repel, _ = potentials(normalised(look.features), look.grid, self.spatial, self.exponent)
-        attention = look.attention.float()
+    def cut(self, candidates: Candidates, count: int) -> Cutting:
+        assert candidates.attention is not None
+        potential, _ = potentials(
+            normalised(candidates.features), candidates.grid, self.spatial, self.exponent
+        )
+        attention = candidates.attention.float()
         relative = attention / attention.mean().clamp(min=1e-12)
-        repel /= relative.clamp(min=1e-3).pow(self.weight)
-        return Cutting(greedy(repel, attention.argmax(), count))
+        potential /= relative.clamp(min=1e-3).pow(self.weight)
+        return Cutting(greedy(potential, attention.argmax(), count))

@@ -1,1 +1,1 @@
-"""Weights in fewer bits: which (choice), how on a CPU (packed, on_load), kept on disk (kept)."""
+"""Quantized weights: the choice of a precision, packing on a CPU, and a cache on disk."""

@@ -1,4 +1,4 @@
-"""Which precision of weights a machine can hold, and where quantized ones go. No torch."""
+"""The choice of a precision by the memory it needs, and the cache's folder. No torch."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from sts_cli.checkpoints.checkpoint import Checkpoint
 from sts_cli.errors import ModelError
 from sts_cli.profile import Quantize
 
-# Bytes that one parameter of the language model's layers takes, with its share of the scales.
+# Bytes per parameter of the language model's layers, with its share of the scales.
 BYTES: dict[Quantize, float] = {"int8": 1.01, "int4": 0.625, "nf4": 0.57}
-# From the most faithful to the smallest, by kind of device; int4 is our own for CPUs.
+# From the most accurate to the smallest, by kind of device. Our int4 runs on CPUs only.
 ORDER: dict[str, tuple[Quantize, ...]] = {
     "cpu": ("none", "int8", "int4"),
     "cuda": ("none", "int8", "nf4"),
 }
-LARGE = 100_000_000  # parameters in the layers from which int8 pays on a CPU
-HEADROOM = 1.1  # of the weights: what loading holds for a moment, caches and activations
+LARGE = 100_000_000  # parameters in the layers from which int8 is faster on a CPU
+HEADROOM = 1.1  # factor on the weights' bytes, for loading, the KV cache and activations
 RESERVE = 300_000_000  # bytes
 
 
 def memory_needed(checkpoint: Checkpoint, quantize: Quantize, dtype_bytes: int) -> int:
-    """Bytes that the weights take in memory, estimated from their names and shapes."""
+    """Estimated bytes of the weights in memory, from the tensors' names and shapes."""
     layers = checkpoint.weights.layers
     dense = checkpoint.weights.parameters - layers
     return round(dense * dtype_bytes + layers * BYTES.get(quantize, dtype_bytes))
@@ -31,21 +31,21 @@ def memory_needed(checkpoint: Checkpoint, quantize: Quantize, dtype_bytes: int) 
 def choose(
     wish: Quantize, checkpoint: Checkpoint, device: str, dtype_bytes: int, free: int | None
 ) -> Quantize:
-    """The precision for `wish` on a `device` ("cpu" or "cuda") with `free` bytes of memory.
+    """The precision for `wish` on a `device` ("cpu" or "cuda") with `free` bytes (None: unknown).
 
-    `auto` is the most faithful that fits; on a CPU, int8 for all but small models, since it
-    decodes faster and its error is below that of bfloat16 (docs/quantization.md). Raises
-    ModelError for one that does not fit, or that the device cannot run, or when the checkpoint
-    is quantized already.
+    `auto` is the most accurate precision that fits. On a CPU it is int8 for all but small models:
+    int8 decodes faster, and its error is below that of bfloat16 (docs/quantization.md). Raises
+    ModelError if the weights do not fit, if the device cannot run `wish`, or if the checkpoint is
+    already quantized.
     """
-    already = checkpoint.config.get("quantization_config")
-    if already:
+    settings = checkpoint.config.get("quantization_config")
+    if settings:
         if wish in ("auto", "none"):
             return "none"
-        method = already.get("quant_method", "unknown") if isinstance(already, dict) else already
+        method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else settings
         raise ModelError(f"{checkpoint.folder} is quantized already ({method}); drop --quantize.")
     if wish == "int4" and device == "cuda":
-        raise ModelError("--quantize int4 is for CPUs; on a GPU use --quantize nf4.")
+        raise ModelError("--quantize int4 only runs on CPUs; on a GPU use --quantize nf4.")
 
     def fits(choice: Quantize) -> bool:
         needed = memory_needed(checkpoint, choice, dtype_bytes)
@@ -67,10 +67,10 @@ def choose(
     )
 
 
-def kept_folder() -> Path | None:
-    """Where quantized models are kept; None if the user set STS_CACHE to nothing."""
-    given = os.environ.get("STS_CACHE")
-    if given == "":
+def quantized_folder() -> Path | None:
+    """The cache folder for quantized models; None if STS_CACHE is set to an empty string."""
+    cache = os.environ.get("STS_CACHE")
+    if cache == "":
         return None
     caches = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
-    return Path(os.path.expanduser(given) if given else os.path.join(caches, "sts")) / "quantized"
+    return Path(os.path.expanduser(cache) if cache else os.path.join(caches, "sts")) / "quantized"

@@ -1,7 +1,7 @@
 """Packs a language model's Linear layers while transformers loads them, one weight at a time.
 
-transformers has one place for quantization methods of others: a config and a quantizer,
-registered by name. Importing this module registers ours.
+transformers takes other packages' quantization methods as a config and a quantizer, registered by
+name. The import of this module registers ours.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sts_cli.machine.runtime import give_back_memory
 from sts_cli.quantization.packed import PackedLinear, Precision, fits, pack
 
 METHOD = "sts_packed"
-SPARE = 64_000_000  # bytes of dense weights after which freed memory goes back to the system
+SPARE = 64_000_000  # bytes of packed dense weights after which free memory is returned
 
 
 @register_quantization_config(METHOD)
 class PackedConfig(QuantizationConfigMixin):
-    """What stands in a model's config: the precision, and the one that scales are kept in."""
+    """The entry in a model's config: the precision of the weights, and the dtype of the scales."""
 
     def __init__(self, precision: Precision, dtype: str, **kwargs: Any):
         self.quant_method = METHOD
@@ -34,7 +34,7 @@ class PackedConfig(QuantizationConfigMixin):
 
 @register_quantizer(METHOD)
 class PackedQuantizer(HfQuantizer):
-    """Puts packed layers in place before the weights come, and packs each weight as it comes."""
+    """Replaces Linear layers by packed ones, then packs each weight when it is loaded."""
 
     quantization_config: PackedConfig
 
@@ -47,16 +47,16 @@ class PackedQuantizer(HfQuantizer):
         for name, layer in list(decoder_linears(model)):
             if fits(layer, settings.precision):
                 with torch.device("meta"):
-                    small = PackedLinear(
+                    packed = PackedLinear(
                         layer.in_features,
                         layer.out_features,
                         layer.bias is not None,
                         settings.precision,
                         getattr(torch, settings.dtype),
                     )
-                if not self.pre_quantized:  # some versions cast what they read to what is here
-                    small.weight = layer.weight
-                model.set_submodule(name, small)
+                if not self.pre_quantized:  # some versions cast a weight to the dtype found here
+                    packed.weight = layer.weight
+                model.set_submodule(name, packed)
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         give_back_memory()
@@ -78,37 +78,37 @@ class PackedQuantizer(HfQuantizer):
 
 
 class Pack(ConversionOps):
-    """A dense weight of one layer into its packed weight and scales."""
+    """Converts the dense weight of one layer to its packed weight and scales."""
 
     def __init__(self, settings: PackedConfig):
         self.settings = settings
-        self.passed = 0  # bytes of dense weights since memory was handed back
+        self.converted = 0  # bytes of dense weights since memory was returned
 
     @torch.no_grad()
     def convert(
         self, input_dict: dict[str, Any], model: Any = None, **kwargs: Any
     ) -> dict[str, Tensor]:
-        done = {}
+        tensors = {}
         for name, value in input_dict.items():
             dense = value[0] if isinstance(value, list) else value
             layer = model.get_submodule(name.rpartition(".")[0])
             if dense.shape != (layer.out_features, layer.in_features):
-                done[name] = dense  # `misshapen` finds it and names it
+                tensors[name] = dense  # `wrong_shapes` reports it
                 continue
             packed, scales = pack(
                 dense, self.settings.precision, getattr(torch, self.settings.dtype)
             )
-            done[name] = packed
-            done[f"{name.removesuffix('weight')}scales"] = scales
-            self.passed += dense.nbytes
-        if self.passed > SPARE:  # what was freed lies in pieces between the packed weights
+            tensors[name] = packed
+            tensors[f"{name.removesuffix('weight')}scales"] = scales
+            self.converted += dense.nbytes
+        if self.converted > SPARE:  # the free memory lies in pieces between packed weights
             give_back_memory()
-            self.passed = 0
-        return done
+            self.converted = 0
+        return tensors
 
 
 def decoder_linears(model: Any) -> list[tuple[str, nn.Linear]]:
-    """The language model's Linears by name; not the head, the projector or the vision tower."""
+    """Names and Linear layers of the language model, without head, projector and vision tower."""
     decoder = model.get_decoder()
     inside = {id(layer) for layer in decoder.modules()}
     return [

@@ -1,9 +1,9 @@
 """A Linear layer with int8 or int4 weights for CPUs, over PyTorch's own packed kernels.
 
-PyTorch's kernels read small weights as fast as memory allows, but are slow when many rows share
-them. For many rows, int8 weights are turned into the rows' precision a slice at a time, which
-costs little because a slice's buffer is reused while it is warm; int4 weights have no cheap way
-back and stay with the kernel. `benchmarks/linear.py` measures both, and the crossover.
+PyTorch's kernels are fast for few rows, where reading the weights takes the time, and slow for many
+rows. For many rows, int8 weights are unpacked to the inputs' dtype, slice by slice; this is cheap,
+because a slice stays in the CPU's cache. Unpacking int4 is slow, so int4 always uses its kernel.
+`benchmarks/linear.py` measures both ways and the number of rows where they are equal.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch.nn.functional import linear
 
 Precision = Literal["int8", "int4"]
 
-FEW_ROWS = 12  # up to here the int8 kernel is faster than unpacking; docs/quantization.md
+FEW_ROWS = 12  # up to this number of rows the int8 kernel is faster; docs/quantization.md
 SLICE_BYTES = 16 << 20  # of unpacked weights at a time
-PACKED_BYTES = 4 << 20  # of weights in float32 at a time while packing, with some copies beside
+PACKED_BYTES = 4 << 20  # of float32 weights that are packed at a time, without temporary copies
 GROUP = 32  # input features that share a scale and a zero point in int4
-BLOCK = 64  # output features that the int4 kernel keeps together
-TILES = 1  # how int4 weights are packed; the kernel for CPUs knows only this one
+BLOCK = 64  # output features in one block of the int4 kernel
+TILES = 1  # the kernel's layout of int4 weights; the CPU kernel has only this one
 
 
 class PackedLinear(nn.Module):
-    """`nn.Linear` for inference. Weights: int8 with a scale per output, or int4 in groups."""
+    """`nn.Linear` for inference. Weights: int8 with a scale per output, int4 with one per group."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class PackedLinear(nn.Module):
 
     @property
     def packed_shape(self) -> tuple[int, int]:
-        """The shape of `weight`; two int4 numbers are one byte."""
+        """The shape of `weight`; one byte holds two int4 numbers."""
         inputs = self.in_features if self.precision == "int8" else self.in_features // 2
         return self.out_features, inputs
 
@@ -73,26 +73,26 @@ class PackedLinear(nn.Module):
 
 
 def unpacked(rows: Tensor, weight: Tensor) -> Tensor:
-    """`rows` [R, K] times int8 `weight` [N, K], without its scales, in the precision of `rows`."""
+    """`rows` [R, K] times int8 `weight` [N, K] without scales: [R, N] in the dtype of `rows`."""
     step = max(1, SLICE_BYTES // (weight.shape[1] * rows.element_size()))
     parts = [linear(rows, part.to(rows.dtype)) for part in weight.split(step)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def fits(layer: nn.Linear, precision: Precision) -> bool:
-    """Whether the kernel of `precision` takes a layer of this shape."""
+    """True if the kernel of `precision` accepts a layer of this shape."""
     if precision == "int8":
         return layer.in_features % 4 == 0
     return layer.in_features % GROUP == 0 and layer.out_features % 16 == 0
 
 
 def pack(weight: Tensor, precision: Precision, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A weight [N, K] and what undoes its rounding, as `PackedLinear` holds them."""
+    """The packed weight and the scales for `PackedLinear`, from a dense weight [N, K]."""
     return pack_int8(weight, dtype) if precision == "int8" else pack_int4(weight, dtype)
 
 
 def pack_int8(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """int8 [N, K] and scales [N]: symmetric, one scale per output feature."""
+    """Weights int8 [N, K] and scales [N]: symmetric, one scale per output feature."""
     scales = weight.abs().amax(1).float().div(127).clamp(min=1e-12).to(dtype)
     packed = torch.empty(weight.shape, dtype=torch.int8)
     for rows in slices(weight):
@@ -102,7 +102,7 @@ def pack_int8(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def pack_int4(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """uint8 [N, K / 2] and [K / GROUP, N, 2]: a scale and the value of the middle step, 8."""
+    """Weights uint8 [N, K / 2] and [K / GROUP, N, 2]: the scale and the value of level 8."""
     outputs, inputs = weight.shape
     packed = torch.empty((outputs, inputs // 2), dtype=torch.uint8)
     scales = torch.empty((inputs // GROUP, outputs, 2), dtype=dtype)
@@ -119,6 +119,6 @@ def pack_int4(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def slices(weight: Tensor) -> list[slice]:
-    """Rows of `weight`, some megabytes at a time; each slice but the last holds whole blocks."""
+    """Slices of rows of `weight`, PACKED_BYTES each, in whole blocks; the last may be smaller."""
     step = max(1, PACKED_BYTES // (4 * BLOCK * weight.shape[1])) * BLOCK
     return [slice(start, start + step) for start in range(0, len(weight), step)]

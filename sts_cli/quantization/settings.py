@@ -1,4 +1,4 @@
-"""What transformers is told so that it quantizes a model while loading it."""
+"""Settings with which transformers quantizes a model while loading it."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from sts_cli.profile import Quantize
 from sts_cli.quantization.on_load import PackedConfig, decoder_linears
 from sts_cli.quantization.packed import fits
 
-LEAST = 0.5  # of the layers' parameters: quantizing fewer would not be what the user asked for
+LEAST = 0.5  # share of the layers' parameters; if fewer can be quantized, that is an error
 
 
 def quantization_config(
     quantize: Quantize, config: Any, device: torch.device, dtype: torch.dtype
 ) -> Any:
-    """For `from_pretrained`: our own config on a CPU, else that of bitsandbytes.
+    """The config for `from_pretrained`: ours for int8 and int4 on a CPU, else bitsandbytes' one.
 
-    Only the language model's layers are quantized: the vision tower, the projector and the head
-    keep `dtype`. bitsandbytes does NF4 on a CPU too, slowly. Raises ModelError for a model most of
-    whose layers would stay as they are.
+    Only the language model's layers are quantized; vision tower, projector and head keep `dtype`.
+    bitsandbytes runs NF4 on a CPU too, but slowly. Raises ModelError if less than half of the
+    layers' parameters can be quantized.
     """
     model = skeleton(config)
     packed = device.type == "cpu" and quantize in ("int8", "int4")
-    shrunk = {
+    quantized = {
         name: layer
         for name, layer in decoder_linears(model)
         if not packed or fits(layer, quantize)  # type: ignore[arg-type]
     }
-    check_share(shrunk, model, quantize)
+    check_share(quantized, model, quantize)
     if packed:
         return PackedConfig(quantize, str(dtype).removeprefix("torch."))  # type: ignore[arg-type]
     dense = [
         name
         for name, layer in model.named_modules()
-        if isinstance(layer, torch.nn.Linear) and name not in shrunk
+        if isinstance(layer, torch.nn.Linear) and name not in quantized
     ]
     if quantize == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=dense)
@@ -50,13 +50,13 @@ def quantization_config(
     )
 
 
-def check_share(shrunk: dict[str, torch.nn.Linear], model: Any, quantize: Quantize) -> None:
-    """Raise ModelError unless the Linears `shrunk` hold most of the language model's layers."""
-    held = sum(layer.weight.numel() for layer in shrunk.values())
-    every = sum(one.numel() for one in model.get_decoder().layers.parameters())
-    if held < LEAST * every:
+def check_share(quantized: dict[str, torch.nn.Linear], model: Any, quantize: Quantize) -> None:
+    """Raise ModelError if `quantized` has less than LEAST of the language model's parameters."""
+    part = sum(layer.weight.numel() for layer in quantized.values())
+    total = sum(parameter.numel() for parameter in model.get_decoder().layers.parameters())
+    if part < LEAST * total:
         raise ModelError(
-            f"--quantize {quantize} would reach only {held / every:.0%} of the language model's "
-            f"layers: the rest are no Linear layers, as in a mixture of experts, or of widths that "
-            f"{quantize} does not take. Use --quantize none or a smaller model."
+            f"--quantize {quantize} would reach only {part / total:.0%} of the language model's "
+            f"layers. The others are no Linear layers (as in a mixture of experts), or {quantize} "
+            f"does not support their widths. Use --quantize none or a smaller model."
         )

@@ -1,1 +1,1 @@
-"""Drawn scenes with questions whose answers are known: the built-in suite."""
+"""The built-in suite: drawn scenes, and questions with known answers."""

@@ -1,4 +1,4 @@
-"""Backgrounds of the scenes: plain, gradient, blotchy, striped, checked, photo-like."""
+"""Backgrounds of the scenes: plain, gradient, blotches, stripes, checks, photo-like."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sts_cli.scenes.colors import Color
 def background(
     rng: random.Random, noise: np.random.Generator, width: int, height: int, hard: bool
 ) -> tuple[Image.Image, list[Color]]:
-    """An RGB picture, and the tones that things on it must differ from."""
+    """An RGB background, and its main colours, from which the things on it must differ."""
     first = tone(rng)
     near = [part + rng.uniform(-35, 35) for part in first]
     second = clipped(near) if rng.random() < 0.6 else tone(rng)
@@ -47,7 +47,7 @@ def photo(
     width: int,
     height: int,
 ) -> tuple[Image.Image, list[Color]]:
-    """Blobs over many scales in muted colours, lit from one side: out-of-focus photographs."""
+    """Blotches of many sizes in muted colours, lit from one side, like a photo out of focus."""
     layers = [
         blotches(noise, cells, width, height)[..., None] * share
         for cells, share in ((2, 0.5), (5, 0.25), (12, 0.15), (40, 0.1))
@@ -62,7 +62,7 @@ def photo(
 
 
 def plain(rng: random.Random, width: int, height: int) -> NDArray[np.float32]:
-    """[H, W] in 0..1: nothing, or a gradient in some direction."""
+    """Zeros, or a gradient in a random direction; [H, W] in 0..1."""
     if rng.random() < 0.4:
         return np.zeros((height, width), np.float32)
     angle = rng.uniform(0, math.tau)
@@ -72,28 +72,28 @@ def plain(rng: random.Random, width: int, height: int) -> NDArray[np.float32]:
 
 
 def stripes(rng: random.Random, width: int, height: int) -> NDArray[np.float32]:
-    """[H, W], 0 or 1: stripes, or squares."""
+    """Stripes or a checkerboard; [H, W] of 0 and 1."""
     x = np.linspace(0, 1, width, dtype=np.float32)
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     if rng.random() < 0.5:
-        angle, often = rng.uniform(0, math.pi), rng.uniform(12, 60)
-        wave = np.sin((x * math.cos(angle) + y * math.sin(angle)) * often)
+        angle, frequency = rng.uniform(0, math.pi), rng.uniform(12, 60)
+        wave = np.sin((x * math.cos(angle) + y * math.sin(angle)) * frequency)
         return (wave > 0).astype(np.float32)
-    often = rng.randint(4, 14)
-    return (((x * often).astype(int) + (y * often).astype(int)) % 2).astype(np.float32)
+    cells = rng.randint(4, 14)
+    return (((x * cells).astype(int) + (y * cells).astype(int)) % 2).astype(np.float32)
 
 
 def blotches(
     noise: np.random.Generator, cells: int, width: int, height: int
 ) -> NDArray[np.float32]:
-    """[H, W] in 0..1: smooth random blobs, about `cells` across."""
+    """Smooth random blotches, about `cells` per side; [H, W] in 0..1."""
     coarse = Image.fromarray((noise.random((cells, cells)) * 255).astype(np.uint8))
     smooth = coarse.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(smooth, np.float32) / np.float32(255)
 
 
 def clutter(rng: random.Random, picture: Image.Image, base: Color) -> None:
-    """Lines, dots and arcs in nearly the background's colour."""
+    """Draw lines, dots and arcs in colours close to `base`."""
     pen = ImageDraw.Draw(picture)
     for _ in range(rng.choice((0, 0, 3, 8, 20, 40))):
         x, y = rng.uniform(0, picture.width), rng.uniform(0, picture.height)
@@ -111,7 +111,7 @@ def clutter(rng: random.Random, picture: Image.Image, base: Color) -> None:
 
 
 def tone(rng: random.Random) -> Color:
-    """Mostly muted, sometimes any colour."""
+    """A random colour: usually muted, sometimes any."""
     if rng.random() < 0.75:
         gray = rng.uniform(40, 225)
         return clipped([gray + rng.uniform(-22, 22) for _ in range(3)])

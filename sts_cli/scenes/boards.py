@@ -14,7 +14,10 @@ from sts_cli.scenes.colors import Color
 def board(
     rng: random.Random, text: str, font: str, size: int, paint: Color, ink: Color
 ) -> tuple[Image.Image, Image.Image]:
-    """A sign as an RGBA stamp, and for each of its pixels 1 + the index of the character there."""
+    """A sign as an RGBA image, and a map of its characters: 1 + the index at each pixel, else 0.
+
+    `size` is that of the font in pixels, `paint` the sign's colour, `ink` the text's.
+    """
     face = typeface(font, size)
     gap = rng.choice((0, 0, 1, 2, 4))
     advance = [face.getlength(letter) for letter in text]
@@ -44,5 +47,5 @@ def board(
 
 @cache
 def typeface(name: str, size: int) -> ImageFont.FreeTypeFont:
-    """A bundled font at a size in pixels."""
+    """The bundled font `name` at `size` pixels."""
     return ImageFont.truetype(str(files("sts_cli") / "scenes" / "fonts" / f"{name}.ttf"), size)

@@ -1,4 +1,4 @@
-"""A picture while things are put on it, and which of its pixels belongs to what."""
+"""A canvas: the picture of a scene while it is drawn, with the owner of each pixel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Thing:
 
 
 class Canvas:
-    """A picture while things are put on it, none over another."""
+    """The picture of a scene while it is drawn. Things do not overlap."""
 
     def __init__(self, image: Image.Image, things: list[Thing]):
         self.image = image
@@ -37,7 +37,7 @@ class Canvas:
         self.glyph = np.zeros((image.height, image.width), np.uint8)
 
     def spot(self, rng: random.Random, width: int, height: int) -> tuple[int, int] | None:
-        """A free place for something of this size, or None."""
+        """The left and top of a free place of this size in pixels, or None after 20 tries."""
         for _ in range(20):
             if width >= self.image.width or height >= self.image.height:
                 return None
@@ -49,6 +49,7 @@ class Canvas:
         return None
 
     def pixels(self, box: Box) -> Box:
+        """A box in pixels, from shares of the picture."""
         across, down = self.image.size
         return box[0] * across, box[1] * down, box[2] * across, box[3] * down
 
@@ -60,20 +61,21 @@ class Canvas:
         top: int,
         thing: Thing,
     ) -> None:
-        """Paste an RGBA stamp and note what its pixels belong to."""
+        """Paste the RGBA image `stamp` of `thing`, and record the owner of its pixels."""
         self.image.paste(stamp, (left, top), stamp)
-        where = np.s_[top : top + stamp.height, left : left + stamp.width]
+        area = np.s_[top : top + stamp.height, left : left + stamp.width]
         solid = np.asarray(stamp.getchannel("A")) > 127
-        self.owner[where][solid] = len(self.things) + 1
+        self.owner[area][solid] = len(self.things) + 1
         if glyphs is not None:
-            self.glyph[where][solid] = glyphs[solid]
+            self.glyph[area][solid] = glyphs[solid]
         self.things.append(thing)
 
     def shares(self, left: int, top: int, size: tuple[int, int]) -> Box:
+        """A box as shares of the picture, from pixels."""
         across, down = self.image.size
         return left / across, top / down, (left + size[0]) / across, (top + size[1]) / down
 
 
 def overlap(a: Box, b: Box) -> bool:
-    """Whether two boxes share any area."""
+    """True if two boxes share any area."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

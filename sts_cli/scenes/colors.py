@@ -1,4 +1,4 @@
-"""Colours as red, green and blue, 0 to 255: how bright, how far apart, nearly the same."""
+"""Colours as red, green and blue in 0..255: random changes, brightness, distance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Color = tuple[int, int, int]
 
 
 def jittered(rng: random.Random, color: Color, by: float = 14) -> Color:
-    """Nearly the same colour."""
+    """A random colour close to `color`: each channel differs by at most `by`."""
     red, green, blue = (max(0, min(255, int(part + rng.uniform(-by, by)))) for part in color)
     return red, green, blue
 
@@ -20,5 +20,5 @@ def luma(color: Color) -> float:
 
 
 def apart(a: Color, b: Color) -> float:
-    """Distance of two colours in RGB."""
+    """The Euclidean distance of two colours in RGB."""
     return math.dist(a, b)

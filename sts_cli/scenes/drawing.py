@@ -1,7 +1,7 @@
-"""Drawn scenes with questions whose answers are known: what the demo model learns and is asked.
+"""Drawn scenes, for the built-in suite and for the training of the demo model.
 
-Everything follows from a seed. A scene is a background, up to six shapes and up to two signs;
-`level` (0 to 1) says how hard it is: fonts, backgrounds, sizes, crowding and picture quality.
+Everything follows from a seed. A scene is a background, up to six shapes and up to two signs.
+`level` (0 to 1) is the chance of a hard scene: more fonts, backgrounds, sizes and picture defects.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HELD_OUT_FONTS = ("LiberationSansNarrow-Bold", "Play-Bold")  # never trained on
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture, what is on it, and which pixel belongs to what."""
+    """A picture, the things on it, and the owner of each pixel."""
 
     image: Image.Image
     things: tuple[Thing, ...]
@@ -54,11 +54,14 @@ def draw(
     scale: float = 1.0,
     fonts: tuple[str, ...] | None = None,
 ) -> Scene:
-    """The scene of `seed`. For training: `most` bounds the shapes, `dense` draws many signs and
-    `signs` so many, `scale` enlarges shapes."""
+    """The scene of `seed`; `level` is the chance that it is hard.
+
+    For training: `most` is the largest number of shapes, `dense` draws many signs, `signs` is an
+    exact number of them, `scale` enlarges shapes.
+    """
     rng = random.Random(seed)
     noise = np.random.default_rng(seed)
-    hard = rng.random() < level  # a harder level still has easy scenes
+    hard = rng.random() < level
     fonts = fonts or (FONTS if hard else EASY_FONTS)
     width, height = rng.choice(SIZES) if hard else SIZES[0]
     picture, tones = background(rng, noise, width, height, hard)
@@ -72,7 +75,7 @@ def draw(
         add_sign(rng, canvas, palette, fonts, hard, dense)
     for _ in range(shapes):
         add_shape(rng, canvas, palette, hard, scale)
-    image = worn(rng, noise, canvas.image) if hard else canvas.image
+    image = degraded(rng, noise, canvas.image) if hard else canvas.image
     things = tuple(canvas.things)
     return Scene(image, things, canvas.owner, canvas.glyph)
 
@@ -80,7 +83,7 @@ def draw(
 def add_shape(
     rng: random.Random, canvas: Canvas, palette: list[str], hard: bool, scale: float = 1.0
 ) -> None:
-    """One shape of random kind, colour, size and rotation, if there is room."""
+    """Draw a shape of random kind, colour, size and rotation, if there is room."""
     shape, color = rng.choice(list(SHAPES)), rng.choice(palette)
     radius = scale * (rng.uniform(15, 52) if hard else rng.uniform(24, 50))
     turn = rng.uniform(-0.35, 0.35) if hard else 0.0
@@ -101,7 +104,7 @@ def add_sign(
     hard: bool,
     dense: bool,
 ) -> None:
-    """One sign with a word, a number or random letters, if there is room; colours are unique."""
+    """Draw a sign of a new colour with a word, a number or random letters, if there is room."""
     used = {thing.color for thing in canvas.things if thing.shape == "sign"}
     free = [name for name in palette if name not in used] or list(set(COLORS) - used)
     color, text = rng.choice(sorted(free)), random_text(rng)
@@ -130,20 +133,20 @@ def add_sign(
         size = max(22, int(size * 0.8))
 
 
-def worn(rng: random.Random, noise: np.random.Generator, image: Image.Image) -> Image.Image:
-    """What cameras and web sites do to pictures: blur, noise, low resolution, JPEG."""
-    fate = rng.random()
-    if fate < 0.15:
+def degraded(rng: random.Random, noise: np.random.Generator, image: Image.Image) -> Image.Image:
+    """The picture with a random defect or none: blur, noise, low resolution or JPEG."""
+    defect = rng.random()
+    if defect < 0.15:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.0)))
-    elif fate < 0.3:
+    elif defect < 0.3:
         grain = noise.normal(0, rng.uniform(3, 12), (image.height, image.width, 3))
         pixels = np.asarray(image, np.float32) + grain
         image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-    elif fate < 0.4:
+    elif defect < 0.4:
         part = rng.uniform(0.5, 0.8)
         small = image.resize((int(image.width * part), int(image.height * part)))
         image = small.resize(image.size, Image.Resampling.BICUBIC)
-    elif fate < 0.55:
+    elif defect < 0.55:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=rng.randint(30, 80))
         image = Image.open(file).convert("RGB")
@@ -151,7 +154,7 @@ def worn(rng: random.Random, noise: np.random.Generator, image: Image.Image) -> 
 
 
 def random_text(rng: random.Random) -> str:
-    """Two fifths words, two fifths random letters, one fifth numbers."""
+    """A random text for a sign: 40% words, 40% random letters, 20% numbers."""
     kind = rng.random()
     if kind < 0.4:
         return rng.choice(WORDS)

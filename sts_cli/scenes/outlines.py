@@ -10,7 +10,7 @@ OVERSAMPLE = 3
 
 
 def outline(shape: str, radius: float, turn: float) -> Image.Image:
-    """An 8-bit mask of a shape that fits a circle of `radius` pixels, turned by `turn` radians."""
+    """An 8-bit mask of a shape in a circle of `radius` pixels, turned by `turn` radians."""
     side = int(2 * radius + 4)
     mask = Image.new("L", (side * OVERSAMPLE, side * OVERSAMPLE), 0)
     pen = ImageDraw.Draw(mask)
@@ -45,7 +45,7 @@ def disc(pen: ImageDraw.ImageDraw, x: float, y: float, radius: float, fill: int)
 
 
 def corners(shape: str) -> list[tuple[float, float]]:
-    """The polygon of a shape in the unit circle, y downwards."""
+    """The corners (x, y) of a shape in the unit circle, with y downwards. Raises ValueError."""
     if shape == "square":
         return [(-0.78, -0.78), (0.78, -0.78), (0.78, 0.78), (-0.78, 0.78)]
     if shape == "rectangle":

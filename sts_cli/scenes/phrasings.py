@@ -1,4 +1,4 @@
-"""The ways in which people ask: for each kind of question its phrasings, `{}` for what is meant."""
+"""Phrasings for each kind of question; `{}` is replaced by the name of a thing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions about a drawn scene, only those that have one answer."""
+"""Questions about a drawn scene, each with exactly one right answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUMBERS = ("0", "1", "2", "3", "4", "5", "6")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question, its kind, and the one answer that counts as right."""
+    """A question, its kind, and the only right answer."""
 
     kind: str
     question: str
@@ -25,9 +25,9 @@ class Question:
 
 
 def ask(kind: str, scene: Scene, rng: random.Random) -> Question | None:
-    """A random question of this kind, or None where the scene allows none."""
-    found = KINDS[kind](scene.things, rng)
-    return None if found is None else Question(kind, *found)
+    """A random question of this kind, or None if the scene allows none."""
+    pair = KINDS[kind](scene.things, rng)
+    return None if pair is None else Question(kind, *pair)
 
 
 def questions(scene: Scene, rng: random.Random) -> Iterator[Question]:
@@ -39,7 +39,7 @@ def questions(scene: Scene, rng: random.Random) -> Iterator[Question]:
 
 
 def spoken(question: str, rng: random.Random) -> str:
-    """The question as people type it: capitals, British spelling, or no mark."""
+    """The question with random variations: a capital, British spelling, no question mark."""
     if rng.random() < 0.15:
         question = question.replace("color", "colour")
     if rng.random() < 0.3:
@@ -47,7 +47,7 @@ def spoken(question: str, rng: random.Random) -> str:
     return question[:-1] if rng.random() < 0.2 else question
 
 
-Pair = tuple[str, str] | None
+Pair = tuple[str, str] | None  # question and answer
 
 
 def signs(things: tuple[Thing, ...]) -> list[Thing]:
@@ -59,22 +59,22 @@ def article(word: str) -> str:
 
 
 def described(thing: Thing) -> str:
-    """A thing as captions call it."""
+    """The name of a thing in captions."""
     says = f" that says {thing.text}" if thing.text else ""
     return f"{article(thing.color)} {thing.shape}{says}"
 
 
 def from_left(things: Iterable[Thing]) -> list[Thing]:
-    """In the order in which captions name them."""
-    return sorted(things, key=lambda one: one.center[0])
+    """The things from left to right, which is their order in captions."""
+    return sorted(things, key=lambda thing: thing.center[0])
 
 
 def name(thing: Thing, things: tuple[Thing, ...], rng: random.Random) -> str | None:
-    """Words that mean this thing and no other, or None."""
-    alike = [one for one in things if one.shape == thing.shape]
+    """A name that fits this thing and no other, or None."""
+    alike = [other for other in things if other.shape == thing.shape]
     if len(alike) == 1 and rng.random() < 0.5:
         return thing.shape
-    if sum(one.color == thing.color for one in alike) == 1:
+    if sum(other.color == thing.color for other in alike) == 1:
         return f"{thing.color} {thing.shape}"
     return None
 
@@ -95,7 +95,7 @@ def sign_color(things: tuple[Thing, ...], rng: random.Random) -> Pair:
     if len(shown) == 1:
         return rng.choice(phrasings.SIGN_COLOR), sign.color
     question = rng.choice(phrasings.SIGN_COLOR_OF).format(sign.text)
-    return (question, sign.color) if sum(one.text == sign.text for one in shown) == 1 else None
+    return (question, sign.color) if sum(other.text == sign.text for other in shown) == 1 else None
 
 
 def text_color(things: tuple[Thing, ...], rng: random.Random) -> Pair:
@@ -103,15 +103,15 @@ def text_color(things: tuple[Thing, ...], rng: random.Random) -> Pair:
     if not shown:
         return None
     sign = rng.choice(shown)
-    which = "sign" if len(shown) == 1 else f"{sign.color} sign"
-    return rng.choice(phrasings.TEXT_COLOR).format(which), sign.text_color
+    called = "sign" if len(shown) == 1 else f"{sign.color} sign"
+    return rng.choice(phrasings.TEXT_COLOR).format(called), sign.text_color
 
 
 def color(things: tuple[Thing, ...], rng: random.Random) -> Pair:
     single = [
-        one
-        for one in things
-        if one.shape != "sign" and sum(other.shape == one.shape for other in things) == 1
+        thing
+        for thing in things
+        if thing.shape != "sign" and sum(other.shape == thing.shape for other in things) == 1
     ]
     if not single:
         return None
@@ -121,9 +121,9 @@ def color(things: tuple[Thing, ...], rng: random.Random) -> Pair:
 
 def shape(things: tuple[Thing, ...], rng: random.Random) -> Pair:
     single = [
-        one
-        for one in things
-        if one.shape != "sign" and sum(other.color == one.color for other in things) == 1
+        thing
+        for thing in things
+        if thing.shape != "sign" and sum(other.color == thing.color for other in things) == 1
     ]
     if not single:
         return None
@@ -132,35 +132,35 @@ def shape(things: tuple[Thing, ...], rng: random.Random) -> Pair:
 
 
 def exist(things: tuple[Thing, ...], rng: random.Random) -> Pair:
-    shapes = [one for one in things if one.shape != "sign"]
+    shapes = [thing for thing in things if thing.shape != "sign"]
     if rng.random() < 0.5 and shapes:
         thing = rng.choice(shapes)
         kind, tint = thing.shape, thing.color
-    else:  # often nearly right: one of a thing's two properties
+    else:  # often nearly right: with the shape or the colour of a thing in the scene
         near = rng.choice(shapes) if shapes and rng.random() < 0.5 else None
         kind = near.shape if near and rng.random() < 0.5 else rng.choice(list(SHAPES))
         tint = near.color if near and kind != near.shape else rng.choice(list(COLORS))
     if rng.random() < 0.4:
-        asked, there = "{}", any(one.shape == kind for one in things)
+        pattern, there = "{}", any(thing.shape == kind for thing in things)
     else:
-        asked = f"{tint} {{}}"
-        there = any((one.color, one.shape) == (tint, kind) for one in things)
-    one, many = asked.format(kind), asked.format(SHAPES[kind])
-    said = "yes" if there else "no"
+        pattern = f"{tint} {{}}"
+        there = any((thing.color, thing.shape) == (tint, kind) for thing in things)
+    singular, plural = pattern.format(kind), pattern.format(SHAPES[kind])
+    answer = "yes" if there else "no"
     if rng.random() < 0.15:
-        forms = [form.format(one) for form in phrasings.ABSENT]
-        forms += [form.format(many) for form in phrasings.ABSENT_MANY]
+        forms = [form.format(singular) for form in phrasings.ABSENT]
+        forms += [form.format(plural) for form in phrasings.ABSENT_MANY]
         return rng.choice(forms), "no" if there else "yes"
-    forms = [form.format(article(one)) for form in phrasings.EXIST]
-    forms += [form.format(many) for form in phrasings.EXIST_MANY]
-    return rng.choice(forms), said
+    forms = [form.format(article(singular)) for form in phrasings.EXIST]
+    forms += [form.format(plural) for form in phrasings.EXIST_MANY]
+    return rng.choice(forms), answer
 
 
 def count(things: tuple[Thing, ...], rng: random.Random) -> Pair:
-    shapes = [one for one in things if one.shape != "sign"]
+    shapes = [thing for thing in things if thing.shape != "sign"]
     if rng.random() < 0.4:
         return rng.choice(phrasings.COUNT).format("shapes"), NUMBERS[len(shapes)]
-    present = [one.shape for one in shapes]
+    present = [thing.shape for thing in shapes]
     kind = rng.choice(present) if present and rng.random() < 0.75 else rng.choice(list(SHAPES))
     return rng.choice(phrasings.COUNT).format(SHAPES[kind]), NUMBERS[present.count(kind)]
 
@@ -204,7 +204,7 @@ def place(things: tuple[Thing, ...], rng: random.Random) -> Pair:
 
 def caption(things: tuple[Thing, ...], rng: random.Random) -> Pair:
     question = rng.choice(phrasings.DESCRIBE)
-    parts = [described(one) for one in from_left(things)]
+    parts = [described(thing) for thing in from_left(things)]
     if not parts:
         return question, "nothing"
     return question, " and ".join([", ".join(parts[:-1]), parts[-1]] if parts[1:] else parts)

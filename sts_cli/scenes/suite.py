@@ -16,25 +16,25 @@ DEVELOPMENT = 940_000_000  # for choosing constants
 
 
 def suite(per_kind: int, level: float, first: int = HELD_OUT) -> Iterator[Prepared]:
-    """Scenes with all questions they allow, until every kind was asked `per_kind` times.
+    """Questions about scenes, until there are `per_kind` of every kind.
 
-    Each item's `extra` says its kind. `level` is the share of hard scenes.
+    `extra["kind"]` of an item is its kind. `level` is the share of hard scenes, `first` a seed.
     """
     asked: Counter[str] = Counter()
     seed = first
     while any(asked[kind] < per_kind for kind in KINDS):
         scene = draw(seed, level)
         rng = random.Random(seed)
-        for found in questions(scene, rng):
-            if asked[found.kind] == per_kind:
+        for question in questions(scene, rng):
+            if asked[question.kind] == per_kind:
                 continue
-            asked[found.kind] += 1
+            asked[question.kind] += 1
             item = Item(
-                id=f"{seed}-{found.kind}",
+                id=f"{seed}-{question.kind}",
                 images=(f"scene-{seed}",),
-                question=found.question,
-                answers=(found.answer,),
-                extra={"kind": found.kind},
+                question=question.question,
+                answers=(question.answer,),
+                extra={"kind": question.kind},
             )
             yield Prepared(item, (scene.image,), (str(seed),), 0.0)
         seed += 1

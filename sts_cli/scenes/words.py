@@ -1,4 +1,4 @@
-"""The vocabulary of the scenes. Weights are trained on it: add, never reorder."""
+"""The vocabulary of the scenes. The demo model was trained on it: add words, never reorder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantized models on disk, so that a large one is quantized once. Delete the folder at will."""
+"""A cache of quantized models on disk. Users may delete its folder at any time."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from sts_cli.checkpoints.fingerprint import fingerprint
 from sts_cli.checkpoints.weights import read_json, read_weights
 from sts_cli.errors import ModelError
 from sts_cli.profile import Quantize
-from sts_cli.quantization.choice import kept_folder
+from sts_cli.quantization.choice import quantized_folder
 
-LAYOUT = 2  # of what we keep; a new number forgets the old
-LONG = 5.0  # seconds of loading from which it is worth the disk,
-LARGE = 100_000_000  # for a model of so many bytes
+LAYOUT = 2  # version of the cached files; with a new number, older ones are not read
+LEAST_SECONDS = 5.0  # a model is only cached if loading took longer than this,
+LEAST_BYTES = 100_000_000  # and if it is larger than this
 GENERATION = "generation_config.json"
-STALE = 24 * 3600  # seconds after which what an interrupted run left is removed
+STALE = 24 * 3600  # age in seconds at which files of an interrupted run are removed
 
 
-def place(
+def cache_path(
     checkpoint: Checkpoint, quantize: Quantize, device: torch.device, dtype: torch.dtype
 ) -> Path | None:
-    """The folder for this checkpoint in this precision, whether or not it is there.
+    """The folder for this checkpoint in this precision; it may not exist. None: no cache.
 
-    Its name changes with the files, and with everything that changes the packed layout.
+    Its name changes with the checkpoint's files, and with everything that changes the packed
+    layout. Raises ModelError if the files cannot be read.
     """
-    folder = kept_folder()
+    folder = quantized_folder()
     if folder is None:
         return None
     key = hashlib.sha256()
@@ -44,14 +45,14 @@ def place(
         (LAYOUT, quantize, device.type, dtype),
         (torch.__version__, transformers.__version__, version("bitsandbytes")),
         torch.backends.cpu.get_cpu_capability(),
-        fingerprint(checkpoint),  # the generation settings, too, are kept with the weights
+        fingerprint(checkpoint),  # covers the generation settings, which are cached too
     ):
         key.update(repr(part).encode())
     return folder / f"{checkpoint.model_type}-{quantize}-{key.hexdigest()[:20]}"
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether a kept model is there and complete; a damaged one is removed."""
+def is_complete(folder: Path) -> bool:
+    """True if `folder` holds a complete cached model. Removes a damaged one."""
     if not folder.is_dir():
         return False
     try:
@@ -63,34 +64,34 @@ def is_whole(folder: Path) -> bool:
     return True
 
 
-def keep(
+def store(
     model: Any, checkpoint: Checkpoint, folder: Path, size: int, say: Callable[[str], None]
 ) -> None:
-    """Save a quantized model of about `size` bytes as `folder`, at once or not at all.
+    """Save a quantized model of about `size` bytes as `folder`, completely or not at all.
 
-    A disk that is full or read-only is told to `say`: it costs time at the next start, no more.
+    If the disk is full or read-only, `say` gets a message and the next start quantizes again.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(folder.parent)
         if shutil.disk_usage(folder.parent).free < 2 * size:
-            say(f"Not keeping the quantized weights: too little space in {folder.parent}")
+            say(f"Not saving the quantized weights: too little space in {folder.parent}")
             return
-        say(f"Keeping the quantized weights in {folder}")
+        say(f"Saving the quantized weights in {folder}")
         with tempfile.TemporaryDirectory(prefix="part-", dir=folder.parent) as part:
-            made = Path(part) / "model"
-            save(model, made)
+            new = Path(part) / "model"
+            save(model, new)
             settings = checkpoint.folder / GENERATION
             if settings.is_file():
-                shutil.copyfile(settings, made / GENERATION)
+                shutil.copyfile(settings, new / GENERATION)
             if not folder.exists():
-                made.rename(folder)
+                new.rename(folder)
     except (OSError, SafetensorError) as error:
-        say(f"Not keeping the quantized weights: {error}")
+        say(f"Not saving the quantized weights: {error}")
 
 
 def save(model: Any, folder: Path) -> None:
-    """Weights and config. transformers would refuse to write many a model's generation settings."""
+    """Write weights and config, but not the generation settings: transformers may refuse them."""
     settings, model.generation_config = model.generation_config, transformers.GenerationConfig()
     try:
         model.save_pretrained(folder)
@@ -100,7 +101,7 @@ def save(model: Any, folder: Path) -> None:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove what runs that were killed left in `folder`."""
+    """Remove old unfinished files of killed runs from `folder`."""
     for part in folder.glob("part-*"):
         if time.time() - part.stat().st_mtime > STALE:
             shutil.rmtree(part, ignore_errors=True)
