@@ -168,7 +168,8 @@ def batch(
         quiet=quiet,
         lines=out is not None or not sys.stdout.isatty(),
     )
-    if rows.kind != "stdin" and writer.covers(job.items(), dtype):
+    unanswered = job.unanswered(writer)
+    if rows.kind != "stdin" and writer.covers(unanswered.ahead(), dtype):
         outcome = finish(job, writer, Outcome(whole=True, before=writer.before))
     else:
         try:
@@ -178,7 +179,7 @@ def batch(
             writer.discard()
             raise
         writer.confirm(vlm.precision, files.get("files"))
-        outcome = run_job(job, vlm, writer, report)
+        outcome = run_job(job, vlm, unanswered, writer, report)
     report.summary(outcome.notes)
     if outcome.failure is not None:
         console.print(f"sts: {outcome.failure}", style="red", markup=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from sts_cli.answering.request import Request
@@ -31,11 +32,16 @@ class Job:
     sidecars: Sidecars | None
     quiet: bool
 
-    def items(self) -> Iterator[Item]:
-        return self.rows.items(self.limit, self.part)
+    def unanswered(self, writer: Journal | Stdout) -> Unanswered:
+        """The rows that have neither an answer nor, where nothing else is written, a sidecar."""
+        sidecars = self.sidecars if isinstance(writer, Nowhere) else None
+        return Unanswered(
+            self.rows.items(self.limit, self.part),
+            lambda item: writer.take(item) or sidecars is not None and sidecars.stays(item),
+        )
 
     def total(self, writer: Journal | Stdout) -> int | None:
-        """How many rows there are to answer, as far as a quick look tells."""
+        """The number of rows to answer, as far as a quick look tells."""
         count = self.rows.count()
         if count is None:
             return None
@@ -44,9 +50,34 @@ class Job:
         return max(0, min(mine, self.limit or mine) - writer.before)
 
 
+class Unanswered:
+    """Items that are not `answered`; each item is read once."""
+
+    def __init__(self, items: Iterable[Item], answered: Callable[[Item], bool]):
+        self.passed = 0  # items that are answered
+        self._items = self._left(items, answered)
+
+    def __iter__(self) -> Iterator[Item]:
+        return self._items
+
+    def ahead(self) -> Iterator[Item]:
+        """The next item, if there is one; it stays the next."""
+        for item in self._items:
+            self._items = chain([item], self._items)
+            yield item
+            return
+
+    def _left(self, items: Iterable[Item], answered: Callable[[Item], bool]) -> Iterator[Item]:
+        for item in items:
+            if answered(item):
+                self.passed += 1
+            else:
+                yield item
+
+
 @dataclass(slots=True)
 class Outcome:
-    """How a run ended."""
+    """The end of a run."""
 
     whole: bool = False  # every row was read and answered
     failure: OutputError | None = None
@@ -59,23 +90,16 @@ class Outcome:
         return before + [f"passed over: {count} {what}" for what, count in self.skipped.items()]
 
 
-def run_job(job: Job, vlm: Model, writer: Journal | Stdout, report: Report) -> Outcome:
+def run_job(
+    job: Job, vlm: Model, unanswered: Unanswered, writer: Journal | Stdout, report: Report
+) -> Outcome:
     """Answer all rows that have no answer; every answer is written before the next batch."""
     from sts_cli.inputs.images import decode_ahead
 
     outcome = Outcome()
-    only_sidecars = job.sidecars if isinstance(writer, Nowhere) else None
-
-    def unanswered() -> Iterator[Item]:
-        for item in job.items():
-            if writer.take(item) or only_sidecars is not None and only_sidecars.stays(item):
-                outcome.before += 1
-            else:
-                yield item
-
     try:
         with report, Interruption(job.quiet) as stop:
-            ready = decode_ahead(unanswered())
+            ready = decode_ahead(unanswered)
             for answer in vlm.answers(ready, job.request, stop=lambda: stop.asked):
                 if job.sidecars is not None:
                     job.sidecars.write(answer)
@@ -86,6 +110,7 @@ def run_job(job: Job, vlm: Model, writer: Journal | Stdout, report: Report) -> O
         pass
     except OutputError as error:
         outcome.failure = error
+    outcome.before = unanswered.passed
     return finish(job, writer, outcome)
 
 
@@ -93,8 +118,8 @@ def finish(job: Job, writer: Journal | Stdout, outcome: Outcome) -> Outcome:
     """Put what was answered on disk, in the order of the input if that is all of it."""
     outcome.skipped = dict(job.rows.skipped)
     try:
-        items = None if job.rows.kind == "stdin" else job.items()
-        writer.close(outcome.whole, items, limited=job.limit is not None)
+        order = () if job.rows.kind == "stdin" else None  # another stdin may hold other rows
+        writer.close(outcome.whole, order, limited=job.limit is not None)
     except OutputError as error:
         outcome.failure = outcome.failure or error
     return outcome

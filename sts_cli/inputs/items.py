@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from sts_cli.inputs.folder import is_image_name, read_folder
 from sts_cli.inputs.jsonl import read_jsonl
 from sts_cli.inputs.lines import BOM, UTF16, read_lines
 from sts_cli.inputs.rows import CAPTION, EXAMPLE, Origin
+from sts_cli.inputs.survey import Survey, survey
 from sts_cli.inputs.table import check_table, read_table
 from sts_cli.records import Item, printable
 
@@ -40,6 +41,7 @@ class Input:
     path: Path
     kind: Kind
     read: Callable[[], Iterator[Item]]
+    survey: Callable[[], Survey] | None = None  # of a question file, which it reads at most once
     skipped: Counter[str] = field(default_factory=Counter)  # entries of a folder, by reason
 
     def items(self, limit: int | None = None, shard: tuple[int, int] = (1, 1)) -> Iterator[Item]:
@@ -50,29 +52,22 @@ class Input:
 
     @property
     def one_each(self) -> bool:
-        """Whether no image is asked about twice."""
+        """True if no image is asked about twice."""
         return self.kind in ("folder", "image") or self.path.name == METADATA
 
     def count(self) -> int | None:
-        """How many items there are, found out as quickly as it goes; None for stdin."""
+        """The number of items; None for stdin."""
         if self.kind == "stdin":
             return None
-        if self.kind != "jsonl":
-            return sum(1 for _ in self.items())
-        with self.path.open("rb") as file:
-            return sum(1 for _ in read_lines(file))
+        return self.survey().rows if self.survey else sum(1 for _ in self.items())
 
     def identity(self) -> str:
-        """What tells this input from another: a file's content, a folder's place."""
+        """A text that tells this input from another: a file's content, a folder's place."""
         if self.kind == "stdin":
             return "stdin"
-        if self.kind in ("folder", "image"):
+        if self.survey is None:
             return printable(str(self.path.resolve()))
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return f"a file of SHA-256 {digest.hexdigest()[:16]}"
+        return f"a file of SHA-256 {self.survey().sha256[:16]}"
 
 
 def open_input(name: str, question: str | None = None, images: Path | None = None) -> Input:
@@ -113,7 +108,8 @@ def open_input(name: str, question: str | None = None, images: Path | None = Non
 def from_folder(name: str, path: Path, question: str) -> Input:
     """One question about every image of a folder."""
     skipped: Counter[str] = Counter()
-    return Input(name, path, "folder", lambda: read_folder(path, question, skipped), skipped)
+    read = partial(read_folder, path, question, skipped)
+    return Input(name, path, "folder", read, skipped=skipped)
 
 
 def from_stdin(question: str | None, images: Path | None) -> Input:
@@ -145,19 +141,16 @@ def from_file(name: str, path: Path, question: str | None, images: Path | None) 
             f"'{shown}' is neither an image nor a question file. Known: a folder of "
             f"images, .jsonl with lines such as {EXAMPLE}, .csv, and VQAv2's .json."
         )
-    if kind == "document" and is_json_lines(path):
-        kind = "jsonl"
     origin = Origin(printable(path.name), images or path.parent, question)
     if kind == "table":
-        check_table(path, origin.name)
+        checked = check_table(path, origin.name)
+        return Input(name, path, kind, partial(read_table, path, origin), lambda: checked)
+    if kind == "document" and not is_json_lines(path):
+        surveyed, items = read_document(path, origin)
+        return Input(name, path, kind, items, lambda: surveyed)
 
     def read() -> Iterator[Item]:
-        if kind == "table":
-            yield from read_table(path, origin)
-        elif kind == "document":
-            yield from read_document(path, origin)
-        else:
-            with path.open("rb") as file:
-                yield from read_jsonl(file, origin)
+        with path.open("rb") as file:
+            yield from read_jsonl(file, origin)
 
-    return Input(name, path, kind or "jsonl", read)
+    return Input(name, path, "jsonl", read, cache(partial(survey, path, read_lines)))

@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +27,7 @@ from sts_cli.inputs.rows import (
     invalid,
     item_of,
 )
+from sts_cli.inputs.survey import Survey, survey
 from sts_cli.records import Item, printable
 
 KNOWN = {*ID, *IMAGE, *QUESTION, *ANSWER, *CAPTIONS, LABEL}
@@ -48,23 +51,25 @@ Row = tuple[int, dict[str, Any] | str]  # the line that it begins in; a text say
 
 def read_table(path: Path, origin: Origin) -> Iterator[Item]:
     """One item for each row under the header; the columns are named as the keys of JSON rows."""
-    for line, row in rows_of(path, origin.name):
-        yield invalid(line, origin, row) if isinstance(row, str) else item_of(row, line, origin)
-
-
-def check_table(path: Path, name: str) -> None:
-    """Read a whole table. Raises InputError where one of its rows cannot be told from others."""
-    for _ in rows_of(path, name):
-        pass
-
-
-def rows_of(path: Path, name: str) -> Iterator[Row]:
-    """The rows under the header, as a stream. Raises InputError."""
-    layout = TABS if path.suffix.lower() == ".tsv" else COMMAS
     with path.open("rb") as file:
-        encoding = "utf-16" if file.read(2) in UTF16 else "utf-8-sig"
-    with path.open(encoding=encoding, errors="surrogateescape") as file:  # any line ends
-        lines = lines_of(file, name)
+        for line, row in rows_of(file, origin.name, layout_of(path)):
+            yield invalid(line, origin, row) if isinstance(row, str) else item_of(row, line, origin)
+
+
+def check_table(path: Path, name: str) -> Survey:
+    """Read a whole table. Raises InputError where one of its rows cannot be told from others."""
+    return survey(path, partial(rows_of, name=name, layout=layout_of(path)))
+
+
+def layout_of(path: Path) -> Layout:
+    return TABS if path.suffix.lower() == ".tsv" else COMMAS
+
+
+def rows_of(file: BufferedReader, name: str, layout: Layout) -> Iterator[Row]:
+    """The rows under the header, as a stream. Raises InputError."""
+    encoding = "utf-16" if file.peek(2).startswith(UTF16) else "utf-8-sig"
+    with TextIOWrapper(file, encoding, "surrogateescape") as text:  # any line ends
+        lines = lines_of(text, name)
         records = records_of(lines) if layout.quoting else lines
         found = ((line, record.rstrip("\n")) for line, record in records if record.strip())
         line, header = next(found, (1, ""))

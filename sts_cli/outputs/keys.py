@@ -46,7 +46,7 @@ class Answered:
         return len(self._keys)
 
     def take(self, wanted: int) -> bool:
-        """Whether a row of this key is answered, and was not taken before."""
+        """True if a row of this key is answered, and was not taken before."""
         index = bisect_left(self._keys, wanted)
         while index < len(self._keys) and self._keys[index] == wanted:
             if not self._taken[index]:
@@ -59,7 +59,3 @@ class Answered:
         """A key that nobody took; None if all were."""
         index = self._taken.find(0)
         return None if index < 0 else self._keys[index]
-
-    def give_back(self) -> None:
-        """Nothing is taken any more."""
-        self._taken = bytearray(len(self._keys))
