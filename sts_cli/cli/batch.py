@@ -184,7 +184,7 @@ def batch(
     if outcome.failure is not None:
         console.print(f"sts: {outcome.failure}", style="red", markup=False)
         if out is not None:
-            console.print("What was answered is safe; run the same command again to go on.")
+            console.print("All answers so far are saved; run the same command again to go on.")
         raise typer.Exit(1)
     if not outcome.whole:
         raise typer.Exit(INTERRUPTED)

@@ -30,10 +30,10 @@ def shard_of(text: str | None) -> tuple[int, int]:
     """`2/4` as (2, 4)."""
     if text is None:
         return 1, 1
-    found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise OptionError(f"--shard {text}: give i/n with 1 <= i <= n, such as 1/4.")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def least_agreement(text: str | None, compare: bool) -> float | None:
@@ -48,21 +48,19 @@ def least_agreement(text: str | None, compare: bool) -> float | None:
     if name != "agreement" or not 0 <= share <= 1:
         raise OptionError(f"--fail-under {text}: give agreement=X with 0 <= X <= 1.")
     if not compare:
-        raise OptionError(
-            "--fail-under needs --compare: without it there is nothing to agree with."
-        )
+        raise OptionError("--fail-under needs --compare, which finds out how many answers agree.")
     return share
 
 
 def fallbacks(profile: Profile, on_oom: str) -> tuple[Profile, ...]:
     """The shipped profiles that keep fewer tokens, for --on-oom shrink; none for fail."""
     if on_oom not in ("fail", "shrink"):
-        raise OptionError(f"--on-oom {on_oom}: known are fail, shrink.")
+        raise OptionError(f"--on-oom {on_oom}: give fail or shrink.")
     if on_oom == "fail":
         return ()
     kept = profile.planned(VISUAL, LAYERS)
     profiles = (load_profile(name) for name in STRONGER)
-    return tuple(one for one in profiles if one.planned(VISUAL, LAYERS) < kept)
+    return tuple(weaker for weaker in profiles if weaker.planned(VISUAL, LAYERS) < kept)
 
 
 def check_places(rows: Input, out: Path | None, sidecars: Sidecars | None) -> None:
@@ -71,15 +69,15 @@ def check_places(rows: Input, out: Path | None, sidecars: Sidecars | None) -> No
         raise OptionError(f"--out {out} is the input; give the answers a file of their own.")
     if sidecars is not None and not rows.one_each:
         raise OptionError(
-            "--sidecar writes one .txt an image, so it takes a folder or an image; a question file "
-            "can ask several questions about one."
+            "--sidecar writes one .txt for each image, so it takes a folder or an image: a "
+            "question file may ask several questions about one image."
         )
     if sidecars is not None and rows.kind not in ("folder", "image"):
         check_one_each(rows.items(), sidecars)
 
 
 def writes_over(out: Path, input_: Path) -> bool:
-    """Whether the input is one of the files that writing `out` replaces, under any name."""
+    """True if the input is one of the files that writing `out` replaces, under any name."""
     meant = file_meant(out)
     written = (meant, run_file(out), meant.with_name(meant.name + ".part"))
     return any(path.exists() and path.samefile(input_) for path in written)

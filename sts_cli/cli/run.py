@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to answer, and how."""
+    """The rows to answer, and the request that they are answered with."""
 
     rows: Input
     limit: int | None
@@ -87,7 +87,7 @@ class Outcome:
     @property
     def notes(self) -> list[str]:
         before = [f"{self.before} answered before"] if self.before else []
-        return before + [f"passed over: {count} {what}" for what, count in self.skipped.items()]
+        return before + [f"passed over: {count} {reason}" for reason, count in self.skipped.items()]
 
 
 def run_job(

@@ -19,7 +19,7 @@ LARGEST_DOCUMENT = 1 << 30  # bytes; it is read as a whole, unlike JSON lines
 
 
 def is_json_lines(path: Path) -> bool:
-    """Whether a file is one row a line, although it is called .json, as POPE's are."""
+    """True if a file named .json holds one row a line, as POPE's do."""
     with path.open("rb") as file:
         _, line = next(read_lines(file), (0, None))
         more = bool(file.read(1))
@@ -63,7 +63,7 @@ def read_document(path: Path, origin: Origin) -> tuple[Survey, Callable[[], Iter
 
 
 def coco_name(data: dict[str, Any]) -> str:
-    """How the images of a VQAv2 file are named, such as COCO_val2014_000000000042.jpg."""
+    """The pattern of image names in a VQAv2 file, such as COCO_val2014_000000000042.jpg."""
     subtype = data.get("data_subtype")
     if isinstance(subtype, str) and subtype:
         return f"COCO_{subtype.replace('{', '').replace('}', '')}_{{}}.jpg"

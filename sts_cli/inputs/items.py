@@ -59,7 +59,7 @@ class Input:
         """The number of items; None for stdin."""
         if self.kind == "stdin":
             return None
-        return self.survey().rows if self.survey else sum(1 for _ in self.items())
+        return self.survey().count if self.survey else sum(1 for _ in self.items())
 
     def identity(self) -> str:
         """A text that tells this input from another: a file's content, a folder's place."""
@@ -88,21 +88,21 @@ def open_input(name: str, question: str | None = None, images: Path | None = Non
     if path.is_dir():
         metadata = path / METADATA
         if metadata.is_file():
-            found = from_file(name, metadata, question or CAPTION, images)
+            opened = from_file(name, metadata, question or CAPTION, images)
         else:
-            found = from_folder(name, path, question or CAPTION)
+            opened = from_folder(name, path, question or CAPTION)
     elif path.is_file():
-        found = from_file(name, path, question, images)
+        opened = from_file(name, path, question, images)
     else:
         raise InputError(f"'{shown}' is neither a file nor a folder.")
-    if next(found.items(), None) is None:
-        passed = ", ".join(f"{count} {reason}" for reason, count in found.skipped.items())
+    if next(opened.items(), None) is None:
+        passed = ", ".join(f"{count} {reason}" for reason, count in opened.skipped.items())
         raise InputError(
             f"'{shown}' holds no images{f' ({passed})' if passed else ''}."
-            if found.kind == "folder"
+            if opened.kind == "folder"
             else f"'{shown}' is empty. A line looks like {EXAMPLE}"
         )
-    return found
+    return opened
 
 
 def from_folder(name: str, path: Path, question: str) -> Input:
@@ -115,7 +115,7 @@ def from_folder(name: str, path: Path, question: str) -> Input:
 def from_stdin(question: str | None, images: Path | None) -> Input:
     """JSON lines that another program writes; image names are relative to the current folder."""
     if sys.stdin.isatty():
-        raise InputError("'-' reads JSON lines from stdin, which is the terminal; pipe them in.")
+        raise InputError("'-' reads JSON lines from stdin; pipe a file into it.")
     origin = Origin("stdin", images or Path(), question)
     return Input("-", Path("-"), "stdin", lambda: read_jsonl(sys.stdin.buffer, origin))
 
@@ -131,11 +131,11 @@ def from_file(name: str, path: Path, question: str | None, images: Path | None) 
             start = file.read(64)
     except OSError as error:
         raise InputError(f"Cannot read '{shown}': {error.strerror}.") from error
-    text = start.removeprefix(BOM).lstrip()
-    kind = KINDS.get(path.suffix.lower()) or ("jsonl" if text.startswith(b"{") else None)
+    first = start.removeprefix(BOM).lstrip()[:1]
+    kind = KINDS.get(path.suffix.lower()) or ("jsonl" if first == b"{" else None)
     marked = start.startswith(UTF16)
     if (marked and kind != "table") or (kind and not marked and b"\0" in start):
-        raise InputError(f"'{shown}' is UTF-16 text, or none at all; save it as UTF-8.")
+        raise InputError(f"'{shown}' is UTF-16 text, or no text at all; save it as UTF-8.")
     if kind is None and start:
         raise InputError(
             f"'{shown}' is neither an image nor a question file. Known: a folder of "

@@ -14,7 +14,7 @@ from typing import Any
 class Survey:
     """The number of rows in a file, and the SHA-256 of its bytes."""
 
-    rows: int
+    count: int
     sha256: str
 
 
@@ -36,5 +36,5 @@ def survey(path: Path, rows_in: Callable[[io.BufferedReader], Iterable[object]])
     file = Hashed(path)
     buffered: Any = io.BufferedReader(file)
     with buffered:
-        rows = sum(1 for _ in rows_in(buffered))
-    return Survey(rows, file.digest.hexdigest())
+        count = sum(1 for _ in rows_in(buffered))
+    return Survey(count, file.digest.hexdigest())
