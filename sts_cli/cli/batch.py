@@ -35,7 +35,7 @@ from sts_cli.cli.parsing import (
     rows_at_once,
     shard_of,
 )
-from sts_cli.cli.run import Job, Outcome, finish, run_job
+from sts_cli.cli.run import Job, Outcome, Unanswered, finish, run_job
 from sts_cli.inputs.items import open_input
 from sts_cli.outputs.formats import format_of
 from sts_cli.outputs.journal import Journal
@@ -168,7 +168,7 @@ def batch(
         quiet=quiet,
         lines=out is not None or not sys.stdout.isatty(),
     )
-    unanswered = job.unanswered(writer)
+    unanswered = Unanswered(job, writer)
     if rows.kind != "stdin" and writer.covers(unanswered.ahead(), dtype):
         outcome = finish(job, writer, Outcome(whole=True, before=writer.before))
     else:

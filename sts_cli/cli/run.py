@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -32,14 +32,6 @@ class Job:
     sidecars: Sidecars | None
     quiet: bool
 
-    def unanswered(self, writer: Journal | Stdout) -> Unanswered:
-        """The rows that have neither an answer nor, where nothing else is written, a sidecar."""
-        sidecars = self.sidecars if isinstance(writer, Nowhere) else None
-        return Unanswered(
-            self.rows.items(self.limit, self.part),
-            lambda item: writer.take(item) or sidecars is not None and sidecars.stays(item),
-        )
-
     def total(self, writer: Journal | Stdout) -> int | None:
         """The number of rows to answer, as far as a quick look tells."""
         count = self.rows.count()
@@ -51,11 +43,11 @@ class Job:
 
 
 class Unanswered:
-    """Items that are not `answered`; each item is read once."""
+    """The items of a job that no earlier run answered; every item is read once."""
 
-    def __init__(self, items: Iterable[Item], answered: Callable[[Item], bool]):
-        self.passed = 0  # items that are answered
-        self._items = self._left(items, answered)
+    def __init__(self, job: Job, writer: Journal | Stdout):
+        self.answered = 0  # items that were answered, as far as was read
+        self._items = self._read(job, writer)
 
     def __iter__(self) -> Iterator[Item]:
         return self._items
@@ -67,10 +59,11 @@ class Unanswered:
             yield item
             return
 
-    def _left(self, items: Iterable[Item], answered: Callable[[Item], bool]) -> Iterator[Item]:
-        for item in items:
-            if answered(item):
-                self.passed += 1
+    def _read(self, job: Job, writer: Journal | Stdout) -> Iterator[Item]:
+        only_sidecars = job.sidecars if isinstance(writer, Nowhere) else None
+        for item in job.rows.items(job.limit, job.part):
+            if writer.take(item) or only_sidecars is not None and only_sidecars.stays(item):
+                self.answered += 1
             else:
                 yield item
 
@@ -110,7 +103,7 @@ def run_job(
         pass
     except OutputError as error:
         outcome.failure = error
-    outcome.before = unanswered.passed
+    outcome.before = unanswered.answered
     return finish(job, writer, outcome)
 
 

@@ -115,7 +115,7 @@ def from_folder(name: str, path: Path, question: str) -> Input:
 def from_stdin(question: str | None, images: Path | None) -> Input:
     """JSON lines that another program writes; image names are relative to the current folder."""
     if sys.stdin.isatty():
-        raise InputError("'-' reads JSON lines from stdin; pipe a file into it.")
+        raise InputError("'-' reads JSON lines from stdin, not from a terminal; pipe them in.")
     origin = Origin("stdin", images or Path(), question)
     return Input("-", Path("-"), "stdin", lambda: read_jsonl(sys.stdin.buffer, origin))
 
