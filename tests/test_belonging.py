@@ -7,12 +7,14 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from PIL import Image
 from running import no_waiting_for_the_disk, read_rows, sts
 
 from sts_cli.errors import OutputError
+from sts_cli.inputs import jsonl
 from sts_cli.outputs.formats import format_named
 from sts_cli.outputs.journal import Journal
 from sts_cli.records import Answer, Item, Problem
@@ -58,6 +60,16 @@ def test_another_folder_of_images_is_another_run(place: Path):
     assert sts(*asked, "--images", place / "A").code == 0
     refused(*other, because="another images folder: ")  # of a complete file, too
     assert sts(*other, *SHORT, "--fresh").code == 0
+
+
+@pytest.mark.parametrize("earlier", [[], ["--limit", 2], ["--limit", 3]])
+def test_a_run_reads_each_row_once_whatever_was_answered_before(place: Path, earlier: list[object]):
+    asked = ("batch", "q.jsonl", "--images", "A", "--out", "o.jsonl", *SHORT)
+    assert sts(*asked, *earlier, "--dry-run" if not earlier else "-q").code == 0
+    with patch.object(jsonl, "read_line", wraps=jsonl.read_line) as parse:
+        assert sts(*asked).code == 0
+    assert parse.call_count == 1 + 3  # one to see that there is a row
+    assert [row["id"] for row in read_rows(place / "o.jsonl")] == ["0", "1", "2"]
 
 
 def test_the_same_questions_beside_other_images_are_another_run(place: Path):

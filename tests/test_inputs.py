@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -268,6 +269,25 @@ def test_shards_deal_the_rows_out(tmp_path: Path):
     assert parts == [["0", "3", "6"], ["1", "4"], ["2", "5"]]
     assert [one.images[0] for one in rows.items(limit=2, shard=(1, 3))] == ["0", "3"]
     assert rows.count() == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("q.jsonl", b'\xef\xbb\xbf{"image": "a", "question": "?"}\n\n' + b"[]\n" * 9999),
+        ("q.json", b'{"questions": [' + b"{},\n" * 9999 + b"{}]}"),
+        ("q.csv", b"image,question\n" + b"a,?\n\n" * 10_000),
+        ("q.tsv", ("image\tquestion\n" + "a\t?\r\n" * 10_000).encode("utf-16")),
+    ],
+)
+def test_one_reading_counts_the_rows_and_hashes_the_bytes(
+    name: str, content: bytes, tmp_path: Path
+):
+    (tmp_path / name).write_bytes(content)
+    rows = open_input(str(tmp_path / name))
+    assert rows.identity() == f"a file of SHA-256 {hashlib.sha256(content).hexdigest()[:16]}"
+    (tmp_path / name).write_bytes(b"")
+    assert rows.count() == 10_000
 
 
 def test_a_folder_gives_its_images_and_counts_the_rest(tmp_path: Path):

@@ -36,7 +36,7 @@ from sts_cli.cli.parsing import (
     rows_at_once,
     shard_of,
 )
-from sts_cli.cli.run import Job, Outcome, finish, run_job
+from sts_cli.cli.run import Job, Outcome, Unanswered, finish, run_job
 from sts_cli.inputs.items import open_input
 from sts_cli.outputs.formats import format_of
 from sts_cli.outputs.journal import Journal
@@ -170,7 +170,8 @@ def batch(
         quiet=quiet,
         lines=out is not None or not sys.stdout.isatty(),
     )
-    if rows.kind != "stdin" and writer.covers(job.items(), dtype):
+    unanswered = Unanswered(job, writer)
+    if rows.kind != "stdin" and writer.covers(unanswered.ahead(), dtype):
         outcome = finish(job, writer, Outcome(whole=True, before=writer.before))
     else:
         try:
@@ -180,12 +181,12 @@ def batch(
             writer.discard()
             raise
         writer.confirm(vlm.precision, files.get("files"))
-        outcome = run_job(job, vlm, writer, report)
+        outcome = run_job(job, vlm, unanswered, writer, report)
     report.summary(outcome.notes)
     if outcome.failure is not None:
         console.print(f"sts: {outcome.failure}", style="red", markup=False)
         if out is not None:
-            console.print("What was answered is safe; run the same command again to go on.")
+            console.print("All answers so far are saved; run the same command again to go on.")
         raise typer.Exit(1)
     if not outcome.whole:
         raise typer.Exit(INTERRUPTED)

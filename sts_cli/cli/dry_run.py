@@ -29,16 +29,16 @@ SHOWN = 50  # bad rows of which each is printed
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast an earlier run of the same settings was."""
+    """The speed of an earlier run of the same settings."""
 
     out: Path
-    rows: int
+    answers: int
     seconds: float  # of the model, for each row
 
     def told(self, left: int) -> str:
         return (
             f"time: about {duration(left * self.seconds)} for the {left} rows left, at the "
-            f"{self.seconds:.3g} s a row of the {self.rows} answers in {self.out}"
+            f"{self.seconds:.3g} s a row of the {self.answers} answers in {self.out}"
         )
 
 
@@ -93,8 +93,8 @@ def dry_run(
     repeated = sum(count - 1 for count in ids.values())
     if repeated:
         console.print(f"ids: {repeated} rows repeat the id of another; all are answered")
-    for what, count in rows.skipped.items():
-        console.print(f"passed over in the folder: {count} {what}")
+    for reason, count in rows.skipped.items():
+        console.print(f"passed over in the folder: {count} {reason}")
     if family is None:
         console.print(
             f"model {source.name}: not on this machine; {VISUAL} tokens an image are assumed"
@@ -103,7 +103,7 @@ def dry_run(
         console.print(budget(tokens, profile, layers))
     console.print(f"decoding: {seconds:.1f} s, in threads beside the model")
     if pace is not None:
-        console.print(pace.told(max(0, questions - pace.rows)))
+        console.print(pace.told(max(0, questions - pace.answers)))
     else:
         console.print(
             "time: not known before some rows are answered: run with --out FILE.jsonl --limit 20, "
@@ -113,7 +113,7 @@ def dry_run(
 
 
 def budget(tokens: Counter[int], profile: Profile, layers: int) -> str:
-    """What a profile keeps of images that become so many visual tokens each."""
+    """The visual tokens that a profile keeps, as a message; `tokens` counts images by theirs."""
     least, most, every = min(tokens), max(tokens), sum(n * tokens[n] for n in tokens)
     each = f"{most:,}" if least == most else f"{least:,} to {most:,}"
     left = sum(profile.planned(n, layers) * tokens[n] for n in tokens)

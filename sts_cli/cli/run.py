@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from sts_cli.answering.request import Request
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to answer, and how."""
+    """The rows to answer, and the request that they are answered with."""
 
     rows: Input
     limit: int | None
@@ -31,11 +32,8 @@ class Job:
     sidecars: Sidecars | None
     quiet: bool
 
-    def items(self) -> Iterator[Item]:
-        return self.rows.items(self.limit, self.part)
-
     def total(self, writer: Journal | Stdout) -> int | None:
-        """How many rows there are to answer, as far as a quick look tells."""
+        """The number of rows to answer, as far as a quick look tells."""
         count = self.rows.count()
         if count is None:
             return None
@@ -44,9 +42,35 @@ class Job:
         return max(0, min(mine, self.limit or mine) - writer.before)
 
 
+class Unanswered:
+    """The items of a job that no earlier run answered; every item is read once."""
+
+    def __init__(self, job: Job, writer: Journal | Stdout):
+        self.answered = 0  # items that were answered, as far as was read
+        self._items = self._read(job, writer)
+
+    def __iter__(self) -> Iterator[Item]:
+        return self._items
+
+    def ahead(self) -> Iterator[Item]:
+        """The next item, if there is one; it stays the next."""
+        for item in self._items:
+            self._items = chain([item], self._items)
+            yield item
+            return
+
+    def _read(self, job: Job, writer: Journal | Stdout) -> Iterator[Item]:
+        only_sidecars = job.sidecars if isinstance(writer, Nowhere) else None
+        for item in job.rows.items(job.limit, job.part):
+            if writer.take(item) or only_sidecars is not None and only_sidecars.stays(item):
+                self.answered += 1
+            else:
+                yield item
+
+
 @dataclass(slots=True)
 class Outcome:
-    """How a run ended."""
+    """The end of a run."""
 
     whole: bool = False  # every row was read and answered
     failure: OutputError | None = None
@@ -56,26 +80,19 @@ class Outcome:
     @property
     def notes(self) -> list[str]:
         before = [f"{self.before} answered before"] if self.before else []
-        return before + [f"passed over: {count} {what}" for what, count in self.skipped.items()]
+        return before + [f"passed over: {count} {reason}" for reason, count in self.skipped.items()]
 
 
-def run_job(job: Job, vlm: Model, writer: Journal | Stdout, report: Report) -> Outcome:
+def run_job(
+    job: Job, vlm: Model, unanswered: Unanswered, writer: Journal | Stdout, report: Report
+) -> Outcome:
     """Answer all rows that have no answer; every answer is written before the next batch."""
     from sts_cli.inputs.images import decode_ahead
 
     outcome = Outcome()
-    only_sidecars = job.sidecars if isinstance(writer, Nowhere) else None
-
-    def unanswered() -> Iterator[Item]:
-        for item in job.items():
-            if writer.take(item) or only_sidecars is not None and only_sidecars.stays(item):
-                outcome.before += 1
-            else:
-                yield item
-
     try:
         with report, Interruption(job.quiet) as stop:
-            ready = decode_ahead(unanswered())
+            ready = decode_ahead(unanswered)
             for answer in vlm.answers(ready, job.request, stop=lambda: stop.asked):
                 if job.sidecars is not None:
                     job.sidecars.write(answer)
@@ -86,6 +103,7 @@ def run_job(job: Job, vlm: Model, writer: Journal | Stdout, report: Report) -> O
         pass
     except OutputError as error:
         outcome.failure = error
+    outcome.before = unanswered.answered
     return finish(job, writer, outcome)
 
 
@@ -93,8 +111,8 @@ def finish(job: Job, writer: Journal | Stdout, outcome: Outcome) -> Outcome:
     """Put what was answered on disk, in the order of the input if that is all of it."""
     outcome.skipped = dict(job.rows.skipped)
     try:
-        items = None if job.rows.kind == "stdin" else job.items()
-        writer.close(outcome.whole, items, limited=job.limit is not None)
+        order = () if job.rows.kind == "stdin" else None  # another stdin may hold other rows
+        writer.close(outcome.whole, order, limited=job.limit is not None)
     except OutputError as error:
         outcome.failure = outcome.failure or error
     return outcome

@@ -1,1 +1,1 @@
-"""What users have: question files, folders and images, read as a stream of items."""
+"""Question files, folders and images, read as a stream of items."""

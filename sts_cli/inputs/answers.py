@@ -15,16 +15,16 @@ FLAT = ("tokens_", "seconds_")  # how a table's columns for `tokens` and `second
 
 
 def is_answer(keys: Iterable[str]) -> bool:
-    """Whether a row, or a table, of these keys was written by sts, also if some were taken out."""
+    """True if sts wrote a row, or a table, of these keys; some may have been taken out."""
     plain = {key.split("_")[0] if key.startswith(FLAT) else key for key in keys}
     return sum(mark in plain for mark in MARKS) >= 2 and {"image", "question"} <= plain
 
 
 def answer_in(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Our row in a row of an answer file: itself, LLaVA's `metadata`, or OpenAI's `sts`."""
-    for one in (row, row.get("metadata"), row.get("sts")):
-        if isinstance(one, dict) and is_answer(one):
-            return one
+    for place in (row, row.get("metadata"), row.get("sts")):
+        if isinstance(place, dict) and is_answer(place):
+            return place
     return None
 
 

@@ -10,7 +10,7 @@ BY_LETTER = "Answer with the option's letter from the given choices directly."
 
 
 def is_choice(row: Mapping[str, Any]) -> bool:
-    """Whether a row has a question and at least the options A and B."""
+    """True if a row has a question and at least the options A and B."""
     return (
         isinstance(row.get("question"), str) and is_given(row.get("A")) and is_given(row.get("B"))
     )
@@ -26,5 +26,5 @@ def fields_of_choice(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_given(value: object) -> bool:
-    """Whether a cell holds something; pandas writes `nan` where nothing was."""
+    """True if a cell holds something; pandas writes `nan` where nothing was."""
     return isinstance(value, str | int | float) and str(value).strip() not in ("", "nan")

@@ -47,11 +47,11 @@ def span(halves: tuple[Image.Image, ...], says: Told) -> tuple[float, float]:
 def strips(
     halves: tuple[Image.Image, ...], says: Told
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Some rows at a time, with the first row's place; NaN for pixels without a value."""
+    """Strips of the image, each with its top; NaN for pixels without a value."""
     width, height = halves[0].size
-    rows = max(1, STRIP // width)
-    for top in range(0, height, rows):
-        box = (0, top, width, min(height, top + rows))
+    tall = max(1, STRIP // width)
+    for top in range(0, height, tall):
+        box = (0, top, width, min(height, top + tall))
         raw = [np.asarray(half.crop(box)) for half in halves]
         raw = [part.view(says.view) for part in raw] if says.view else raw
         numbers = raw[0].astype(np.float64)

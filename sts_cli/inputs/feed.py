@@ -37,7 +37,7 @@ class Feed(Generic[T]):
 
     @property
     def finished(self) -> bool:
-        """Whether everything that the source had was taken."""
+        """True if everything that the source had was taken."""
         return self._ended.is_set() and self._queue.empty()
 
     def take(self, most: int, wait: bool, stop: Callable[[], bool] = lambda: False) -> Iterator[T]:

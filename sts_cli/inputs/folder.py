@@ -54,7 +54,7 @@ def walk(root: str, skipped: Counter[str]) -> Iterator[str]:
 def entries_of(
     folder: str, seen: set[tuple[int, int]], skipped: Counter[str]
 ) -> Iterator[tuple[str, bool]]:
-    """Name of each entry of a folder, sorted, and whether it is a folder; none at a second time."""
+    """Each entry's name, sorted, and True for a folder; nothing if the folder was seen before."""
     try:
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
@@ -69,7 +69,7 @@ def entries_of(
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry leads to a folder; a link to nowhere does not."""
+    """True if an entry leads to a folder; a link to nowhere does not."""
     try:
         return entry.is_dir()
     except OSError:

@@ -59,16 +59,16 @@ class Expected:
 
     def result(self) -> Prepared:
         """Waits for the images."""
-        found = [picture.result()[0] for picture in self.pictures]
+        results = [picture.result()[0] for picture in self.pictures]
         seconds = sum(picture.result()[1] for picture in self.fresh)
-        problem = next((one for one in found if isinstance(one, Problem)), None)
+        problem = next((result for result in results if isinstance(result, Problem)), None)
         if problem is not None:
             return Prepared(replace(self.item, problem=problem), (), (), seconds)
-        pictures = [one for one in found if isinstance(one, Picture)]
+        pictures = [result for result in results if isinstance(result, Picture)]
         return Prepared(
             self.item,
-            tuple(one.image for one in pictures),
-            tuple(one.digest for one in pictures),
+            tuple(picture.image for picture in pictures),
+            tuple(picture.digest for picture in pictures),
             seconds,
         )
 
@@ -109,7 +109,8 @@ def decode_ahead(
                 if waiting and waiting[0].done:
                     yield waiting.popleft().result()
                 elif waiting:
-                    running = [one for row in waiting for one in row.pictures if not one.done()]
+                    pictures = (picture for row in waiting for picture in row.pictures)
+                    running = [picture for picture in pictures if not picture.done()]
                     readers.wait(running, TICK)
         if feed.error is not None:
             raise feed.error
@@ -118,7 +119,7 @@ def decode_ahead(
 
 
 def has_room(waiting: deque[Expected], workers: int, ahead: int) -> bool:
-    """Whether one more item may be started, so that memory stays bounded."""
+    """True if one more item may be started, so that memory stays bounded."""
     if len(waiting) >= ahead:
         return False
     running = sum(not row.done for row in waiting)
@@ -159,17 +160,17 @@ def forget(known: OrderedDict[str, Future[Decoded]]) -> None:
 def timed_read(name: Any, item: Item, seconds: float) -> Decoded:
     started = perf_counter()
     if isinstance(name, str):
-        found = read_picture(name, item.folder, seconds)
+        picture = read_picture(name, item.folder, seconds)
     else:
         from sts_cli.inputs.memory import from_memory  # imports numpy, which files may not need
 
-        found = from_memory(name, seconds)
-    return found, perf_counter() - started
+        picture = from_memory(name, seconds)
+    return picture, perf_counter() - started
 
 
 def size_of(picture: Future[Decoded]) -> int:
     """Bytes that a decoded image holds; 0 while it is not decoded."""
     if not picture.done():
         return 0
-    found = picture.result()[0]
-    return found.image.width * found.image.height * 3 if isinstance(found, Picture) else 0
+    result = picture.result()[0]
+    return result.image.width * result.image.height * 3 if isinstance(result, Picture) else 0

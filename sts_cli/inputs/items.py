@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from sts_cli.inputs.folder import is_image_name, read_folder
 from sts_cli.inputs.jsonl import read_jsonl
 from sts_cli.inputs.lines import BOM, UTF16, read_lines
 from sts_cli.inputs.rows import CAPTION, EXAMPLE, Origin
+from sts_cli.inputs.survey import Survey, survey
 from sts_cli.inputs.table import check_table, read_table
 from sts_cli.records import Item, printable
 
@@ -40,6 +41,7 @@ class Input:
     path: Path
     kind: Kind
     read: Callable[[], Iterator[Item]]
+    survey: Callable[[], Survey] | None = None  # of a question file, which it reads at most once
     skipped: Counter[str] = field(default_factory=Counter)  # entries of a folder, by reason
 
     def items(self, limit: int | None = None, shard: tuple[int, int] = (1, 1)) -> Iterator[Item]:
@@ -50,29 +52,22 @@ class Input:
 
     @property
     def one_each(self) -> bool:
-        """Whether no image is asked about twice."""
+        """True if no image is asked about twice."""
         return self.kind in ("folder", "image") or self.path.name == METADATA
 
     def count(self) -> int | None:
-        """How many items there are, found out as quickly as it goes; None for stdin."""
+        """The number of items; None for stdin."""
         if self.kind == "stdin":
             return None
-        if self.kind != "jsonl":
-            return sum(1 for _ in self.items())
-        with self.path.open("rb") as file:
-            return sum(1 for _ in read_lines(file))
+        return self.survey().count if self.survey else sum(1 for _ in self.items())
 
     def identity(self) -> str:
-        """What tells this input from another: a file's content, a folder's place."""
+        """A text that tells this input from another: a file's content, a folder's place."""
         if self.kind == "stdin":
             return "stdin"
-        if self.kind in ("folder", "image"):
+        if self.survey is None:
             return printable(str(self.path.resolve()))
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return f"a file of SHA-256 {digest.hexdigest()[:16]}"
+        return f"a file of SHA-256 {self.survey().sha256[:16]}"
 
 
 def open_input(name: str, question: str | None = None, images: Path | None = None) -> Input:
@@ -93,33 +88,34 @@ def open_input(name: str, question: str | None = None, images: Path | None = Non
     if path.is_dir():
         metadata = path / METADATA
         if metadata.is_file():
-            found = from_file(name, metadata, question or CAPTION, images)
+            opened = from_file(name, metadata, question or CAPTION, images)
         else:
-            found = from_folder(name, path, question or CAPTION)
+            opened = from_folder(name, path, question or CAPTION)
     elif path.is_file():
-        found = from_file(name, path, question, images)
+        opened = from_file(name, path, question, images)
     else:
         raise InputError(f"'{shown}' is neither a file nor a folder.")
-    if next(found.items(), None) is None:
-        passed = ", ".join(f"{count} {reason}" for reason, count in found.skipped.items())
+    if next(opened.items(), None) is None:
+        passed = ", ".join(f"{count} {reason}" for reason, count in opened.skipped.items())
         raise InputError(
             f"'{shown}' holds no images{f' ({passed})' if passed else ''}."
-            if found.kind == "folder"
+            if opened.kind == "folder"
             else f"'{shown}' is empty. A line looks like {EXAMPLE}"
         )
-    return found
+    return opened
 
 
 def from_folder(name: str, path: Path, question: str) -> Input:
     """One question about every image of a folder."""
     skipped: Counter[str] = Counter()
-    return Input(name, path, "folder", lambda: read_folder(path, question, skipped), skipped)
+    read = partial(read_folder, path, question, skipped)
+    return Input(name, path, "folder", read, skipped=skipped)
 
 
 def from_stdin(question: str | None, images: Path | None) -> Input:
     """JSON lines that another program writes; image names are relative to the current folder."""
     if sys.stdin.isatty():
-        raise InputError("'-' reads JSON lines from stdin, which is the terminal; pipe them in.")
+        raise InputError("'-' reads JSON lines from stdin, not from a terminal; pipe them in.")
     origin = Origin("stdin", images or Path(), question)
     return Input("-", Path("-"), "stdin", lambda: read_jsonl(sys.stdin.buffer, origin))
 
@@ -135,29 +131,26 @@ def from_file(name: str, path: Path, question: str | None, images: Path | None) 
             start = file.read(64)
     except OSError as error:
         raise InputError(f"Cannot read '{shown}': {error.strerror}.") from error
-    text = start.removeprefix(BOM).lstrip()
-    kind = KINDS.get(path.suffix.lower()) or ("jsonl" if text.startswith(b"{") else None)
+    first = start.removeprefix(BOM).lstrip()[:1]
+    kind = KINDS.get(path.suffix.lower()) or ("jsonl" if first == b"{" else None)
     marked = start.startswith(UTF16)
     if (marked and kind != "table") or (kind and not marked and b"\0" in start):
-        raise InputError(f"'{shown}' is UTF-16 text, or none at all; save it as UTF-8.")
+        raise InputError(f"'{shown}' is UTF-16 text, or no text at all; save it as UTF-8.")
     if kind is None and start:
         raise InputError(
             f"'{shown}' is neither an image nor a question file. Known: a folder of "
             f"images, .jsonl with lines such as {EXAMPLE}, .csv, and VQAv2's .json."
         )
-    if kind == "document" and is_json_lines(path):
-        kind = "jsonl"
     origin = Origin(printable(path.name), images or path.parent, question)
     if kind == "table":
-        check_table(path, origin.name)
+        checked = check_table(path, origin.name)
+        return Input(name, path, kind, partial(read_table, path, origin), lambda: checked)
+    if kind == "document" and not is_json_lines(path):
+        surveyed, items = read_document(path, origin)
+        return Input(name, path, kind, items, lambda: surveyed)
 
     def read() -> Iterator[Item]:
-        if kind == "table":
-            yield from read_table(path, origin)
-        elif kind == "document":
-            yield from read_document(path, origin)
-        else:
-            with path.open("rb") as file:
-                yield from read_jsonl(file, origin)
+        with path.open("rb") as file:
+            yield from read_jsonl(file, origin)
 
-    return Input(name, path, kind or "jsonl", read)
+    return Input(name, path, "jsonl", read, cache(partial(survey, path, read_lines)))

@@ -62,7 +62,7 @@ def by_number(parts: tuple[Image.Image, ...], says: Told) -> Image.Image:
 
 
 def low_bytes(image: Image.Image, data: bytes) -> Image.Image:
-    """What Pillow leaves out of 16-bit colours: decoded as if the bytes stood the other way."""
+    """The low bytes of 16-bit colours, which Pillow leaves out: decoded in the other byte order."""
     low: Image.Image
     with Image.open(io.BytesIO(data), formats=[image.format or ""]) as low:
         low.tile = [tile._replace(args=swapped(tile.args)) for tile in low.tile]  # type: ignore

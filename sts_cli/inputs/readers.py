@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class Job(Generic[T]):
-    """Something to do in a thread, and what it comes to."""
+    """A call to make in a thread, and its result."""
 
     do: Callable[[], T]
-    instead: T  # what it comes to if it takes too long
+    instead: T  # the result if it takes too long
     result: Future[T] = field(default_factory=Future)
     waited: float = 0.0  # seconds that somebody waited while it ran
 
@@ -42,7 +42,7 @@ class Readers(Generic[T]):
             self._start()
 
     def submit(self, do: Callable[[], T], instead: T) -> Future[T]:
-        """What `do` returns, or raises; `instead` if it takes too long."""
+        """The result of `do`, or its error; `instead` if it takes too long."""
         job = Job(do, instead)
         self._jobs.put(job)
         return job.result
@@ -75,7 +75,7 @@ class Readers(Generic[T]):
             pass
 
     def _do(self, job: Job[T] | None) -> bool:
-        """Whether the thread may go on: it was not told to end, and no other took its place."""
+        """True if the thread may go on: it was not told to end, and no other took its place."""
         if job is None:
             return False
         with self._lock:

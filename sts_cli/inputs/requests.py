@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 
 def is_request(row: Mapping[str, Any]) -> bool:
-    """Whether a row is a batch request rather than a question of ours."""
+    """True if a row is a batch request rather than a question of ours."""
     return "body" in row and ("custom_id" in row or "url" in row)
 
 
@@ -52,8 +52,8 @@ def parts(content: object) -> Iterator[tuple[str, str]]:
         if kind in ("text", "input_text") and isinstance(part.get("text"), str):
             yield "text", part["text"]
         elif kind in ("image_url", "input_image"):
-            where = part.get("image_url")
-            yield "image", location(where.get("url") if isinstance(where, dict) else where)
+            url = part.get("image_url")
+            yield "image", location(url.get("url") if isinstance(url, dict) else url)
         elif kind in ("file", "input_file"):
             file = part.get("file", part)
             yield "image", location(file.get("file_data") if isinstance(file, dict) else None)

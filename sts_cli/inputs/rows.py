@@ -30,12 +30,12 @@ EXAMPLE = '{"image": "a.jpg", "question": "..."}'
 
 
 class RowInvalid(ValueError):
-    """Why a row asks nothing that can be answered."""
+    """The reason why a row asks nothing that can be answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where rows come from, and what they leave out."""
+    """The place that rows come from, and a question for those without one."""
 
     name: str  # as messages call it
     folder: Path  # what image names are relative to
@@ -44,7 +44,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Which key of a row is its id, and so on; all others are extra."""
+    """The keys of a row that are its id, image, question and answer; all others are extra."""
 
     id: str | None
     image: str | None
@@ -93,7 +93,7 @@ def plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def roles_of(row: Mapping[str, Any], origin: Origin) -> Roles:
-    """What the keys of a row mean, told by which of them it has.
+    """The roles of a row's keys, told by which of them it has.
 
     Beside `expected`, an `answer` is somebody's and not the truth.
     """
@@ -112,7 +112,7 @@ def first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 
 def is_captioned(row: Mapping[str, Any], origin: Origin) -> bool:
-    """Whether a row is one of an ImageFolder's, whose texts say what an image shows."""
+    """True if a row is one of an ImageFolder's, whose texts say what an image shows."""
     if "file_name" not in row or row.get("question") is not None:
         return False
     return origin.name in METADATA or not any(key in row for key in ("prompt", *ID))
@@ -131,7 +131,7 @@ def read_images(row: Mapping[str, Any], key: str | None) -> tuple[str, ...]:
     if key is None:
         raise RowInvalid(f'no "image" key. A line looks like {EXAMPLE}')
     values = row[key] if isinstance(row[key], list) else [row[key]]
-    names = [as_address(one) if isinstance(one, str) else one for one in values]
+    names = [as_address(value) if isinstance(value, str) else value for value in values]
     if not names:
         raise RowInvalid(f'"{key}" lists no image.')
     for name in names:
@@ -147,8 +147,8 @@ def read_images(row: Mapping[str, Any], key: str | None) -> tuple[str, ...]:
             )
         if name.startswith("data:") and "," not in name:
             raise RowInvalid(
-                f"{name[:80]} is only the digest of an image, as answer files have it; the image "
-                "stands in the question file."
+                f"{name[:80]} is only the digest of an image, from an answer file; take the image "
+                "itself from the question file."
             )
         if len(name) > LONGEST_PATH and not name.startswith("data:"):
             raise RowInvalid(
@@ -184,10 +184,10 @@ def read_answers(row: Mapping[str, Any], key: str | None) -> tuple[str, ...]:
     if value is None:
         return ()
     values = value if isinstance(value, list) else [value]
-    for one in values:
-        if isinstance(one, bool) or not isinstance(one, str | int | float):
-            raise RowInvalid(f'"{key}" must be text or a list of texts, not {kind(one)}.')
-    return tuple(printable(str(one)) for one in values)
+    for answer in values:
+        if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+            raise RowInvalid(f'"{key}" must be text or a list of texts, not {kind(answer)}.')
+    return tuple(printable(str(answer)) for answer in values)
 
 
 def clean(value: Any, depth: int = 0) -> Any:
@@ -199,13 +199,13 @@ def clean(value: Any, depth: int = 0) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, list):
-        return [clean(one, depth + 1) for one in value]
+        return [clean(element, depth + 1) for element in value]
     if isinstance(value, dict):
-        return {printable(key): clean(one, depth + 1) for key, one in value.items()}
+        return {printable(key): clean(inner, depth + 1) for key, inner in value.items()}
     return value
 
 
 def kind(value: object) -> str:
-    """What a JSON value is called."""
+    """The name of a JSON value's type in messages."""
     names = {bool: "true or false", dict: "an object", list: "a list", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, int | float) else "text")

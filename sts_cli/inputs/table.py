@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +27,7 @@ from sts_cli.inputs.rows import (
     invalid,
     item_of,
 )
+from sts_cli.inputs.survey import Survey, survey
 from sts_cli.records import Item, printable
 
 KNOWN = {*ID, *IMAGE, *QUESTION, *ANSWER, *CAPTIONS, LABEL}
@@ -33,7 +36,7 @@ LISTS = (*IMAGE, "expected")  # columns whose cells may be JSON lists
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a kind of table parts its cells."""
+    """A kind of table, and the way it parts its cells."""
 
     quoting: bool
     delimiters: str
@@ -48,31 +51,33 @@ Row = tuple[int, dict[str, Any] | str]  # the line that it begins in; a text say
 
 def read_table(path: Path, origin: Origin) -> Iterator[Item]:
     """One item for each row under the header; the columns are named as the keys of JSON rows."""
-    for line, row in rows_of(path, origin.name):
-        yield invalid(line, origin, row) if isinstance(row, str) else item_of(row, line, origin)
-
-
-def check_table(path: Path, name: str) -> None:
-    """Read a whole table. Raises InputError where one of its rows cannot be told from others."""
-    for _ in rows_of(path, name):
-        pass
-
-
-def rows_of(path: Path, name: str) -> Iterator[Row]:
-    """The rows under the header, as a stream. Raises InputError."""
-    layout = TABS if path.suffix.lower() == ".tsv" else COMMAS
     with path.open("rb") as file:
-        encoding = "utf-16" if file.read(2) in UTF16 else "utf-8-sig"
-    with path.open(encoding=encoding, errors="surrogateescape") as file:  # any line ends
-        lines = lines_of(file, name)
+        for line, row in rows_of(file, origin.name, layout_of(path)):
+            yield invalid(line, origin, row) if isinstance(row, str) else item_of(row, line, origin)
+
+
+def check_table(path: Path, name: str) -> Survey:
+    """Read a whole table. Raises InputError where one of its rows cannot be told from others."""
+    return survey(path, partial(rows_of, name=name, layout=layout_of(path)))
+
+
+def layout_of(path: Path) -> Layout:
+    return TABS if path.suffix.lower() == ".tsv" else COMMAS
+
+
+def rows_of(file: BufferedReader, name: str, layout: Layout) -> Iterator[Row]:
+    """The rows under the header, as a stream. Raises InputError."""
+    encoding = "utf-16" if file.peek(2).startswith(UTF16) else "utf-8-sig"
+    with TextIOWrapper(file, encoding, "surrogateescape") as decoded:  # any line ends
+        lines = lines_of(decoded, name)
         records = records_of(lines) if layout.quoting else lines
-        found = ((line, record.rstrip("\n")) for line, record in records if record.strip())
-        line, header = next(found, (1, ""))
+        full = ((line, record.rstrip("\n")) for line, record in records if record.strip())
+        line, header = next(full, (1, ""))
         if not header:
             return
         delimiter, columns = columns_of(header, name, layout)
         answers = is_answer(columns)
-        for line, record in found:
+        for line, record in full:
             cells = cells_at(record, delimiter, line, name, layout)
             if not any(cells):
                 continue
@@ -108,7 +113,7 @@ def lines_of(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
 
 
 def columns_of(header: str, name: str, layout: Layout) -> tuple[str, list[str]]:
-    """What parts the cells of a table, and what its columns are called here."""
+    """The delimiter of a table's cells, and the names of its columns."""
     for delimiter in layout.delimiters:
         try:
             cells = layout.cells(header, delimiter)
@@ -148,9 +153,9 @@ def cells_at(record: str, delimiter: str, line: int, name: str, layout: Layout) 
         ) from error
 
 
-def wrong_count(found: int, wanted: int, quotes: bool) -> str:
-    hint = " In a .tsv quotes are text; if they are to hold cells together, name the file .csv."
-    return f"{found} cells, but the header has {wanted}.{hint if quotes else ''}"
+def wrong_count(cells: int, columns: int, quotes: bool) -> str:
+    hint = " Quotes in a .tsv file are plain text; if they enclose cells, name the file .csv."
+    return f"{cells} cells, but the header has {columns}.{hint if quotes else ''}"
 
 
 def fields_of(row: dict[str, Any], answers: bool) -> dict[str, Any]:

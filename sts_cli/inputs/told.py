@@ -1,4 +1,4 @@
-"""What an image file says about its numbers, where Pillow passes it over or misreads it."""
+"""An image file's own words about its numbers, where Pillow passes them over or misreads them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Tags = Mapping[int, Any]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a file says about its numbers.
+    """A file's own words about its numbers.
 
     `tops` are the numbers that may stand for full brightness, the likeliest first: the first that
     holds all of the picture counts. Without any, the lowest number is black, the highest white.
@@ -40,7 +40,7 @@ class Told:
 
 
 def told(image: Image.Image, data: bytes) -> Told:
-    """What the file of an image says that is opened and not loaded. Raises Unclear."""
+    """The words of an image's file about its numbers; it is opened, not loaded. Raises Unclear."""
     profile = image.info.get("icc_profile") or b""
     if image.format == "PNG":
         return png(chunks(data), profile)
@@ -70,12 +70,12 @@ def png(chunk: dict[bytes, bytes], profile: bytes) -> Told:
 
 def chunks(data: bytes) -> dict[bytes, bytes]:
     """The chunks of a PNG that stand before its pixels, by name."""
-    found, at = {}, 8
+    named, at = {}, 8
     while at + 8 <= len(data) and data[at + 4 : at + 8] != b"IDAT":
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        found[data[at + 4 : at + 8]] = data[at + 8 : end]
+        named[data[at + 4 : at + 8]] = data[at + 8 : end]
         at = end + 4
-    return found
+    return named
 
 
 def tiff(image: Image.Image, tags: Tags, profile: bytes) -> Told:
@@ -117,11 +117,11 @@ def several(tags: Tags, number: int) -> tuple[float, ...]:
     """A tag's numbers; none where it is missing or is no number."""
     value = tags.get(number, ())
     values = value if isinstance(value, tuple) else (value,)
-    return tuple(one for one in values if isinstance(one, (int, float)))
+    return tuple(number for number in values if isinstance(number, (int, float)))
 
 
 def no_data(tags: Tags) -> tuple[float, ...]:
-    """What GDAL says is no value."""
+    """The number that GDAL writes for no value."""
     try:
         return (float(str(tags[NO_DATA]).strip("\0 ")),)
     except (KeyError, ValueError):

@@ -66,7 +66,7 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     quantize: Quantize = "none",
-    backend: Backend = "auto",
+    backend: Backend = "torch",
     progress: Callable[[str], None] | None = None,
 ) -> Loaded:
     """The model of `source`. `progress` is told what takes long. Raises ModelError."""

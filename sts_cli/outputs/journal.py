@@ -67,6 +67,7 @@ class Journal:
             self._file = Appender(self.target, contents.end)
             self._opened = opened.pop_all()
         self._empty = self.before == 0
+        self._order = array("Q")  # keys of the rows in the order of the input
 
     def confirm(self, precision: str, files: Mapping[str, str] | None = None) -> None:
         """Raise OutputError if earlier answers are of another precision or of other model files."""
@@ -79,18 +80,19 @@ class Journal:
 
     def take(self, item: Item) -> bool:
         """True if an earlier run answered the item; each answer counts for one item."""
-        return self.answered.take(self.form.key(item))
+        key = self.form.key(item)
+        if self.before:
+            self._order.append(key)
+        return self.answered.take(key)
 
     def covers(self, items: Iterable[Item], dtype: str) -> bool:
-        """True if earlier runs answered every item, in this precision."""
+        """True if earlier runs answered every item that is left, and in this precision."""
         precision = self._earlier().get("precision")  # None if the settings are lost
         if precision is None or not self.before:
             return False
         if dtype != "auto" and not precision.startswith(dtype):
             return False
-        covered = all(self.take(item) for item in items)
-        self.answered.give_back()
-        return covered
+        return all(self.answered.take(self.form.key(item)) for item in items)
 
     def append(self, answer: Answer) -> None:
         """Write one record. After an OutputError all records before it are still whole."""
@@ -102,14 +104,16 @@ class Journal:
     ) -> None:
         """Put everything on disk; sort a `complete` file of several runs by `items`.
 
-        A `limited` file is not marked as complete.
+        Without `items` they are those that were offered to `take`. A `limited` file is not marked
+        as complete.
         """
         with self._opened:
             if complete and not self._empty:
                 self._file.append(self.form.closing)
             self._file.close()
-            if complete and items is not None and self.before:
-                reorder(self.target, self.form, items)
+            if complete and self.before:
+                order = self._order if items is None else map(self.form.key, items)
+                reorder(self.target, self.form, order)
             if complete and self.fresh:
                 with write_errors(self.path):
                     os.replace(self.target, self.path)

@@ -59,7 +59,3 @@ class Answered:
         """A key that was not taken; None if all were."""
         index = self._taken.find(0)
         return None if index < 0 else self._keys[index]
-
-    def give_back(self) -> None:
-        """Make all keys free to take again."""
-        self._taken = bytearray(len(self._keys))

@@ -11,7 +11,6 @@ from pathlib import Path
 from sts_cli.errors import OutputError
 from sts_cli.outputs.disk import replacing
 from sts_cli.outputs.formats import Format, StoredRecord
-from sts_cli.records import Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +70,8 @@ def drop_errors(path: Path, form: Format) -> None:
     rewrite(path, form, ((record.start, record.end) for record in records if not record.failed))
 
 
-def reorder(path: Path, form: Format, items: Iterable[Item]) -> None:
-    """Put the records of a file in the order of the input; other records go to the end."""
+def reorder(path: Path, form: Format, wanted: Iterable[int]) -> None:
+    """Put the records of a file in the order of these keys; other records go to the end."""
     keys, starts, ends = array("Q"), array("Q"), array("Q")
     for record in read(path, form):
         keys.append(record.key)
@@ -81,10 +80,9 @@ def reorder(path: Path, form: Format, items: Iterable[Item]) -> None:
     ranks = array("Q", sorted(range(len(keys)), key=keys.__getitem__))
     taken = bytearray(len(keys))
     order = array("Q")
-    for item in items:
-        wanted = form.key(item)
-        place = bisect_left(ranks, wanted, key=keys.__getitem__)
-        while place < len(ranks) and keys[ranks[place]] == wanted:
+    for key in wanted:
+        place = bisect_left(ranks, key, key=keys.__getitem__)
+        while place < len(ranks) and keys[ranks[place]] == key:
             if not taken[ranks[place]]:
                 taken[ranks[place]] = 1
                 order.append(ranks[place])
