@@ -23,12 +23,17 @@ from typing import Any
 from sts_cli.machine.runtime import settle_cpu
 
 EXACT = "float32"
-PRECISIONS = {  # name -> (dtype, quantize)
-    "bfloat16": ("bfloat16", "none"),
-    "int8, float32": ("float32", "int8"),
-    "int8": ("bfloat16", "int8"),
-    "int4": ("bfloat16", "int4"),
-    "nf4": ("bfloat16", "nf4"),
+PRECISIONS = {  # name -> (backend, dtype, quantize)
+    "bfloat16": ("torch", "bfloat16", "none"),
+    "int8, float32": ("torch", "float32", "int8"),
+    "int8": ("torch", "bfloat16", "int8"),
+    "int4": ("torch", "bfloat16", "int4"),
+    "nf4": ("torch", "bfloat16", "nf4"),
+    "OpenVINO float32": ("openvino", "float32", "none"),
+    "OpenVINO bfloat16": ("openvino", "bfloat16", "none"),
+    "OpenVINO int8, float32": ("openvino", "float32", "int8"),
+    "OpenVINO int8, bfloat16": ("openvino", "bfloat16", "int8"),
+    "OpenVINO int4, float32": ("openvino", "float32", "int4"),
 }
 
 
@@ -65,11 +70,11 @@ def compare(model: str, prompts: int, words: int, per_kind: int) -> dict[str, An
     expected, answers = logits(exact, inputs, words), answers_of(exact, per_kind)
     del exact
     figures = {EXACT: agreement(answers, answers)}
-    for name, (dtype, quantize) in PRECISIONS.items():
-        loaded = load(source, device="cpu", dtype=dtype, quantize=quantize)  # type: ignore[arg-type]
-        figures[name] = distance(expected, logits(loaded, inputs, words)) | agreement(
-            answers, answers_of(loaded, per_kind)
-        )
+    for name, (backend, dtype, quantize) in PRECISIONS.items():
+        loaded = load(source, device="cpu", dtype=dtype, quantize=quantize, backend=backend)
+        figures[name] = agreement(answers, answers_of(loaded, per_kind))
+        if loaded.decoder is None:  # else the model has no layers of its own
+            figures[name] |= distance(expected, logits(loaded, inputs, words))
         del loaded
     return {"parameters": source.checkpoint.weights.parameters, "precisions": figures}
 
@@ -82,7 +87,8 @@ def answers_of(loaded: Any, per_kind: int) -> list[Any]:
     from sts_cli.scenes.suite import suite
 
     questions = suite(per_kind, level=0.0)
-    return list(answer_all(Engine(loaded), questions, Request((OFF,)))) if per_kind else []
+    engine = Engine(loaded, loaded.decoder, loaded.encoder)
+    return list(answer_all(engine, questions, Request((OFF,)))) if per_kind else []
 
 
 def agreement(expected: list[Any], given: list[Any]) -> dict[str, float]:

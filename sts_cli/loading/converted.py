@@ -74,7 +74,8 @@ def keep(model: Any, folder: Path, say: Callable[[str], None]) -> None:
 def tower_of(model: Any, processor: Any, shelf: Shelf, decoder: OpenVinoDecoder) -> Any:
     """The vision tower compiled; the model itself where OpenVINO cannot take its tower."""
     try:
-        tower = OpenVinoTower(model, shelf, decoder.settings)
+        weights: Weights = "none" if decoder.weights == "none" else "int8"
+        tower = OpenVinoTower(model, shelf, settings_for(model.dtype, weights), weights)
         if not tower.compile_kept():
             family = adapter(model, processor, tower)
             family.encode([family.pixels(Image.new("RGB", (64, 64)))])

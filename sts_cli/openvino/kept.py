@@ -19,7 +19,7 @@ from sts_cli.openvino.weights import Weights
 from sts_cli.quantization.choice import quantized_folder
 from sts_cli.quantization.disk_cache import remove_stale
 
-LAYOUT = 1  # of what we keep; a new number forgets the old
+LAYOUT = 2  # of what we keep; a new number forgets the old
 
 
 def place(checkpoint: Checkpoint, weights: Weights, dtype: torch.dtype) -> Path | None:
