@@ -27,9 +27,10 @@ from benchmarks.processes import CORES, split  # noqa: E402
 from demo_model import evaluate  # noqa: E402
 from sts_cli.answering.request import OFF  # noqa: E402
 from sts_cli.checkpoints.sources import find  # noqa: E402
-from sts_cli.evaluation.table import mean, wilson  # noqa: E402
+from sts_cli.evaluation.table import mean  # noqa: E402
 from sts_cli.profile import Cut  # noqa: E402
 from sts_cli.profile_files import load_profile  # noqa: E402
+from sts_cli.report.intervals import wilson  # noqa: E402
 from sts_cli.scenes.questions import KINDS  # noqa: E402
 from sts_cli.scenes.suite import HELD_OUT  # noqa: E402
 

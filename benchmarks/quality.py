@@ -94,7 +94,7 @@ def answers_of(loaded: Any, per_kind: int) -> list[Any]:
 def agreement(expected: list[Any], given: list[Any]) -> dict[str, float]:
     """The shares of equal answers and of right answers; empty without questions."""
     from sts_cli.answering.agreement import exact_match, same
-    from sts_cli.evaluation.table import wilson
+    from sts_cli.report.intervals import wilson
 
     if not expected:
         return {}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 from PIL import Image
@@ -15,9 +17,10 @@ from running import Done, sts
 from sts_cli.answering.agreement import exact_match, normalised, same, token_f1
 from sts_cli.cli.eval import shared_by
 from sts_cli.errors import ProfileError
-from sts_cli.evaluation.table import Results, wilson
+from sts_cli.evaluation.table import Results
 from sts_cli.profile import Profile
 from sts_cli.records import Answer, Item, Problem
+from sts_cli.report.intervals import median_interval, speedups, wilson
 from sts_cli.scenes.questions import KINDS
 from sts_cli.scenes.suite import DEVELOPMENT, suite
 
@@ -196,3 +199,25 @@ def test_a_question_that_fails_under_one_profile_counts_under_none():
     problem = Problem("out_of_memory", "No room.")
     results.add([Answer(item, "m", "off", text="x"), Answer(item, "m", "grid", problem=problem)])
     assert (results.rows(), results.failed, results.problem) == ({}, 1, problem)
+
+
+def test_the_interval_of_a_median_holds_it_as_often_as_promised():
+    assert median_interval([3.0]) == (3.0, 3.0)
+    assert median_interval([1, 5, 2, 4, 3]) == (1, 5)  # too few: their range
+    assert median_interval([1, 2, 3, 4, 5, 6]) == (1, 6)
+    assert median_interval(range(1, 101)) == (40, 61)  # of a table of the sign test
+    random = Random(1)
+    held = 0
+    for _ in range(2000):
+        low, high = median_interval([random.expovariate(1) for _ in range(15)])
+        held += low <= math.log(2) <= high
+    assert 0.95 <= held / 2000 <= 0.98
+
+
+def test_speed_ups_say_of_how_many_batches_they_are():
+    assert speedups([(4.0, 2.0)]) == "speed-up, of one batch: prefill x4.00, total x2.00"
+    assert speedups([(4.0, 2.0), (5.0, 3.0)]) == (
+        "speed-up, median of 2 batches (range): prefill x4.50 (4.00 to 5.00), "
+        "total x2.50 (2.00 to 3.00)"
+    )
+    assert "median of 6 batches (95% interval)" in speedups([(4.0, 2.0)] * 6)

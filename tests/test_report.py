@@ -82,7 +82,8 @@ def test_a_comparison_is_summed_up():
         "2 answered; 1.0 s, 2.00 items/s",
         "time: p50 44 ms, p95 44 ms; visual tokens kept: 64.0 on average (11.1%)",
         "against no pruning: 1 of 2 answers agree (50.0%)",
-        "speed-up, median: prefill x4.50, total x1.50",
+        "speed-up, median of 2 batches (range): prefill x4.50 (4.00 to 5.00), "
+        "total x1.50 (1.00 to 2.00)",
     ]
     assert report.agreement == 0.5
 

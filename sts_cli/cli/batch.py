@@ -190,7 +190,7 @@ def batch(
         raise typer.Exit(1)
     if not outcome.whole:
         raise typer.Exit(INTERRUPTED)
-    agreed, compared = report.agreed + writer.agreed[0], len(report.total) + writer.agreed[1]
+    agreed, compared = report.agreed + writer.agreed[0], report.compared + writer.agreed[1]
     if gate is not None and agreed / max(1, compared) < gate:
         text = f"sts: {agreed} of {compared} answers agree, less than {gate:g}"
         console.print(text, style="red", markup=False)

@@ -189,10 +189,18 @@ def show(console: Console, scores: dict[str, dict[str, dict[str, Any]]]) -> None
     for label, key, form in (
         *(accuracy if truth else ()),
         ("visual tokens", "tokens", "{:.1f}"),
-        ("speed-up", "speedup", "{:.2f}x"),
     ):
         table.add_row(label, "", *(form.format(each["all"][key]) for each in scores.values()))
+    for label, key in (("speed-up of prefill", "prefill"), ("speed-up in total", "speedup")):
+        cells = [each["all"] for each in scores.values()]
+        table.add_row(label, "", *(f"{cell[key]:.2f}x" for cell in cells))
+        table.add_row("  95% interval", "", *(interval(cell, key) for cell in cells))
     console.print(table)
+
+
+def interval(cell: dict[str, Any], key: str) -> str:
+    """`1.90-2.30`: the ends of an interval."""
+    return f"{cell[key + '_low']:.2f}-{cell[key + '_high']:.2f}"
 
 
 def exact(cell: dict[str, Any]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 from sts_cli.answering.agreement import exact_match, same, token_f1
 from sts_cli.records import Answer, Problem
+from sts_cli.report.intervals import median_interval, wilson
 
 
 @dataclass
@@ -22,7 +22,8 @@ class Tally:
     f1: list[float] = field(default_factory=list)
     agree: list[bool] = field(default_factory=list)
     tokens: list[float] = field(default_factory=list)
-    speedup: list[float] = field(default_factory=list)
+    prefill: list[float] = field(default_factory=list)  # speed-ups, of each batch
+    total: list[float] = field(default_factory=list)
 
     def row(self) -> dict[str, float | int | None]:
         """The figures: shares in 0..1, with Wilson's 95% interval. None if there are no data."""
@@ -37,7 +38,8 @@ class Tally:
             "f1": round(mean(self.f1), 4) if known else None,
             "agreement": round(mean(self.agree), 4),
             "tokens": round(mean(self.tokens), 1),
-            "speedup": round(median(self.speedup), 3) if self.speedup else None,
+            **spread("prefill", self.prefill),
+            **spread("speedup", self.total),
         }
 
 
@@ -72,7 +74,11 @@ class Results:
             tally.f1.append(max(token_f1(answer.text, truth) for truth in answer.item.answers))
         tally.agree.append(same(answer.text, reference.text))
         tally.tokens.append(answer.tokens.average)
-        tally.speedup.append(reference.seconds.total / answer.seconds.total)
+        before, now = reference.seconds, answer.seconds
+        prefill = (before.select + before.prefill) / (now.select + now.prefill)
+        if not tally.prefill or tally.prefill[-1] != prefill:  # else of the same batch
+            tally.prefill.append(prefill)
+            tally.total.append(before.total / now.total)
 
     def rows(self) -> dict[str, dict[str, dict[str, float | int | None]]]:
         """Figures by profile and by kind of question; the kind "all" has all questions."""
@@ -82,14 +88,11 @@ class Results:
         }
 
 
-def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's (1927) interval of the share `right / n`; (0, 1) for n = 0. z = 1.96 is for 95%."""
-    if n == 0:
-        return 0.0, 1.0
-    share = right / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    spread = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - spread), min(1.0, middle + spread)
+def spread(name: str, speedups: Sequence[float]) -> dict[str, float]:
+    """The median of speed-ups with its 95% interval, or with their range if they are few."""
+    low, high = median_interval(speedups)
+    figures = {name: median(speedups), f"{name}_low": low, f"{name}_high": high}
+    return {key: round(value, 3) for key, value in figures.items()}
 
 
 def mean(values: Sequence[float]) -> float:

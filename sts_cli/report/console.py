@@ -24,6 +24,7 @@ from rich.text import Text
 
 from sts_cli.profile import Profile
 from sts_cli.records import Answer, TokenCounts
+from sts_cli.report.intervals import speedups
 from sts_cli.report.visible import in_line, visible
 
 
@@ -89,7 +90,8 @@ class Report:
         self.answered = 0
         self.errors: Counter[str] = Counter()
         self.seconds, self.average, self.share = array("d"), array("d"), array("d")
-        self.prefill, self.total, self.agreed = array("d"), array("d"), 0
+        self.speedups: list[tuple[float, float]] = []  # prefill and total, of each batch
+        self.compared = self.agreed = 0
         self.started = clock()
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -124,7 +126,7 @@ class Report:
     @property
     def agreement(self) -> float | None:
         """Share of compared answers that agree; None if nothing was compared."""
-        return self.agreed / len(self.total) if self.total else None
+        return self.agreed / self.compared if self.compared else None
 
     def item(self, answer: Answer) -> None:
         """Count an answer and show its line; show each note on its profile once."""
@@ -142,8 +144,10 @@ class Report:
             self.average.append(answer.tokens.average)
             self.share.append(answer.tokens.average / max(1, answer.tokens.visual))
         if answer.comparison is not None:
-            self.prefill.append(answer.comparison.speedup_prefill)
-            self.total.append(answer.comparison.speedup_total)
+            both = (answer.comparison.speedup_prefill, answer.comparison.speedup_total)
+            if not self.speedups or self.speedups[-1][0] != both[0]:  # else of the same batch
+                self.speedups.append(both)
+            self.compared += 1
             self.agreed += answer.comparison.agree
         self.progress.update(self._task, advance=1, rate=f"{self.rate:.2f}/s")
         if self.lines:
@@ -174,9 +178,8 @@ class Report:
             )
         if self.agreement is not None:
             self.console.print(
-                f"against no pruning: {self.agreed} of {len(self.total)} answers agree "
-                f"({self.agreement:.1%})\nspeed-up, median: prefill x{median(self.prefill):.2f}, "
-                f"total x{median(self.total):.2f}"
+                f"against no pruning: {self.agreed} of {self.compared} answers agree "
+                f"({self.agreement:.1%})\n{speedups(self.speedups)}"
             )
 
 

@@ -1,0 +1,48 @@
+"""Intervals of 95% around measured figures. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+LEAST = 6  # values from which the smallest and the largest enclose the median at 95%
+
+
+def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's (1927) interval of the share `right / n`; (0, 1) for n = 0. z = 1.96 is for 95%."""
+    if n == 0:
+        return 0.0, 1.0
+    share = right / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    spread = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - spread), min(1.0, middle + spread)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The interval of the median between two of the values; all of them if there are under LEAST.
+
+    Of n values, the number below the true median is binomial (n, 1/2), whatever they measure.
+    """
+    ordered, n = sorted(values), len(values)
+    below, rank = 0.5**n, 0  # the chance that at most `rank` values are below the median
+    while n >= LEAST and below + math.comb(n, rank + 1) * 0.5**n <= 0.025:
+        rank += 1
+        below += math.comb(n, rank) * 0.5**n
+    return ordered[rank], ordered[n - 1 - rank]
+
+
+def speedups(batches: Sequence[tuple[float, float]]) -> str:
+    """A line on the speed-ups of prefill and in total of some batches."""
+    prefill, total = zip(*batches, strict=True)
+    n = len(batches)
+    kind = "95% interval" if n >= LEAST else "range"
+    of = f"median of {n} batches ({kind})" if n > 1 else "of one batch"
+    return f"speed-up, {of}: prefill {ratio(prefill)}, total {ratio(total)}"
+
+
+def ratio(values: Sequence[float]) -> str:
+    """`x2.10`, or `x2.10 (1.90 to 2.30)` for more than one value."""
+    low, high = median_interval(values)
+    around = f" ({low:.2f} to {high:.2f})" if len(values) > 1 else ""
+    return f"x{median(values):.2f}{around}"
