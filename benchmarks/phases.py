@@ -92,7 +92,7 @@ def theirs(engine: Engine, images: list[Image.Image], new: int) -> Seconds:
 def contestants(
     folder: str, ways: list[str], profiles: list[Profile], device: str, new: int
 ) -> dict[str, Callable[[list[Image.Image]], Seconds]]:
-    """What is timed, by name."""
+    """The runs that are timed, by name."""
     runs: dict[str, Callable[[list[Image.Image]], Seconds]] = {}
     for way in ways:
         backend, dtype, weights = way.split("/")

@@ -17,6 +17,7 @@ from sts_cli.checkpoints.sources import demo_folder
 from sts_cli.errors import ModelError
 from sts_cli.machine import hardware
 from sts_cli.machine.libraries import check_libraries
+from sts_cli.openvino import ready
 from sts_cli.quantization.choice import quantized_folder
 
 NEEDED = (
@@ -30,6 +31,7 @@ NEEDED = (
     "pillow",
 )
 OPTIONAL = {  # module -> (package, its purpose)
+    "openvino": ("openvino", "speed on CPUs"),
     "num2words": ("num2words", "SmolVLM2 models"),
     "pillow_heif": ("pillow-heif", "HEIC and HEIF images"),
     "torchvision": ("torchvision", "models of Pixtral; others run faster with it"),
@@ -53,7 +55,7 @@ def diagnose() -> Diagnosis:
     facts = {
         "versions": versions(problems),
         "processor": processor(problems, advice),
-        "device": device(problems),
+        "device": device(problems, advice),
         "folders": folders(problems),
         "optional": optional(),
     }
@@ -103,7 +105,15 @@ def processor(problems: list[str], advice: list[str]) -> dict[str, Any]:
     }
 
 
-def device(problems: list[str]) -> dict[str, Any]:
+def backend(device: str, advice: list[str]) -> str:
+    """The backend that `auto` takes for a tested family on this device."""
+    reason = ready.problem()
+    if device == "cpu" and reason is not None:
+        advice.append(f"Answers on a CPU are faster with OpenVINO. {reason}")
+    return "openvino" if device == "cpu" and reason is None else "torch"
+
+
+def device(problems: list[str], advice: list[str]) -> dict[str, Any]:
     """The device and precision for models, and the CPU or GPU support of torch."""
     try:
         check_libraries()
@@ -116,6 +126,7 @@ def device(problems: list[str]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "device": str(chosen),
         "dtype": str(hardware.choose_dtype("auto", chosen)).removeprefix("torch."),
+        "backend": backend(chosen.type, advice),
         "threads": torch.get_num_threads(),
         "torch_cpu_kernels": torch.backends.cpu.get_cpu_capability(),
         "torch_cuda": torch.version.cuda,

@@ -50,7 +50,7 @@ class Shelf:
         self.made: dict[str, ov.Model] = {}  # what is not on disk
 
     def has(self, name: str) -> bool:
-        """Whether the piece is on disk."""
+        """True if the piece is on disk."""
         return self.folder is not None and (self.folder / f"{name}.xml").is_file()
 
     def names(self, pattern: str) -> list[str]:
@@ -119,7 +119,7 @@ class Shelf:
 
 
 def whole(shelf: Shelf, layers: int) -> bool:
-    """Whether a language model of so many layers is on disk, so that none needs its weights."""
+    """True if a language model of so many layers is on disk, so that none needs its weights."""
     names = ["head", *(f"layer-{layer}" for layer in range(layers))]
     return all(shelf.find(name) is not None for name in names)
 

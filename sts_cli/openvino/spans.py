@@ -148,7 +148,7 @@ def traceable(layer: nn.Module) -> nn.Module:
 
 
 def traced(module: nn.Module, example: tuple[Tensor, ...]) -> ov.Model:
-    """What OpenVINO's frontend makes of a module. Its constants share the module's memory."""
+    """A module as OpenVINO's frontend converts it. Its constants share the module's memory."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated, and warns of fixed sizes
         decoder = TorchScriptPythonDecoder(module.eval(), example_input=example)

@@ -115,7 +115,7 @@ class CompiledTower(nn.Module):
 
 
 class TowerOutputs(nn.Module):
-    """What a family may read of its tower: hidden states by number, the last after its norm."""
+    """The outputs of a tower that a family may read: hidden states, and the last after its norm."""
 
     def __init__(self, tower: nn.Module, layers: list[int]):
         super().__init__()
