@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -171,11 +172,10 @@ class StaticDecoder:
         """`new_capture` makes what captures a new token's run; without it, CUDA graphs on CUDA."""
         self.torch = TorchDecoder(model)
         self.layers = self.torch.layers
-        device = model.device
-        if new_capture is None and device.type == "cuda":
-            new_capture = lambda: cuda_capture(device)  # noqa: E731
+        if new_capture is None and model.device.type == "cuda":
+            new_capture = partial(cuda_capture, model.device)
         self.graphs = Graphs(new_capture)
-        self.buffers = Buffers(device, self.graphs.clear)
+        self.buffers = Buffers(model.device, self.graphs.clear)
         self.owner: StaticCache | None = None
 
     def prepare(self, *spans: range) -> None:
