@@ -175,6 +175,21 @@ def test_a_later_batch_takes_the_memory_over():
             decoder.run(prompt(1, 1, width), every, later, watch)
 
 
+def test_a_full_device_is_freed_for_smaller_batches(monkeypatch: pytest.MonkeyPatch):
+    subject = Subject("llava", decoder="static")
+    wanted = subject.answers((0, 1), BOTH)
+
+    def full(*_: Any) -> Tensor:
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subject.decoder.torch, "through", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            subject.answers((0, 1), BOTH)
+    assert subject.decoder.owner is None and not subject.decoder.buffers.flat
+    assert subject.answers((0, 1), BOTH) == wanted
+
+
 def test_a_model_that_cannot_be_captured_answers_nevertheless():
     tries = []
 

@@ -8,7 +8,8 @@ that stay where they are. The captured path was not run here: we had no GPU (dec
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -194,28 +195,28 @@ class StaticDecoder:
         """
         if not span:
             return tokens, None
-        self._take_over(cache)
-        if cache.held[span.start] is None:
-            cache.hold(span, tokens)
-            return self.torch.run_layers(tokens, span, tokens.keys, cache, watch)
-        if watch is not None:
-            raise NotWatchable("only prompts are watched")
-        cache.reserve([span])
-        hidden = self._through(*cache.spread(tokens), [span], cache)
-        cache.advance([span])
-        return replace(tokens, hidden=hidden.index_select(0, cache.live)), None
+        with self._lent_to(cache):
+            if cache.held[span.start] is None:
+                cache.hold(span, tokens)
+                return self.torch.run_layers(tokens, span, tokens.keys, cache, watch)
+            if watch is not None:
+                raise NotWatchable("only prompts are watched")
+            cache.reserve([span])
+            hidden = self._through(*cache.spread(tokens), [span], cache)
+            cache.advance([span])
+            return replace(tokens, hidden=hidden.index_select(0, cache.live)), None
 
     def step(self, tokens: Tokens, spans: Sequence[range], cache: StaticCache) -> Tensor:
         """Logits [B, V] after one new token in each row has run through all `spans`."""
-        self._take_over(cache)
-        shapes = cache.reserve(spans)
-        hidden, positions = cache.spread(tokens)
-        logits = self.graphs.run(
-            (len(positions), shapes),
-            lambda: self.logits(self._through(hidden, positions, spans, cache)),
-        )
-        cache.advance(spans)
-        return logits.index_select(0, cache.live)
+        with self._lent_to(cache):
+            shapes = cache.reserve(spans)
+            hidden, positions = cache.spread(tokens)
+            logits = self.graphs.run(
+                (len(positions), shapes),
+                lambda: self.logits(self._through(hidden, positions, spans, cache)),
+            )
+            cache.advance(spans)
+            return logits.index_select(0, cache.live)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [B, V] of each row's last token, from `hidden` [B, L, D]."""
@@ -237,12 +238,23 @@ class StaticDecoder:
             tokens, _ = self.torch.through(tokens, span, masks, cache)
         return tokens.hidden
 
-    def _take_over(self, cache: StaticCache) -> None:
-        """Give the memory to `cache`. Raises ValueError if a later cache has it."""
+    @contextmanager
+    def _lent_to(self, cache: StaticCache) -> Iterator[None]:
+        """Give the memory to `cache`. Raises ValueError if a later cache has it.
+
+        If the device is full, all of it is freed: the same questions come back in smaller batches.
+        """
         if self.owner is not cache:
             if any(cache.held):
                 raise ValueError("A later batch has taken this cache's memory.")
             self.owner = cache
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            self.owner = None
+            self.graphs.clear()
+            self.buffers.flat.clear()
+            raise
 
 
 def compact(buffer: Tensor, rows: Tensor) -> Tensor:
