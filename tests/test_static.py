@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from sts_cli.decoding.static import Buffers, Held, StaticCache, StaticDecoder
 from sts_cli.decoding.tokens import Keys, Tokens, text_tokens
 from sts_cli.decoding.torch import TorchDecoder
 from sts_cli.engine.choosing import Choices
-from sts_cli.engine.engine import Engine
+from sts_cli.engine.engine import Engine, decoder_for
 from sts_cli.profile import Profile
 
 
@@ -238,3 +239,14 @@ def test_graphs_are_forgotten_when_memory_moves():
     assert len(moves) == 1
     buffers.view("keys", (7,), torch.float32)
     assert len(moves) == 2
+
+
+@pytest.mark.parametrize(
+    ("device", "chosen"), [("cuda:1", "static"), ("cpu", "torch"), ("mps", "torch")]
+)
+def test_only_cuda_gets_the_cache_of_fixed_size(
+    device: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sts_cli.engine.engine.StaticDecoder", lambda model: "static")
+    monkeypatch.setattr("sts_cli.engine.engine.TorchDecoder", lambda model: "torch")
+    assert decoder_for(SimpleNamespace(device=torch.device(device))) == chosen
