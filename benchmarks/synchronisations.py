@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sts_cli.machine.runtime import settle_cpu
 
@@ -43,8 +43,13 @@ def main() -> None:
 
 def waits(engine: Engine, prompts: Sequence[Prompt], profile: Profile) -> dict[str, int]:
     """Numbers of waiting calls in the prefill of one batch, up to the first token."""
+    return counted(lambda: engine.generate(prompts, profile, max_new_tokens=1))
+
+
+def counted(work: Callable[[], object]) -> dict[str, int]:
+    """Numbers of waiting calls in `work`."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-        engine.generate(prompts, profile, max_new_tokens=1)
+        work()
     calls = Counter(event.name for event in profiler.events())
     return {name: calls[name] for name in WAITING}
 

@@ -37,9 +37,10 @@ def load(
     """A model that answers: "demo", a folder, or a Hugging Face id. None: $STS_MODEL, else demo.
 
     `profile` is a shipped profile's name, a YAML file, or a Profile. `device` is auto, cpu, cuda or
-    cuda:N, `dtype` auto, bfloat16, float16 or float32. `quantize` and `backend` (auto, torch or
-    openvino) replace the profile's own. `progress` is told what takes long. Raises
-    errors.ModelError or errors.ProfileError, each with one sentence that says what to do.
+    cuda:N (or mps or xpu, which are not verified), `dtype` auto, bfloat16, float16 or float32.
+    `quantize` and `backend` (auto, torch or openvino) replace the profile's own. `progress` is told
+    what takes long. Raises errors.ModelError or errors.ProfileError, each with one sentence that
+    says what to do.
     """
     from sts_cli.checkpoints.sources import find
     from sts_cli.machine.libraries import check_libraries

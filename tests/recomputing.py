@@ -43,7 +43,7 @@ class Recomputing:
     def prepare(self, *spans: range) -> None:
         pass
 
-    def cache(self, rows: int, room: int) -> Memory:
+    def cache(self, rows: int, new: int) -> Memory:
         return Memory()
 
     def run(

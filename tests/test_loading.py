@@ -97,6 +97,34 @@ def test_cuda_that_is_not_here_is_refused(tiny_checkpoint: Path) -> None:
         load(find(str(tiny_checkpoint)), device="cuda")
 
 
+@pytest.mark.parametrize("wish", ["mps", "xpu", "xpu:1"])
+def test_another_accelerator_that_is_not_here_is_refused(
+    wish: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    with pytest.raises(ModelError) as caught:
+        choose_device(wish)
+    kind = wish.partition(":")[0]
+    assert str(caught.value) == (
+        f"--device {wish}: PyTorch finds no {kind} here; use --device cpu."
+    )
+
+
+def test_another_accelerator_is_taken_only_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    xpu = torch.device("xpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: xpu)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    assert choose_device() == torch.device("cpu")
+    assert choose_device("xpu") == xpu and choose_device("xpu:1") == torch.device("xpu:1")
+    assert choose_dtype("auto", xpu) == torch.float32
+    assert choose_dtype("bfloat16", xpu) == torch.bfloat16
+    for wish, words in (("mps", "finds no mps here"), ("xpu:2", "has 2 GPUs, from xpu:0")):
+        with pytest.raises(ModelError, match=words):
+            choose_device(wish)
+
+
 def test_an_unknown_dtype_is_refused() -> None:
     with pytest.raises(ModelError, match="Known: auto, bfloat16, float16, float32"):
         choose_dtype("half", torch.device("cpu"))

@@ -95,7 +95,7 @@ def decoder_of(model: Any, folder: Path | None = None, **options: Any) -> OpenVi
 @torch.inference_mode()
 def walk(decoder: Any, tokens: Tokens, spans: tuple[range, ...]) -> Run:
     """Prefill with a cut before each span but the first, then new tokens while rows leave."""
-    cache = decoder.cache(len(tokens.hidden), LENGTH + STEPS)
+    cache = decoder.cache(len(tokens.hidden), STEPS)
     random = torch.Generator().manual_seed(6)
     scores, hidden, logits = [], [], []
     for span in spans:

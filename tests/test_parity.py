@@ -11,12 +11,14 @@ import pytest
 import tiny
 import torch
 from recomputing import Recomputing
+from replaying import Recorder
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from benchmarks.synchronisations import waits
 from sts_cli.decoding import Watch
 from sts_cli.decoding.attention import NAME
 from sts_cli.decoding.masks import attention_mask
+from sts_cli.decoding.static import StaticDecoder
 from sts_cli.decoding.tokens import Tokens, text_tokens
 from sts_cli.decoding.torch import TorchDecoder
 from sts_cli.engine.choosing import Choices
@@ -37,6 +39,8 @@ NEW = 6
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 DECODERS = {
     "torch": TorchDecoder,
+    "static": StaticDecoder,
+    "replayed": lambda model: StaticDecoder(model, Recorder),
     "recomputing": Recomputing,
     "openvino": lambda model: OpenVinoDecoder(model, Shelf(None)),
 }
@@ -292,7 +296,7 @@ def test_observed_scores_equal_eager_attention(subject: Subject):
     with torch.inference_mode():
         tokens = engine.family.embed(prompts)
         watch = Watch(rows.to(tokens.hidden.device))
-        cache = engine.decoder.cache(2, tokens.hidden.shape[1])
+        cache = engine.decoder.cache(2, 0)
         _, scores = engine.decoder.run(tokens, range(layer + 1), cache, watch)
         subject.model.set_attn_implementation("eager")
         try:

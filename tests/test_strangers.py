@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import strangers
@@ -14,6 +16,9 @@ from running import sts
 
 from sts_cli.checkpoints.checkpoint import examine
 from sts_cli.checkpoints.sources import find
+from sts_cli.decoding import Decoder
+from sts_cli.decoding.static import StaticDecoder
+from sts_cli.decoding.torch import TorchDecoder
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.proof import pruned_from_masked
 from sts_cli.errors import ModelError
@@ -44,10 +49,13 @@ def picture(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", FITTING)
-def test_a_family_that_fits_the_default_answers_as_generate(name: str, tmp_path: Path):
+@pytest.mark.parametrize("decoder", [TorchDecoder, StaticDecoder])
+def test_a_family_that_fits_the_default_answers_as_generate(
+    name: str, decoder: Callable[[Any], Decoder[Any]], tmp_path: Path
+):
     loaded = load(find(str(strangers.write(name, tmp_path))), device="cpu", dtype="float32")
     loaded.model.generation_config.eos_token_id = None
-    engine = Engine(loaded)
+    engine = Engine(loaded, decoder(loaded.model))
     image = Image.linear_gradient("L").convert("RGB")
     prompt = asked(engine.family, QUESTION, image)
     text = [engine.family.prompt_text(QUESTION, 1)]

@@ -27,7 +27,7 @@ ProfileName = Annotated[
 Compare = Annotated[
     bool, typer.Option("--compare", "-c", help="Also answer without pruning; show both.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; not verified: mps, xpu.")]
 Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")]
 Quantization = Annotated[
     str | None,
@@ -53,7 +53,7 @@ BatchSize = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only answers and errors.")]
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
@@ -74,7 +74,7 @@ def check_choices(device: str, dtype: str, quantize: str | None) -> None:
                 f"{did_you_mean(value, known)}"
             )
     if ":" in device and not device.partition(":")[2].isdigit():
-        raise OptionError(f"--device {device}: a CUDA device is cuda:0, cuda:1, ...")
+        raise OptionError(f"--device {device}: a device's number follows, as in cuda:0.")
 
 
 def chosen_profile(name: str, quantize: str | None, backend: str | None) -> Profile:

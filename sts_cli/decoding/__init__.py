@@ -6,8 +6,9 @@ tests compare it with the model's own `generate`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,8 +53,8 @@ class Decoder(Protocol[C]):
         """Make ready to run `spans`: compile what must be compiled."""
         ...
 
-    def cache(self, rows: int, room: int) -> C:
-        """An empty cache for `rows` prompts of at most `room` tokens each, answer included."""
+    def cache(self, rows: int, new: int) -> C:
+        """An empty cache for `rows` prompts, and at most `new` tokens after each."""
         ...
 
     def run(
@@ -71,3 +72,21 @@ class Decoder(Protocol[C]):
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [B, V] of each row's last token, for hidden states [B, L, D] of the last layer."""
         ...
+
+
+@runtime_checkable
+class WholeSteps(Protocol):
+    """A decoder that can run a new token through all layers and the head at once."""
+
+    def step(self, tokens: Tokens, spans: Sequence[range], cache: Any) -> Tensor:
+        """Logits [B, V] after one new token in each row has run through all `spans`."""
+        ...
+
+
+def next_logits(decoder: Decoder[C], tokens: Tokens, spans: Sequence[range], cache: C) -> Tensor:
+    """Logits [B, V] after one new token in each row, run whole or span by span."""
+    if isinstance(decoder, WholeSteps):
+        return decoder.step(tokens, spans, cache)
+    for span in spans:
+        tokens, _ = decoder.run(tokens, span, cache)
+    return decoder.logits(tokens.hidden)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from inspect import signature
 from typing import Any
@@ -60,8 +61,8 @@ class TorchDecoder:
     def prepare(self, *spans: range) -> None:
         """Nothing: layers run as they are."""
 
-    def cache(self, rows: int, room: int) -> TorchCache:
-        """An empty cache. It grows as needed, so `rows` and `room` are ignored."""
+    def cache(self, rows: int, new: int) -> TorchCache:
+        """An empty cache. It grows as needed, so `rows` and `new` are ignored."""
         return TorchCache(self.config, self.layers)
 
     def run(
@@ -74,9 +75,25 @@ class TorchDecoder:
         if not span:
             return tokens, None
         keys = cache.add(span, tokens.keys)
-        kinds = {self.kinds[layer] for layer in span}
-        masks = {kind: self.mask(kind, tokens, keys) for kind in kinds}
-        rotations = {kind: self.rotation(kind, tokens) for kind in kinds}
+        return self.run_layers(tokens, span, keys, cache.layers, watch)
+
+    def run_layers(
+        self, tokens: Tokens, span: range, keys: Keys, cache: Any, watch: Watch | None = None
+    ) -> tuple[Tokens, Tensor | None]:
+        """As `run`, for all `keys` of these layers and a `cache` that transformers' layers take."""
+        masks = {kind: self.mask(kind, tokens, keys) for kind in self.kinds_of(span)}
+        return self.through(tokens, span, masks, cache, watch)
+
+    def through(
+        self,
+        tokens: Tokens,
+        span: range,
+        masks: Mapping[str, Tensor | None],
+        cache: Any,
+        watch: Watch | None = None,
+    ) -> tuple[Tokens, Tensor | None]:
+        """As `run_layers`, for `masks` by kind of layer."""
+        rotations = {kind: self.rotation(kind, tokens) for kind in masks}
         hidden, record = tokens.hidden, list[AttentionInputs]()
         for layer in span:
             kind = self.kinds[layer]
@@ -85,7 +102,7 @@ class TorchDecoder:
                 attention_mask=masks[kind],
                 position_embeddings=rotations[kind],
                 record=record if watch is not None and layer == span[-1] else None,
-                **{self.cache_name: cache.layers},
+                **{self.cache_name: cache},
             )
             if layer < len(tokens.residuals):
                 hidden = hidden + tokens.residuals[layer]
@@ -102,8 +119,15 @@ class TorchDecoder:
 
     def mask(self, kind: str, tokens: Tokens, keys: Keys) -> Tensor | None:
         """The attention mask of layers of this kind; None for plain causal attention."""
-        window = self.config.sliding_window if kind == "sliding_attention" else None
-        return attention_mask(tokens, keys, window, self.both_ways)
+        return attention_mask(tokens, keys, self.window(kind), self.both_ways)
+
+    def window(self, kind: str) -> int | None:
+        """The sliding window of layers of this kind; None if they see all keys."""
+        return self.config.sliding_window if kind == "sliding_attention" else None
+
+    def kinds_of(self, span: range) -> set[str]:
+        """The kinds of the layers `span`."""
+        return {self.kinds[layer] for layer in span}
 
     def rotation(self, kind: str, tokens: Tokens) -> Any:
         """The cosines and sines of RoPE for layers of this kind."""

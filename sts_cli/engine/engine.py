@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from sts_cli import pruning
-from sts_cli.decoding import Cache, Decoder, Watch
+from sts_cli.decoding import Cache, Decoder, Watch, next_logits
+from sts_cli.decoding.static import StaticDecoder
 from sts_cli.decoding.tokens import Tokens, text_tokens
 from sts_cli.decoding.torch import TorchDecoder
 from sts_cli.engine.choosing import Choices
@@ -73,7 +74,7 @@ class Engine:
         model = loaded.model
         self.name = loaded.name
         self.family = adapter(model, loaded.processor, encoder)
-        self.decoder: Decoder[Any] = TorchDecoder(model) if decoder is None else decoder
+        self.decoder: Decoder[Any] = decoder or decoder_for(model)
         self.layers = self.decoder.layers
         self.clock = Clock(model.device)
         settings = model.generation_config
@@ -170,8 +171,7 @@ class Engine:
         asked = Asked(prompts, words, profile.attention == "proportional")
         positions = tokens.positions.amax((0, 2)) + 1  # [B]; of the unpruned prompt
         axes = len(tokens.positions)
-        room = max(len(prompt.ids) for prompt in prompts) + limit
-        cache = self.decoder.cache(len(prompts), room)
+        cache = self.decoder.cache(len(prompts), limit)
         left: list[Counts] = [[[len(one.features) for one in prompt.images] for prompt in prompts]]
         seen, spans, scores, select = [tokens] if places else [], [], None, 0.0
         for cut, span, ahead in profile.steps(self.layers):
@@ -232,9 +232,7 @@ class Engine:
                 best, positions = best[kept], positions[:, kept]
                 rows = [rows[i] for i in stay]
             tokens = text_tokens(self.family.embedding(best[:, None]), positions)
-            for span in state.spans:
-                tokens, _ = self.decoder.run(tokens, span, state.cache)
-            logits = self.decoder.logits(tokens.hidden)
+            logits = next_logits(self.decoder, tokens, state.spans, state.cache)
             positions = positions + 1
 
     def _penalise(self, logits: Tensor, histories: list[list[int]]) -> Tensor:
@@ -245,6 +243,11 @@ class Engine:
                 for history, row in zip(histories, logits.float(), strict=True)
             ]
         )
+
+
+def decoder_for(model: Any) -> Decoder[Any]:
+    """PyTorch's decoder for the device of `model`: with CUDA graphs where there are any."""
+    return StaticDecoder(model) if model.device.type == "cuda" else TorchDecoder(model)
 
 
 def watch_for(cut: Cut, words: Sequence[int], tokens: Tokens) -> Watch | None:

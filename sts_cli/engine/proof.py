@@ -66,7 +66,7 @@ def find_flaw(family: Family, decoder: Decoder[Any]) -> str | None:
     every = range(decoder.layers)
     limit = EXACT if model.dtype == torch.float32 else ROUNDED
 
-    cache, hidden = decoder.cache(1, len(ids) + 2), tokens
+    cache, hidden = decoder.cache(1, 1), tokens
     words = prompt.words(family.image_token_id)
     watch = Watch(torch.ones((1, words), dtype=torch.bool, device=model.device))
     for layer in every:
@@ -117,12 +117,12 @@ def by_generate(family: Family, image: Image.Image) -> tuple[list[int], Tensor, 
 
 def pruned_from_masked(decoder: Decoder[Any], tokens: Tokens) -> float:
     """The distance between dropping every other visual token and letting nobody attend to it."""
-    every, room = range(decoder.layers), tokens.hidden.shape[1]
+    every = range(decoder.layers)
     keep = tokens.mask & ~(tokens.visual & (tokens.visual.cumsum(1) % 2 == 0))
     fewer = tokens.keep(keep, [int(keep.sum())])
-    dropped, _ = decoder.run(fewer, every, decoder.cache(1, room))
+    dropped, _ = decoder.run(fewer, every, decoder.cache(1, 0))
     hidden = replace(tokens, mask=keep, padded=True)
-    masked, _ = decoder.run(hidden, every, decoder.cache(1, room))
+    masked, _ = decoder.run(hidden, every, decoder.cache(1, 0))
     return distance(decoder.logits(dropped.hidden), decoder.logits(masked.hidden))
 
 

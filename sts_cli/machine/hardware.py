@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
+OTHERS = ("mps", "xpu")  # accelerators that nobody has verified sts on
+FULL = ("can't allocate memory", "MPS backend out of memory")  # in errors of no class of their own
 FAST_BFLOAT16 = ("avx512_bf16", "amx_bf16")  # names in /proc/cpuinfo
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 
@@ -74,7 +76,7 @@ def free_memory(device: torch.device) -> int | None:
 
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
-    sizes = memory()
+    sizes = memory() if device.type in ("cpu", "mps") else None
     return None if sizes is None else sizes[0]
 
 
@@ -83,7 +85,7 @@ def out_of_memory(error: BaseException) -> bool:
     import torch
 
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in FULL)
     )
 
 
@@ -95,17 +97,25 @@ def threads_and_cores() -> tuple[int, int]:
 
 
 def choose_device(wish: str = "auto") -> torch.device:
-    """The device for `auto`, `cpu`, `cuda` or `cuda:N`. Raises ModelError if it is not here."""
+    """The device for `auto`, `cpu`, `cuda`, `cuda:N`, or one of OTHERS, which `auto` never takes.
+
+    Raises ModelError if it is not here.
+    """
     import torch
 
     if wish == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = wish.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise ModelError(f"No device '{wish}'. Known: auto, cpu, cuda, cuda:N.")
+    if kind not in ("cpu", "cuda", *OTHERS) or (number and not number.isdigit()):
+        known = ", ".join(("auto", "cpu", "cuda", "cuda:N", *OTHERS))
+        raise ModelError(f"No device '{wish}'. Known: {known}.")
     if kind == "cpu":
         return torch.device("cpu")
-    if not torch.cuda.is_available():
+    if kind in OTHERS:
+        here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        if here is None or here.type != kind:
+            raise ModelError(f"--device {wish}: PyTorch finds no {kind} here; use --device cpu.")
+    elif not torch.cuda.is_available():
         built = torch.version.cuda is not None
         reason = (
             "PyTorch finds no CUDA GPU here; check the driver with nvidia-smi"
@@ -113,17 +123,16 @@ def choose_device(wish: str = "auto") -> torch.device:
             else "this PyTorch is the CPU build; install one with CUDA from pytorch.org"
         )
         raise ModelError(f"--device {wish}: {reason}, or use --device cpu.")
-    if number and int(number) >= torch.cuda.device_count():
-        raise ModelError(
-            f"--device {wish}: this machine has {torch.cuda.device_count()} GPUs, from cuda:0."
-        )
+    if number and int(number) >= (count := torch.accelerator.device_count()):
+        raise ModelError(f"--device {wish}: this machine has {count} GPUs, from {kind}:0.")
     return torch.device(wish)
 
 
 def choose_dtype(wish: str, device: torch.device) -> torch.dtype:
     """The precision to compute in; `auto` is the fastest that keeps answers.
 
-    On a CPU that is bfloat16 where the CPU has instructions for it, else float32.
+    On a CPU that is bfloat16 where the CPU has instructions for it, else float32. On one of OTHERS
+    it is float32, because nothing else was tried.
     """
     import torch
 
@@ -138,6 +147,8 @@ def choose_dtype(wish: str, device: torch.device) -> torch.dtype:
             fast = any(name in cpu_features() for name in FAST_BFLOAT16)
             return torch.bfloat16 if fast else torch.float32
     elif wish == "auto":
+        if device.type in OTHERS:
+            return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
     chosen: torch.dtype = getattr(torch, wish)
     return chosen

@@ -140,7 +140,7 @@ class OpenVinoDecoder:
             self.pieces[span] = self.shelf.compile(model, self.settings)
         return self.pieces[span]
 
-    def cache(self, rows: int, room: int) -> Cache:
+    def cache(self, rows: int, new: int) -> Cache:
         """An empty KV cache. OpenVINO's state grows as it must."""
         return Cache()
 

@@ -15,6 +15,8 @@ BYTES: dict[Quantize, float] = {"int8": 1.01, "int4": 0.625, "nf4": 0.57}
 ORDER: dict[str, tuple[Quantize, ...]] = {
     "cpu": ("none", "int8", "int4"),
     "cuda": ("none", "int8", "nf4"),
+    "mps": ("none",),
+    "xpu": ("none",),
 }
 LARGE = 100_000_000  # parameters in the layers from which int8 is faster on a CPU
 HEADROOM = 1.1  # factor on the weights' bytes, for loading, the KV cache and activations
@@ -31,7 +33,7 @@ def memory_needed(checkpoint: Checkpoint, quantize: Quantize, dtype_bytes: int) 
 def choose(
     wish: Quantize, checkpoint: Checkpoint, device: str, dtype_bytes: int, free: int | None
 ) -> Quantize:
-    """The precision for `wish` on a `device` ("cpu" or "cuda") with `free` bytes (None: unknown).
+    """The precision for `wish` on a `device` (such as "cpu") with `free` bytes (None: unknown).
 
     `auto` is the most accurate precision that fits. On a CPU it is int8 for all but small models:
     int8 decodes faster, and its error is below that of bfloat16 (docs/quantization.md). Raises
@@ -46,6 +48,8 @@ def choose(
         raise ModelError(f"{checkpoint.folder} is quantized already ({method}); drop --quantize.")
     if wish == "int4" and device == "cuda":
         raise ModelError("--quantize int4 only runs on CPUs; on a GPU use --quantize nf4.")
+    if ORDER[device] == ("none",) and wish not in ("auto", "none"):
+        raise ModelError(f"--quantize {wish} is not available on {device}; drop --quantize.")
 
     def fits(choice: Quantize) -> bool:
         needed = memory_needed(checkpoint, choice, dtype_bytes)
