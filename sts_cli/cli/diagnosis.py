@@ -17,6 +17,7 @@ from sts_cli.checkpoints.sources import demo_folder
 from sts_cli.errors import ModelError
 from sts_cli.machine import hardware
 from sts_cli.machine.libraries import check_libraries
+from sts_cli.openvino.ready import PACKAGE
 from sts_cli.quantization.choice import quantized_folder
 
 NEEDED = (
@@ -86,7 +87,10 @@ def processor(problems: list[str], advice: list[str]) -> dict[str, Any]:
     if free is not None and free < SCARCE:
         problems.append(f"Only {free / 1e9:.1f} GB of memory are free; close other programs.")
     if features and not any(name in features for name in hardware.FAST_BFLOAT16):
-        advice.append("This CPU has no fast bfloat16; --quantize int8 at least halves a model.")
+        advice.append(
+            "This CPU has no fast bfloat16; --quantize int8 at least halves a model, and is faster "
+            f"with OpenVINO ('pip install {PACKAGE}')."
+        )
     if load is not None and load > usable:
         advice.append(
             f"The load is {load:.1f} on {usable} cores: other programs run, so times will vary."
