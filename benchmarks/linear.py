@@ -1,9 +1,13 @@
-"""One Linear layer in each precision, by number of rows: python -m benchmarks.linear
+r"""One Linear layer in each precision, by number of rows: python -m benchmarks.linear
 
 Prints one JSON line: median milliseconds for each shape, number of rows and way to compute it. All
 are interleaved in one run, over several layers that together are larger than the CPU's caches.
-`crossover` is the smallest measured number of rows at which unpacking int8 weights is faster than
-the int8 kernel, per shape (`FEW_ROWS` in sts_cli/quantization/packed.py is below it).
+`crossover` is the smallest measured number of rows at which unpacking is faster than the kernel, by
+precision and shape (`FEW_ROWS` and `FEW_ROWS_INT4` in sts_cli/quantization/packed.py). The int4
+kernel always gets bfloat16 rows. This emulates a CPU without AVX512:
+
+    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+        python -m benchmarks.linear --dtype float32
 """
 
 from __future__ import annotations
@@ -41,14 +45,16 @@ def main() -> None:
         inputs, outputs = (int(side) for side in shape.split("x"))
         ways = Ways(inputs, outputs, getattr(torch, options.dtype), options.bitsandbytes)
         shapes[shape] = {str(rows): ways.measure(rows, options.repeat) for rows in options.rows}
-        crossover[shape] = next(
-            (
-                rows
-                for rows in options.rows
-                if shapes[shape][str(rows)]["int8 unpacked"] < shapes[shape][str(rows)]["int8"]
-            ),
-            None,
-        )
+        for precision in ("int8", "int4"):
+            crossover[f"{precision} {shape}"] = next(
+                (
+                    rows
+                    for rows in options.rows
+                    if shapes[shape][str(rows)][f"{precision} unpacked"]
+                    < shapes[shape][str(rows)][precision]
+                ),
+                None,
+            )
     facts = {
         "benchmark": "linear",
         "cpu": cpu_name(),
@@ -67,21 +73,28 @@ class Ways:
         import torch
         from torch.nn.functional import linear
 
-        from sts_cli.quantization.packed import GROUP, pack_int4, pack_int8, unpacked
+        from sts_cli.quantization.packed import (
+            GROUP,
+            pack_int4,
+            pack_int8,
+            unpacked_int4,
+            unpacked_int8,
+        )
 
         torch.manual_seed(0)
         copies = max(3, 160_000_000 // (inputs * outputs * dtype.itemsize))
         dense = [torch.randn(outputs, inputs).to(dtype) for _ in range(copies)]
         int8 = [pack_int8(weight, dtype) for weight in dense]
-        int4 = [pack_int4(weight, dtype) for weight in dense]
+        int4 = [pack_int4(weight) for weight in dense]
         self.inputs, self.copies, self.dtype = inputs, copies, dtype
         kernel8 = torch.ops.aten._weight_int8pack_mm
         kernel4 = torch.ops.aten._weight_int4pack_mm_for_cpu
         self.ways: dict[str, Callable] = {
             "dense": lambda x, i: linear(x, dense[i]),
             "int8": lambda x, i: kernel8(x, *int8[i]),
-            "int8 unpacked": lambda x, i: unpacked(x, int8[i][0]).mul_(int8[i][1]),
-            "int4": lambda x, i: kernel4(x, int4[i][0], GROUP, int4[i][1]),
+            "int8 unpacked": lambda x, i: unpacked_int8(x, int8[i][0]).mul_(int8[i][1]),
+            "int4": lambda x, i: kernel4(x.bfloat16(), int4[i][0], GROUP, int4[i][1]).to(dtype),
+            "int4 unpacked": lambda x, i: unpacked_int4(x, *int4[i]),
         }
         if with_bitsandbytes:
             self.ways |= bitsandbytes(dense)

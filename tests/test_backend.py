@@ -19,9 +19,11 @@ from safetensors.torch import load_file
 from sts_cli.checkpoints.sources import find
 from sts_cli.errors import ModelError
 from sts_cli.library import Model, load_model
-from sts_cli.openvino.ready import choose_backend, wished_backend
+from sts_cli.loading import model
+from sts_cli.openvino.ready import NotConvertible, choose_backend, wished_backend
 from sts_cli.openvino.rest import FILE
 from sts_cli.profile import Cut, Profile
+from sts_cli.quantization import choice
 
 BOTH = Profile("both", cuts=(Cut("repulsion", 0.5), Cut("relevance", 0.25, 0.5)))
 PICTURES = [Image.effect_noise((90, 60), 80 + seed).convert("RGB") for seed in range(2)]
@@ -111,6 +113,23 @@ def test_an_untested_family_is_run_by_pytorch_or_refused_by_name(tmp_path: Path,
     assert load(folder, "auto").precision == "float32, none"
     with pytest.raises(ModelError, match="--backend openvino: 'vipllava' is an untested family"):
         load(folder, "openvino")
+
+
+def test_auto_is_chosen_again_where_openvino_cannot_convert(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """int8 is faster with OpenVINO on every CPU; with PyTorch not in float32."""
+
+    def refuse(*given: Any) -> Any:
+        raise NotConvertible("No.")
+
+    monkeypatch.setattr(choice, "LARGE", 0)
+    folder = checkpoints.write("llava", tmp_path / "model", wide=True)
+    assert load(folder, "auto", quantize="auto").precision == "float32, int8, openvino"
+    monkeypatch.setattr(model, "read_for_openvino", refuse)
+    said: list[str] = []
+    assert load(folder, "auto", said, quantize="auto").precision == "float32, none"
+    assert said == ["No. PyTorch runs it instead."]
 
 
 def test_openvino_is_refused_where_it_cannot_run(tiny_checkpoint: Path):

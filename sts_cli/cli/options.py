@@ -33,7 +33,7 @@ Quantization = Annotated[
     str | None,
     typer.Option(
         "--quantize",
-        help="auto, none, int8, int4 or nf4. [default: the profile's, else none]",
+        help="auto, none, int8, int4, or nf4 (for GPUs). [default: the profile's, else none]",
         show_default=False,
     ),
 ]

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,16 @@ from sts_cli.families import UNTESTED_TOWERS, adapter, refuse, skeleton
 from sts_cli.families.default import Family
 from sts_cli.loading.processor import load_processor
 from sts_cli.loading.soundness import non_finite, wrong_shapes
-from sts_cli.machine.hardware import choose_device, choose_dtype, free_memory, out_of_memory
+from sts_cli.machine.hardware import (
+    choose_device,
+    choose_dtype,
+    cpu_features,
+    free_memory,
+    out_of_memory,
+)
 from sts_cli.openvino.ready import NotConvertible, choose_backend
 from sts_cli.profile import Backend, Quantize
-from sts_cli.quantization.choice import choose, memory_needed
+from sts_cli.quantization.choice import Machine, choose, memory_needed
 
 FOREIGN = (  # what transformers, torch and the system raise when a checkpoint is odd
     AttributeError,
@@ -83,9 +89,9 @@ def load(
 
     checkpoint = fetched(source, say, check).checkpoint
     assert checkpoint is not None
-    free = free_memory(place)
-    weights = choose(quantize, checkpoint, place.type, precision.itemsize, free)
-    runs_layers = choose_backend(backend, checkpoint, place.type, weights)
+    runs_layers = choose_backend(backend, checkpoint, place.type, quantize)
+    machine = Machine(place.type, runs_layers, cpu_features(), free_memory(place))
+    weights = choose(quantize, checkpoint, machine, precision.itemsize)
     with quiet(), explained(source.name):
         config = read_config(checkpoint.folder)
         if not checkpoint.tested:
@@ -99,6 +105,8 @@ def load(
                 if backend == "openvino":
                     raise
                 say(f"{error} PyTorch runs it instead.")
+                machine = replace(machine, backend="torch")
+                weights = choose(quantize, checkpoint, machine, precision.itemsize)
             else:
                 model, decoder, encoder = parts
                 how = (place, precision, weights)

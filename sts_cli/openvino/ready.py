@@ -54,7 +54,7 @@ def wished_backend(given: str | None, profile: Profile) -> Backend:
 def choose_backend(
     wish: Backend, checkpoint: Checkpoint, device: str, quantize: Quantize
 ) -> Backend:
-    """The backend for `wish` on a `device` ("cpu", "cuda"): never "auto".
+    """The backend for `wish` on a `device` ("cpu", "cuda") and `quantize`: never "auto".
 
     Raises ModelError if OpenVINO was asked for by name and cannot be used.
     """

@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from sts_cli.checkpoints.checkpoint import Checkpoint
 from sts_cli.errors import ModelError
-from sts_cli.profile import Quantize
+from sts_cli.profile import Backend, Quantize
 
 # Bytes per parameter of the language model's layers, with its share of the scales.
 BYTES: dict[Quantize, float] = {"int8": 1.01, "int4": 0.625, "nf4": 0.57}
-# From the most accurate to the smallest, by kind of device. Our int4 runs on CPUs only.
+# From the most accurate to the smallest, by kind of device. Our int4 runs on CPUs only, and nf4 is
+# slow there.
 ORDER: dict[str, tuple[Quantize, ...]] = {
     "cpu": ("none", "int8", "int4"),
     "cuda": ("none", "int8", "nf4"),
     "mps": ("none",),
     "xpu": ("none",),
 }
-LARGE = 100_000_000  # parameters in the layers from which int8 is faster on a CPU
+LARGE = 100_000_000  # parameters in the layers from which int8 can be faster on a CPU
+FAST_INT8 = ("avx512_vnni", "amx_int8")  # CPU features with which PyTorch's int8 kernel is fast
 HEADROOM = 1.1  # factor on the weights' bytes, for loading, the KV cache and activations
 RESERVE = 300_000_000  # bytes
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The part of a machine that decides which precision is the best."""
+
+    device: str  # "cpu" or "cuda"
+    backend: Backend  # never "auto"
+    features: tuple[str, ...]  # of the CPU; see `hardware.FEATURES`
+    free: int | None  # bytes of memory; None: unknown
+
+
+def int8_is_faster(machine: Machine, dtype_bytes: int) -> bool:
+    """True if int8 layers are faster than dense ones on a CPU: benchmarks/linear.py, phases.py.
+
+    PyTorch's int8 kernel is only fast in bfloat16 with AVX512. In float32, int8 decodes slower.
+    """
+    if machine.device != "cpu":
+        return False
+    fast = dtype_bytes == 2 and any(name in machine.features for name in FAST_INT8)
+    return machine.backend == "openvino" or fast
 
 
 def memory_needed(checkpoint: Checkpoint, quantize: Quantize, dtype_bytes: int) -> int:
@@ -31,14 +55,16 @@ def memory_needed(checkpoint: Checkpoint, quantize: Quantize, dtype_bytes: int) 
 
 
 def choose(
-    wish: Quantize, checkpoint: Checkpoint, device: str, dtype_bytes: int, free: int | None
+    wish: Quantize,
+    checkpoint: Checkpoint,
+    machine: Machine,
+    dtype_bytes: int,
 ) -> Quantize:
-    """The precision for `wish` on a `device` (such as "cpu") with `free` bytes (None: unknown).
+    """The precision for `wish` on a `machine`, computing in a dtype of `dtype_bytes`.
 
-    `auto` is the most accurate precision that fits. On a CPU it is int8 for all but small models:
-    int8 decodes faster, and its error is below that of bfloat16 (docs/quantization.md). Raises
-    ModelError if the weights do not fit, if the device cannot run `wish`, or if the checkpoint is
-    already quantized.
+    `auto` is the most accurate precision that fits, and int8 where that is faster: its error is
+    below that of bfloat16 (docs/quantization.md). Raises ModelError if the weights do not fit, if
+    the device cannot run `wish`, or if the checkpoint is already quantized.
     """
     settings = checkpoint.config.get("quantization_config")
     if settings:
@@ -46,6 +72,7 @@ def choose(
             return "none"
         method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else settings
         raise ModelError(f"{checkpoint.folder} is quantized already ({method}); drop --quantize.")
+    device, free = machine.device, machine.free
     if wish == "int4" and device == "cuda":
         raise ModelError("--quantize int4 only runs on CPUs; on a GPU use --quantize nf4.")
     if ORDER[device] == ("none",) and wish not in ("auto", "none"):
@@ -56,7 +83,8 @@ def choose(
         return free is None or needed * HEADROOM + RESERVE <= free
 
     tried = ORDER[device] if wish == "auto" else (wish,)
-    if wish == "auto" and device == "cpu" and checkpoint.weights.layers >= LARGE:
+    large = checkpoint.weights.layers >= LARGE
+    if wish == "auto" and large and int8_is_faster(machine, dtype_bytes):
         tried = tried[1:]
     for choice in tried:
         if fits(choice):

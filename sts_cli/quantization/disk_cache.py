@@ -22,7 +22,7 @@ from sts_cli.errors import ModelError
 from sts_cli.profile import Quantize
 from sts_cli.quantization.choice import quantized_folder
 
-LAYOUT = 2  # version of the cached files; with a new number, older ones are not read
+LAYOUT = 3  # version of the cached files; with a new number, older ones are not read
 LEAST_SECONDS = 5.0  # a model is only cached if loading took longer than this,
 LEAST_BYTES = 100_000_000  # and if it is larger than this
 GENERATION = "generation_config.json"
