@@ -212,3 +212,15 @@ def prints() -> set[str]:
 
 def test_nothing_is_printed_past_the_screen():
     assert prints() <= DATA
+
+
+def test_a_spinner_tells_that_the_model_loads_until_the_first_answer(evil: Path):
+    drawn = on_terminal("ask", "0.png", *SHORT).out
+    spinner, gone, answer = drawn.partition("\x1b[?25h")  # the cursor is back
+    assert "Loading" in spinner
+    assert gone and "Loading" not in answer and flat(SEEN) in flat(answer)
+
+
+def test_no_spinner_moves_in_a_log_or_under_quiet(evil: Path):
+    assert "Loading" not in sts("ask", "0.png", *SHORT).err
+    assert "Loading" not in on_terminal("ask", "0.png", "--quiet", *SHORT).out

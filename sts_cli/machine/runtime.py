@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import os
 import sys
+from collections.abc import Iterator
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
@@ -24,6 +27,24 @@ def settle_cpu() -> None:
         if hasattr(libc, "gnu_get_libc_version"):
             libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
             libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Hide from the garbage collector what the first import of torch makes.
+
+    These objects stay until the end, and each pass of the collector would read them all: a third
+    of the start of a command. Not for a library: garbage of the program around it would stay, too.
+    """
+    first = gc.isenabled() and "torch" not in sys.modules
+    if first:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if first:
+            gc.freeze()
+            gc.enable()
 
 
 def give_back_memory() -> None:

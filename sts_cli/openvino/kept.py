@@ -48,6 +48,7 @@ class Shelf:
         self.core = ov.Core()
         self.writes = folder is not None
         self.made: dict[str, ov.Model] = {}  # what is not on disk
+        self.checked: dict[str, ov.Model] = {}  # by `check`, for the first `find`
 
     def has(self, name: str) -> bool:
         """True if the piece is on disk."""
@@ -62,6 +63,8 @@ class Shelf:
         """The model `name`, which the caller may take apart; a damaged one is removed."""
         if name in self.made:
             return self.made[name].clone()
+        if name in self.checked:
+            return self.checked.pop(name)
         if self.folder is None or not self.has(name):
             return None
         file = self.folder / f"{name}.xml"
@@ -70,6 +73,13 @@ class Shelf:
         except RuntimeError:
             file.unlink()
             return None
+
+    def check(self, name: str) -> bool:
+        """True if a piece is there and not damaged. It is not read again for the first `find`."""
+        model = self.find(name)
+        if model is not None and name not in self.made:
+            self.checked[name] = model
+        return model is not None
 
     def read(self, name: str, make: Callable[[], ov.Model]) -> ov.Model:
         """As `find`; made and kept if there is none. Raises NotConvertible."""
@@ -121,7 +131,7 @@ class Shelf:
 def whole(shelf: Shelf, layers: int) -> bool:
     """True if a language model of so many layers is on disk, so that none needs its weights."""
     names = ["head", *(f"layer-{layer}" for layer in range(layers))]
-    return all(shelf.find(name) is not None for name in names)
+    return all(shelf.check(name) for name in names)
 
 
 def weight_bytes(model: ov.Model) -> int:

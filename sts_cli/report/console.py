@@ -72,7 +72,10 @@ def stream(piece: str, shown: Callable[[str], str] = visible) -> None:
 
 
 class Report:
-    """The report of a run: `item` for every answer, `summary` at the end."""
+    """The report of a run: `item` for every answer, `summary` at the end.
+
+    Entered when the model is loaded: rates and the time left count from then.
+    """
 
     def __init__(
         self,
@@ -103,9 +106,11 @@ class Report:
             disable=quiet or not console.is_terminal,
             get_time=clock,
         )
-        self._task = self.progress.add_task("answering", total=total, rate="")
+        self._task = self.progress.add_task("answering", start=False, total=total, rate="")
 
     def __enter__(self) -> Report:
+        self.started = self.clock()
+        self.progress.start_task(self._task)
         self.progress.start()
         return self
 
