@@ -438,9 +438,9 @@ def test_int4_on_a_gpu_names_nf4(wide: Path) -> None:
 
 
 def test_accelerators_that_nobody_verified_run_whole_weights(wide: Path) -> None:
-    assert choose("auto", examine(wide), "mps", 2, None) == "none"
+    assert choose("auto", examine(wide), on("mps"), 2) == "none"
     with pytest.raises(ModelError, match="int8 is not available on xpu; drop --quantize"):
-        choose("int8", examine(wide), "xpu", 2, None)
+        choose("int8", examine(wide), on("xpu"), 2)
 
 
 def test_a_checkpoint_that_is_quantized_already_is_left_alone(wide: Path, tmp_path: Path) -> None:
