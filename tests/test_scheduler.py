@@ -167,7 +167,7 @@ def test_an_image_that_the_processor_refuses_is_told_and_let_go(tmp_path: Path):
 
 def test_a_retry_has_the_memory_of_the_batch_that_failed(engine: Engine):
     """The failed batch's tensors are gone once its rows are tried again, in halves and alone."""
-    plain, held, alive = engine.generate, list[weakref.ref](), list[bool]()
+    plain, held, alive = engine.prefill, list[weakref.ref](), list[bool]()
 
     def scarce(prompts, profile, **settings):
         alive.extend(one() is not None for one in held)
@@ -177,14 +177,14 @@ def test_a_retry_has_the_memory_of_the_batch_that_failed(engine: Engine):
             raise torch.OutOfMemoryError(f"no room for {large.shape}")
         return plain(prompts, profile, **settings)
 
-    engine.generate = scarce  # type: ignore
+    engine.prefill = scarce  # type: ignore
     try:
         rows = [prepared(0, 0), prepared(1, 1)]
         answers = list(
             answer_all(engine, rows, OFF, batch_size=2, max_new_tokens=1, fallbacks=[AGGRESSIVE])
         )
     finally:
-        del engine.generate
+        del engine.prefill
     assert [answer.profile for answer in answers] == ["aggressive"] * 2
     assert len(alive) >= 6 and not any(alive)
 
@@ -194,7 +194,7 @@ def test_a_batch_grows_back_when_memory_is_there_again(
 ):
     monkeypatch.setattr(scheduler, "GROW_AFTER", 2)
     sizes: list[int] = []
-    plain = engine.generate
+    plain = engine.prefill
 
     def scarce_at_first(prompts, profile, **settings):
         sizes.append(len(prompts))
@@ -202,12 +202,12 @@ def test_a_batch_grows_back_when_memory_is_there_again(
             raise MemoryError
         return plain(prompts, profile, **settings)
 
-    engine.generate = scarce_at_first  # type: ignore
+    engine.prefill = scarce_at_first  # type: ignore
     try:
         rows = [prepared(number, 0) for number in range(24)]
         assert len(list(answer_all(engine, rows, OFF, batch_size=2, max_new_tokens=1))) == 24
     finally:
-        del engine.generate
+        del engine.prefill
     assert sizes.count(2) > 2  # after it had shrunk to 1
 
 
@@ -306,7 +306,7 @@ def test_what_reading_the_source_raises_comes_after_the_answers_before_it(engine
 
 def test_running_out_of_memory_halves_the_batch_and_loses_nothing(engine: Engine):
     sizes: list[int] = []
-    plain = engine.generate
+    plain = engine.prefill
 
     def scarce(prompts, profile, **settings):
         sizes.append(len(prompts))
@@ -314,11 +314,11 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(engine: Engine
             raise MemoryError
         return plain(prompts, profile, **settings)
 
-    engine.generate = scarce  # type: ignore
+    engine.prefill = scarce  # type: ignore
     try:
         answers = list(answer_all(engine, questions(), OFF, batch_size=8, max_new_tokens=1))
     finally:
-        del engine.generate
+        del engine.prefill
     assert [answer.item.id for answer in answers] == [str(number) for number in range(9)]
     assert all(answer.problem is None for answer in answers)
     assert sizes.count(8) <= 1  # it learned
@@ -360,21 +360,21 @@ def test_a_first_image_that_cannot_be_preprocessed_still_gets_its_own_problem(en
 
 
 def test_one_question_too_large_tries_the_fallbacks_and_says_which(engine: Engine):
-    plain = engine.generate
+    plain = engine.prefill
 
     def scarce(prompts, profile, **settings):
         if profile.name == "off":
             raise MemoryError
         return plain(prompts, profile, **settings)
 
-    engine.generate = scarce  # type: ignore
+    engine.prefill = scarce  # type: ignore
     try:
         (failed,) = answer_all(engine, [prepared(0, 0)], OFF, max_new_tokens=1)
         (saved,) = answer_all(
             engine, [prepared(0, 0)], OFF, max_new_tokens=1, fallbacks=[AGGRESSIVE]
         )
     finally:
-        del engine.generate
+        del engine.prefill
     assert failed.problem.kind == "out_of_memory"
     assert saved.problem is None and saved.profile == "aggressive"
 

@@ -7,7 +7,7 @@ tests compare it with the model's own `generate`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,13 @@ class Cache(Protocol):
 
     def keep(self, rows: Tensor) -> None:
         """Keep only the batch's rows `rows` [K], in this order."""
+        ...
+
+    def join(self, other: Any) -> None:
+        """Add the rows of `other`, a cache of the same decoder and spans, behind these.
+
+        The shorter rows are padded on the left. `other` must not be used any more.
+        """
         ...
 
 
