@@ -59,8 +59,8 @@ def question_of(number: int, ready: Prepared, images: FeatureCache) -> Question:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """A question as the engine takes it."""
+class Pending:
+    """A question as the engine takes it, until it is answered."""
 
     question: Question
     prompt: Prompt
@@ -88,7 +88,7 @@ class Batches:
         self.count = 0
         self.continuous = len(request.profiles) == 1 and on_text is None
         self.session: Session | None = None
-        self.in_hand: dict[int, Asked] = {}  # by their number in the session
+        self.in_hand: dict[int, Pending] = {}  # by their number in the session
 
     def advance(
         self, batch: Sequence[Question]
@@ -98,12 +98,12 @@ class Batches:
         Returns the answers that are done, by number, and how many questions at once fitted into
         memory if not all did. What the session loses when it fails is asked again.
         """
-        asked: list[Asked] | Problem = []
+        pending: list[Pending] | Problem = []
         if self.continuous:
-            asked = self._tried(partial(self._asked, batch))
-        if not self.continuous or isinstance(asked, Problem):
+            pending = self._tried(partial(self._pending, batch))
+        if not self.continuous or isinstance(pending, Problem):
             return numbered(batch, *self.answer(batch))
-        found = self._tried(partial(self._step, asked))
+        found = self._tried(partial(self._step, pending))
         if not isinstance(found, Problem):
             return found, None
         lost = [*(one.question for one in self.in_hand.values()), *batch]
@@ -111,7 +111,7 @@ class Batches:
         self.session, self.in_hand = None, {}
         return numbered(lost, *self.again(lost, found))
 
-    def _step(self, asked: Sequence[Asked]) -> dict[int, tuple[Answer, ...]]:
+    def _step(self, pending: Sequence[Pending]) -> dict[int, tuple[Answer, ...]]:
         """Admit questions, if any, and take one step; the answers that are done."""
         profile, done = self.request.profile, []
         if self.session is None:
@@ -121,10 +121,10 @@ class Batches:
                 choices=self.choices,
                 places=self.request.places,
             )
-        if asked:
+        if pending:
             first = self.session.admitted
-            self.in_hand.update(enumerate(asked, first))
-            done += self.session.admit([one.prompt for one in asked])
+            self.in_hand.update(enumerate(pending, first))
+            done += self.session.admit([one.prompt for one in pending])
         if self.session.rows:
             done += self.session.step()
         answers: dict[int, tuple[Answer, ...]] = {}
@@ -188,7 +188,7 @@ class Batches:
                 return self.problem(question.item, found)
         return self.problem(question.item, Problem("out_of_memory", NO_MEMORY))
 
-    def _asked(self, batch: Sequence[Question]) -> list[Asked]:
+    def _pending(self, batch: Sequence[Question]) -> list[Pending]:
         """The questions tokenized, their images encoded.
 
         Under one profile, new images' seconds are divided by the rows that brought them.
@@ -201,7 +201,7 @@ class Batches:
         encode = self.images.encode([p for one in batch for p in one.pictures])
         share = encode / max(1, sum(encoding)) if len(self.request.profiles) == 1 else encode
         return [
-            Asked(
+            Pending(
                 question,
                 Prompt(row, tuple(p.encoded for p in question.pictures if p.encoded is not None)),
                 share if new else 0.0,
@@ -212,8 +212,8 @@ class Batches:
     def _answer(
         self, batch: Sequence[Question], profiles: Sequence[Profile]
     ) -> list[tuple[Answer, ...]]:
-        asked = self._asked(batch)
-        prompts = [one.prompt for one in asked]
+        pending = self._pending(batch)
+        prompts = [one.prompt for one in pending]
         if len(profiles) > 1 and self.count == 0:
             for one in profiles:  # a warm-up: first calls allocate and compile
                 self.engine.generate(prompts[:1], one, max_new_tokens=2)
@@ -226,7 +226,7 @@ class Batches:
                 self._row(each, found[number][row], one, len(batch), parts)
                 for number, one in enumerate(profiles)
             )
-            for row, each in enumerate(asked)
+            for row, each in enumerate(pending)
         ]
 
     def _generate(
@@ -253,15 +253,15 @@ class Batches:
         return found
 
     def _row(
-        self, asked: Asked, found: Generation, profile: Profile, rows: int, parts: int = 1
+        self, pending: Pending, found: Generation, profile: Profile, rows: int, parts: int = 1
     ) -> Answer:
-        image, encode = asked.question.image_seconds, asked.encode
+        image, encode = pending.question.image_seconds, pending.encode
         select, prefill, decoding = (
             seconds / parts for seconds in (found.select, found.prefill, found.decode)
         )
         first = image + encode + select + prefill
         return Answer(
-            item=asked.question.item,
+            item=pending.question.item,
             model=self.engine.name,
             profile=profile.name,
             text=decode(self.engine.family.tokenizer, found.ids),

@@ -137,6 +137,7 @@ class Session:
             for index, prompt in enumerate(prompts)
         ]
         self.admitted += len(rows)
+        choosing = clock()
         going, ids, positions = self._choose(rows, state.logits, state.positions, state.cache)
         if self._cache is None:
             self.rows, self._ids, self._positions = going, ids, positions
@@ -146,7 +147,7 @@ class Session:
             self.rows = [*self.rows, *going]
             self._ids = torch.cat([self._ids, ids])
             self._positions = torch.cat([self._positions, positions], dim=1)
-        return self._finished(rows, clock() - prefilled)
+        return self._finished(rows, clock() - choosing)
 
     @torch.inference_mode()
     def step(self) -> Finished:
