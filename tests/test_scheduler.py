@@ -22,6 +22,7 @@ from sts_cli.answering.request import Request
 from sts_cli.answering.scheduler import answer_all as answer_request
 from sts_cli.answering.scheduler import answer_each
 from sts_cli.checkpoints.sources import find
+from sts_cli.decoding.torch import TorchCache
 from sts_cli.engine.clock import Clock
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.session import Session
@@ -358,6 +359,8 @@ def test_a_rows_seconds_are_its_share_of_what_it_took_part_in(
     engine: Engine, uneven: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ):
     """By a clock that moves by one at each look: they sum to what the prefills and steps took."""
+    joins, join = [], TorchCache.join
+    monkeypatch.setattr(TorchCache, "join", lambda *given: joins.append(1) or join(*given))
     ticks, steps, plain = itertools.count(), [], engine.step
     device = engine.clock.device
     monkeypatch.setattr(engine, "clock", Clock(device))
@@ -365,7 +368,7 @@ def test_a_rows_seconds_are_its_share_of_what_it_took_part_in(
     monkeypatch.setattr(engine, "step", lambda *given: steps.append(1) or plain(*given))
     found = list(answer_all(engine, questions(), OFF, batch_size=4))
     spent = sum(answer.seconds.prefill + answer.seconds.decode for answer in found)
-    assert spent == pytest.approx(2 * len(uneven) + len(steps))
+    assert spent == pytest.approx(3 * len(uneven) + len(joins) + len(steps))
     encoded = sum(answer.seconds.encode for answer in found)
     assert 0 < encoded <= len(uneven) and encoded == pytest.approx(round(encoded))
 

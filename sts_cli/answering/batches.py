@@ -90,6 +90,11 @@ class Batches:
         self.session: Session | None = None
         self.in_hand: dict[int, Pending] = {}  # by their number in the session
 
+    @property
+    def open(self) -> bool:
+        """True if more questions may join those in hand: it costs no more than the free places."""
+        return self.session is None or self.session.idle >= self.session.joining
+
     def advance(
         self, batch: Sequence[Question]
     ) -> tuple[dict[int, tuple[Answer, ...]], int | None]:

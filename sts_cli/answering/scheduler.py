@@ -83,8 +83,8 @@ def answer_each(
             if waiting and size is None:
                 free, first = free_memory(engine.clock.device), waiting[0].pictures
                 size = largest = fitting_rows(engine, request, first, free)
-            full = len(done) >= HELD and busy > 0
-            batch = [] if stop() or full else admitted(waiting, busy, size or 1)
+            closed = busy > 0 and (len(done) >= HELD or not batches.open)
+            batch = [] if stop() or closed else admitted(waiting, busy, size or 1)
             if batch or busy:
                 waiting = [one for one in waiting if one not in batch]
                 answers, fitted = batches.advance(batch)

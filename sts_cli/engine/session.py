@@ -93,8 +93,9 @@ Finished = list[tuple[int, Generation]]  # with the row's number, in the order o
 class Session:
     """Rows under one profile, decoded step by step; between two steps, others may join them.
 
-    A row that has finished leaves the batch and its cache at once. After an exception the session
-    cannot go on.
+    A row that has finished leaves the batch and its cache at once. A join of caches costs time (in
+    OpenVINO as much as several steps): it pays once `idle` has reached `joining`. After an
+    exception the session cannot go on.
     """
 
     def __init__(
@@ -110,6 +111,9 @@ class Session:
         self.choices, self.places, self.on_ids = choices, places, on_ids
         self.rows: list[Row] = []
         self.admitted = 0
+        self.joining = 0.0  # seconds of the last join of caches
+        self.idle = 0.0  # seconds that free places have cost since then
+        self._most = 0  # rows at once
         self._cache: Cache | None = None  # of all rows
         self._spans: tuple[range, ...] = ()
         self._ids = self._positions = torch.empty(0)  # [B], [P, B]; of each row's last token
@@ -139,6 +143,7 @@ class Session:
         self.admitted += len(rows)
         choosing = clock()
         going, ids, positions = self._choose(rows, state.logits, state.positions, state.cache)
+        chosen = clock()
         if self._cache is None:
             self.rows, self._ids, self._positions = going, ids, positions
             self._cache, self._spans = state.cache, state.spans
@@ -147,6 +152,8 @@ class Session:
             self.rows = [*self.rows, *going]
             self._ids = torch.cat([self._ids, ids])
             self._positions = torch.cat([self._positions, positions], dim=1)
+            self.joining = clock() - chosen
+        self.idle, self._most = 0.0, max(self._most, len(self.rows))
         return self._finished(rows, clock() - choosing)
 
     @torch.inference_mode()
@@ -158,7 +165,9 @@ class Session:
         self.rows, self._ids, self._positions = self._choose(
             rows, logits, self._positions + 1, self._cache
         )
-        return self._finished(rows, self.engine.clock() - started)
+        seconds = self.engine.clock() - started
+        self.idle += seconds * (1 - len(self.rows) / self._most)
+        return self._finished(rows, seconds)
 
     def _finished(self, rows: Sequence[Row], seconds: float) -> Finished:
         """The rows that are done, after each got its share of the seconds of a step."""
