@@ -89,8 +89,10 @@ class TokenCounts:
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """Wall-clock seconds of a question's phases; rows of one batch share these seconds.
+    """Wall-clock seconds of a question's phases.
 
+    Under one profile they are the question's own share of those phases: divided by the rows of the
+    prefill, and of each decoding step. Compared with others, those of its whole batch.
     `total` is the sum of the phases; `first_token` is its part until the first token is known.
     If an earlier question already encoded the image, `encode` is 0.
     """
@@ -125,7 +127,7 @@ class Answer:
     text: str | None = None
     tokens: TokenCounts | None = None
     seconds: Seconds | None = None
-    rows: int = 1  # questions in the batch that shared the seconds
+    rows: int = 1  # the most questions that it was computed with
     finish: Literal["stop", "length"] | None = None
     problem: Problem | None = None
     comparison: Comparison | None = None

@@ -29,9 +29,16 @@ class Memory:
     def keep(self, rows: Tensor) -> None:
         self.spans = {start: chosen(tokens, rows) for start, tokens in self.spans.items()}
 
+    def join(self, other: Memory) -> None:
+        self.spans = {
+            start: beside(tokens, other.spans[start]) for start, tokens in self.spans.items()
+        }
+
 
 class Recomputing:
     """Runs all tokens of a span again for every new one."""
+
+    joins = True
 
     def __init__(self, model: Any):
         self.model = copy.deepcopy(model)
@@ -120,6 +127,39 @@ def behind(before: Tokens, new: Tokens) -> Tokens:
         grid=torch.cat([before.grid, new.grid], 1),
         log_size=size,
         residuals=tuple(torch.cat([one, none], 1) for one in before.residuals),
+    )
+
+
+def beside(one: Tokens, other: Tokens) -> Tokens:
+    """The rows of both, padded on the left to the longer."""
+    length = max(one.mask.shape[1], other.mask.shape[1])
+
+    def both(first: Tensor, second: Tensor, rows: int = 0, fill: float = 0) -> Tensor:
+        long = []
+        for values in (first, second):
+            shape = list(values.shape)
+            shape[rows + 1] = length - shape[rows + 1]
+            long.append(torch.cat([torch.full(shape, fill).to(values), values], rows + 1))
+        return torch.cat(long, rows)
+
+    size = None
+    if one.log_size is not None or other.log_size is not None:
+        size = both(
+            *(
+                torch.zeros(part.mask.shape) if part.log_size is None else part.log_size
+                for part in (one, other)
+            )
+        )
+    return Tokens(
+        hidden=both(one.hidden, other.hidden),
+        mask=both(one.mask, other.mask),
+        padded=True,
+        positions=both(one.positions, other.positions, rows=1),
+        image=both(one.image, other.image, fill=-1),
+        segment=both(one.segment, other.segment, fill=-1),
+        grid=both(one.grid, other.grid),
+        log_size=size,
+        residuals=tuple(map(both, one.residuals, other.residuals)),
     )
 
 

@@ -443,3 +443,27 @@ def test_a_finished_row_leaves_and_the_others_go_on(subject: Subject, profile: P
         cut = ids.index(end) if end in ids else None
         assert one.ids == ids[:cut]
         assert one.finish == ("length" if cut is None else "stop")
+
+
+@pytest.mark.parametrize("profile", [OFF, SIZED, THREE], ids=lambda profile: profile.name)
+def test_a_row_that_joins_others_answers_as_alone(subject: Subject, profile: Profile):
+    """Shorter rows join longer ones and longer ones shorter, while others leave."""
+    if not subject.decoder.joins:
+        pytest.skip("a static cache takes no rows in: its memory is fixed")
+    alone = [subject.answers((row,), profile)[0] for row in (0, 1, 2, 3)]
+    end = alone[0][2]  # the token that ends row 0 after two tokens
+    engine = Engine(subject.loaded, subject.decoder)
+    engine.ends = frozenset([end])
+    session = engine.session(profile, max_new_tokens=NEW)
+    done = session.admit(subject.prompts((3,)))
+    done += session.step()
+    for rows in ((0, 1), (2,), (0, 3)):
+        done += session.admit(subject.prompts(rows))
+        done += session.step() + session.step()
+    while session.rows:
+        done += session.step()
+    expected = [ids[: ids.index(end)] if end in ids else ids for ids in alone]
+    assert [found.ids for _, found in sorted(done, key=lambda one: one[0])] == [
+        expected[row] for row in (3, 0, 1, 2, 0, 3)
+    ]
+    assert max(found.rows for _, found in done) > 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,10 @@ from sts_cli.answering.request import Request
 from sts_cli.answering.scheduler import answer_all as answer_request
 from sts_cli.answering.scheduler import answer_each
 from sts_cli.checkpoints.sources import find
+from sts_cli.decoding.torch import TorchCache
+from sts_cli.engine.clock import Clock
 from sts_cli.engine.engine import Engine
+from sts_cli.engine.session import Session
 from sts_cli.errors import ProfileError
 from sts_cli.inputs.images import Prepared
 from sts_cli.loading.model import load
@@ -167,7 +171,7 @@ def test_an_image_that_the_processor_refuses_is_told_and_let_go(tmp_path: Path):
 
 def test_a_retry_has_the_memory_of_the_batch_that_failed(engine: Engine):
     """The failed batch's tensors are gone once its rows are tried again, in halves and alone."""
-    plain, held, alive = engine.generate, list[weakref.ref](), list[bool]()
+    plain, held, alive = engine.prefill, list[weakref.ref](), list[bool]()
 
     def scarce(prompts, profile, **settings):
         alive.extend(one() is not None for one in held)
@@ -177,14 +181,14 @@ def test_a_retry_has_the_memory_of_the_batch_that_failed(engine: Engine):
             raise torch.OutOfMemoryError(f"no room for {large.shape}")
         return plain(prompts, profile, **settings)
 
-    engine.generate = scarce  # type: ignore
+    engine.prefill = scarce  # type: ignore
     try:
         rows = [prepared(0, 0), prepared(1, 1)]
         answers = list(
             answer_all(engine, rows, OFF, batch_size=2, max_new_tokens=1, fallbacks=[AGGRESSIVE])
         )
     finally:
-        del engine.generate
+        del engine.prefill
     assert [answer.profile for answer in answers] == ["aggressive"] * 2
     assert len(alive) >= 6 and not any(alive)
 
@@ -194,7 +198,7 @@ def test_a_batch_grows_back_when_memory_is_there_again(
 ):
     monkeypatch.setattr(scheduler, "GROW_AFTER", 2)
     sizes: list[int] = []
-    plain = engine.generate
+    plain = engine.prefill
 
     def scarce_at_first(prompts, profile, **settings):
         sizes.append(len(prompts))
@@ -202,12 +206,12 @@ def test_a_batch_grows_back_when_memory_is_there_again(
             raise MemoryError
         return plain(prompts, profile, **settings)
 
-    engine.generate = scarce_at_first  # type: ignore
+    engine.prefill = scarce_at_first  # type: ignore
     try:
         rows = [prepared(number, 0) for number in range(24)]
         assert len(list(answer_all(engine, rows, OFF, batch_size=2, max_new_tokens=1))) == 24
     finally:
-        del engine.generate
+        del engine.prefill
     assert sizes.count(2) > 2  # after it had shrunk to 1
 
 
@@ -278,6 +282,97 @@ def test_stopping_finishes_the_batch_in_hand_and_no_other(engine: Engine):
     assert len(rest) < 8
 
 
+class Lengths:
+    """Ends each answer after a number of tokens that depends on its question."""
+
+    def end(self, prompt: list[int], answer: list[int]) -> bool:
+        return len(answer) >= 1 + sum(prompt) % 7
+
+
+@pytest.fixture
+def uneven(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Answers of unequal length. Of each admission, the rows it met and those it brought."""
+    admissions: list[tuple[int, int]] = []
+    plain = Session.admit
+
+    def admit(session: Session, prompts: Any) -> Any:
+        admissions.append((len(session.rows), len(prompts)))
+        return plain(session, prompts)
+
+    monkeypatch.setattr(engine, "stop_strings", Lengths())
+    monkeypatch.setattr(Session, "admit", admit)
+    return admissions
+
+
+def test_a_finished_row_is_replaced_while_others_are_decoded(
+    engine: Engine, uneven: list[tuple[int, int]]
+):
+    alone = [next(answer_all(engine, [one], AGGRESSIVE, places=True)) for one in questions()]
+    uneven.clear()
+    found = list(answer_all(engine, questions(), AGGRESSIVE, batch_size=4, places=True))
+    assert [answer.item.id for answer in found] == [str(number) for number in range(9)]
+    assert [answer.text for answer in found] == [answer.text for answer in alone]
+    assert [answer.kept for answer in found] == [answer.kept for answer in alone]
+    assert [answer.tokens for answer in found] == [answer.tokens for answer in alone]
+    assert len({answer.tokens.generated for answer in found}) > 2
+    assert any(decoding for decoding, _ in uneven)
+    assert sum(new for _, new in uneven) == 9 and max(map(sum, uneven)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("error", "size"), [(MemoryError(), 2), (RuntimeError("a bad row"), 4)], ids=["memory", "other"]
+)
+def test_rows_that_a_failing_step_loses_are_answered_again(
+    engine: Engine, uneven: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, error, size: int
+):
+    alone = [answer.text for answer in answer_all(engine, questions(), OFF, batch_size=1)]
+    uneven.clear()
+    plain, steps = engine.step, list[int]()
+
+    def scarce(ids: torch.Tensor, *given: Any) -> torch.Tensor:
+        steps.append(len(ids))
+        if len(ids) == 4 and steps.count(4) == 1:
+            raise error
+        return plain(ids, *given)
+
+    monkeypatch.setattr(engine, "step", scarce)
+    found = list(answer_all(engine, questions(), OFF, batch_size=4))
+    assert [answer.text for answer in found] == alone
+    assert all(answer.problem is None for answer in found)
+    assert max(steps[steps.index(4) + 1 :]) <= size
+
+
+def test_stopping_finishes_the_rows_in_hand_and_admits_no_other(
+    engine: Engine, uneven: list[tuple[int, int]]
+):
+    asked: list[bool] = []
+    many = [prepared(number, 0, f"what is on sign {number}?") for number in range(40)]
+    rows = answer_all(engine, many, OFF, batch_size=4, stop=lambda: bool(asked))
+    next(rows)  # after 7 steps of 4 rows, at most
+    asked.append(True)
+    before = sum(new for _, new in uneven)
+    assert 1 + len(list(rows)) == before
+    assert before == sum(new for _, new in uneven) < 40
+
+
+def test_a_rows_seconds_are_its_share_of_what_it_took_part_in(
+    engine: Engine, uneven: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+):
+    """By a clock that moves by one at each look: they sum to what the prefills and steps took."""
+    joins, join = [], TorchCache.join
+    monkeypatch.setattr(TorchCache, "join", lambda *given: joins.append(1) or join(*given))
+    ticks, steps, plain = itertools.count(), [], engine.step
+    device = engine.clock.device
+    monkeypatch.setattr(engine, "clock", Clock(device))
+    monkeypatch.setattr(Clock, "__call__", lambda clock: float(next(ticks)))
+    monkeypatch.setattr(engine, "step", lambda *given: steps.append(1) or plain(*given))
+    found = list(answer_all(engine, questions(), OFF, batch_size=4))
+    spent = sum(answer.seconds.prefill + answer.seconds.decode for answer in found)
+    assert spent == pytest.approx(3 * len(uneven) + len(joins) + len(steps))
+    encoded = sum(answer.seconds.encode for answer in found)
+    assert 0 < encoded <= len(uneven) and encoded == pytest.approx(round(encoded))
+
+
 def test_answers_come_before_a_slow_source_has_more(engine: Engine):
     """A pipe that waits for its next line does not hold back the answer to the last one."""
     answered = Event()
@@ -306,7 +401,7 @@ def test_what_reading_the_source_raises_comes_after_the_answers_before_it(engine
 
 def test_running_out_of_memory_halves_the_batch_and_loses_nothing(engine: Engine):
     sizes: list[int] = []
-    plain = engine.generate
+    plain = engine.prefill
 
     def scarce(prompts, profile, **settings):
         sizes.append(len(prompts))
@@ -314,11 +409,11 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(engine: Engine
             raise MemoryError
         return plain(prompts, profile, **settings)
 
-    engine.generate = scarce  # type: ignore
+    engine.prefill = scarce  # type: ignore
     try:
         answers = list(answer_all(engine, questions(), OFF, batch_size=8, max_new_tokens=1))
     finally:
-        del engine.generate
+        del engine.prefill
     assert [answer.item.id for answer in answers] == [str(number) for number in range(9)]
     assert all(answer.problem is None for answer in answers)
     assert sizes.count(8) <= 1  # it learned
@@ -360,21 +455,21 @@ def test_a_first_image_that_cannot_be_preprocessed_still_gets_its_own_problem(en
 
 
 def test_one_question_too_large_tries_the_fallbacks_and_says_which(engine: Engine):
-    plain = engine.generate
+    plain = engine.prefill
 
     def scarce(prompts, profile, **settings):
         if profile.name == "off":
             raise MemoryError
         return plain(prompts, profile, **settings)
 
-    engine.generate = scarce  # type: ignore
+    engine.prefill = scarce  # type: ignore
     try:
         (failed,) = answer_all(engine, [prepared(0, 0)], OFF, max_new_tokens=1)
         (saved,) = answer_all(
             engine, [prepared(0, 0)], OFF, max_new_tokens=1, fallbacks=[AGGRESSIVE]
         )
     finally:
-        del engine.generate
+        del engine.prefill
     assert failed.problem.kind == "out_of_memory"
     assert saved.problem is None and saved.profile == "aggressive"
 

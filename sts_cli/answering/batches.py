@@ -1,16 +1,19 @@
-"""One batch of questions: tokenize, encode what is new, generate; failures stay in their row."""
+"""Batches of questions: tokenize, encode what is new, generate; failures stay in their row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 from sts_cli.answering.agreement import same, token_f1
 from sts_cli.answering.features import FeatureCache, ImageFeatures, Refused
 from sts_cli.answering.request import Request
 from sts_cli.answering.stream import TextStream, decode
 from sts_cli.engine.choosing import Choices
-from sts_cli.engine.engine import Engine, Generation
+from sts_cli.engine.engine import Engine
+from sts_cli.engine.session import Generation, Session
 from sts_cli.errors import OutputError
 from sts_cli.families.default import Prompt
 from sts_cli.inputs.images import Prepared
@@ -18,6 +21,7 @@ from sts_cli.machine.hardware import out_of_memory
 from sts_cli.profile import Profile
 from sts_cli.records import Answer, Comparison, Item, Problem, Seconds, TokenCounts
 
+T = TypeVar("T")
 NO_MEMORY = "One question at a time does not fit into memory; use a stronger profile."
 
 
@@ -54,8 +58,20 @@ def question_of(number: int, ready: Prepared, images: FeatureCache) -> Question:
     return Question(number, ready.item, ready.seconds, pictures, new)
 
 
+@dataclass(frozen=True, eq=False)
+class Pending:
+    """A question as the engine takes it, until it is answered."""
+
+    question: Question
+    prompt: Prompt
+    encode: float  # seconds
+
+
 class Batches:
-    """Answers one batch after another to the same request."""
+    """Answers to the same request, under several profiles or to a listener batch after batch.
+
+    Under one profile, questions join those in hand while these are decoded.
+    """
 
     def __init__(
         self,
@@ -70,12 +86,71 @@ class Batches:
         self.on_text = on_text
         self.choices = Choices()
         self.count = 0
+        self.continuous = len(request.profiles) == 1 and on_text is None
+        self.session: Session | None = None
+        self.in_hand: dict[int, Pending] = {}  # by their number in the session
+
+    @property
+    def open(self) -> bool:
+        """True if more questions may join those in hand: it costs no more than the free places."""
+        joins = self.engine.decoder.joins
+        return self.session is None or joins and self.session.idle >= self.session.joining
+
+    def advance(
+        self, batch: Sequence[Question]
+    ) -> tuple[dict[int, tuple[Answer, ...]], int | None]:
+        """Let `batch` join the questions in hand, and take one step with all.
+
+        Returns the answers that are done, by number, and how many questions at once fitted into
+        memory if not all did. What the session loses when it fails is asked again.
+        """
+        pending: list[Pending] | Problem = []
+        if self.continuous:
+            pending = self._tried(partial(self._pending, batch))
+        if not self.continuous or isinstance(pending, Problem):
+            return numbered(batch, *self.answer(batch))
+        found = self._tried(partial(self._step, pending))
+        if not isinstance(found, Problem):
+            return found, None
+        lost = [*(one.question for one in self.in_hand.values()), *batch]
+        lost = list(dict.fromkeys(lost))  # those that had just been admitted are in hand, too
+        self.session, self.in_hand = None, {}
+        return numbered(lost, *self.again(lost, found))
+
+    def _step(self, pending: Sequence[Pending]) -> dict[int, tuple[Answer, ...]]:
+        """Admit questions, if any, and take one step; the answers that are done."""
+        profile, done = self.request.profile, []
+        if self.session is None:
+            self.session = self.engine.session(
+                profile,
+                max_new_tokens=self.request.max_new_tokens,
+                choices=self.choices,
+                places=self.request.places,
+            )
+        if pending:
+            first = self.session.admitted
+            self.in_hand.update(enumerate(pending, first))
+            done += self.session.admit([one.prompt for one in pending])
+        if self.session.rows:
+            done += self.session.step()
+        answers: dict[int, tuple[Answer, ...]] = {}
+        for number, found in done:
+            one = self.in_hand.pop(number)
+            row = self._row(one, found, profile, found.rows)
+            answers[one.question.number] = (row,)
+        return answers
 
     def answer(self, batch: Sequence[Question]) -> tuple[list[tuple[Answer, ...]], int]:
         """Answers to each question, and how many questions at once fitted into memory."""
-        found = self._tried(batch, self.request.profiles)
+        found = self._tried(partial(self._answer, batch, self.request.profiles))
         if not isinstance(found, Problem):
             return found, len(batch)
+        return self.again(batch, found)
+
+    def again(
+        self, batch: Sequence[Question], found: Problem
+    ) -> tuple[list[tuple[Answer, ...]], int]:
+        """The same for a batch that has failed, in parts."""
         memory = found.kind == "out_of_memory"
         if len(batch) > 1:
             half = len(batch) // 2 if memory else 1
@@ -86,16 +161,14 @@ class Batches:
             return [self._smaller(batch[0])], 1
         return [self.problem(batch[0].item, found)], 1
 
-    def _tried(
-        self, batch: Sequence[Question], profiles: Sequence[Profile]
-    ) -> list[tuple[Answer, ...]] | Problem:
-        """The batch's answers, or what went wrong: the one place where a failure stays with a row.
+    def _tried(self, work: Callable[[], T]) -> T | Problem:
+        """What `work` returns, or what went wrong: the one place where a failure stays with a row.
 
         The exception ends here, and the failed batch's tensors with its traceback: a retry has the
         memory that they held.
         """
         try:
-            return self._answer(batch, profiles)
+            return work()
         except (BrokenPipeError, OutputError):  # of `on_text`: nobody takes the answer any more
             raise
         except Refused as error:
@@ -113,39 +186,53 @@ class Batches:
     def _smaller(self, question: Question) -> tuple[Answer, ...]:
         """One question that did not fit, with the first fallback profile that does."""
         for fallback in self.request.fallbacks:
-            found = self._tried([question], [fallback, *self.request.profiles[1:]])
+            profiles = [fallback, *self.request.profiles[1:]]
+            found = self._tried(partial(self._answer, [question], profiles))
             if not isinstance(found, Problem):
                 return found[0]
             if found.kind != "out_of_memory":
                 return self.problem(question.item, found)
         return self.problem(question.item, Problem("out_of_memory", NO_MEMORY))
 
-    def _answer(
-        self, batch: Sequence[Question], profiles: Sequence[Profile]
-    ) -> list[tuple[Answer, ...]]:
+    def _pending(self, batch: Sequence[Question]) -> list[Pending]:
+        """The questions tokenized, their images encoded.
+
+        Under one profile, new images' seconds are divided by the rows that brought them.
+        """
         family = self.engine.family
         ids = [
             family.tokenize(one.item.question, [p.pixels for p in one.pictures]) for one in batch
         ]
         encoding = [any(p.encoded is None for p in one.pictures) for one in batch]
         encode = self.images.encode([p for one in batch for p in one.pictures])
-        shares = [encode if new else 0.0 for new in encoding]
-        prompts = [
-            Prompt(row, tuple(p.encoded for p in one.pictures if p.encoded is not None))
-            for row, one in zip(ids, batch, strict=True)
+        share = encode / max(1, sum(encoding)) if len(self.request.profiles) == 1 else encode
+        return [
+            Pending(
+                question,
+                Prompt(row, tuple(p.encoded for p in question.pictures if p.encoded is not None)),
+                share if new else 0.0,
+            )
+            for question, row, new in zip(batch, ids, encoding, strict=True)
         ]
+
+    def _answer(
+        self, batch: Sequence[Question], profiles: Sequence[Profile]
+    ) -> list[tuple[Answer, ...]]:
+        pending = self._pending(batch)
+        prompts = [one.prompt for one in pending]
         if len(profiles) > 1 and self.count == 0:
             for one in profiles:  # a warm-up: first calls allocate and compile
                 self.engine.generate(prompts[:1], one, max_new_tokens=2)
         self.count += 1
+        parts = len(batch) if len(profiles) == 1 else 1  # under one profile, seconds are shares
         order = list(enumerate(profiles))[:: 1 if self.count % 2 else -1]  # in turn: A B, B A
         found = {number: self._generate(prompts, one, number == 0) for number, one in order}
         return [
             tuple(
-                self._row(question, found[number][row], one, len(batch), share)
+                self._row(each, found[number][row], one, len(batch), parts)
                 for number, one in enumerate(profiles)
             )
-            for row, (question, share) in enumerate(zip(batch, shares, strict=True))
+            for row, each in enumerate(pending)
         ]
 
     def _generate(
@@ -172,12 +259,15 @@ class Batches:
         return found
 
     def _row(
-        self, question: Question, found: Generation, profile: Profile, rows: int, encode: float
+        self, pending: Pending, found: Generation, profile: Profile, rows: int, parts: int = 1
     ) -> Answer:
-        image = question.image_seconds
-        first = image + encode + found.select + found.prefill
+        image, encode = pending.question.image_seconds, pending.encode
+        select, prefill, decoding = (
+            seconds / parts for seconds in (found.select, found.prefill, found.decode)
+        )
+        first = image + encode + select + prefill
         return Answer(
-            item=question.item,
+            item=pending.question.item,
             model=self.engine.name,
             profile=profile.name,
             text=decode(self.engine.family.tokenizer, found.ids),
@@ -191,16 +281,24 @@ class Batches:
             seconds=Seconds(
                 image=image,
                 encode=encode,
-                select=found.select,
-                prefill=found.prefill,
-                decode=found.decode,
+                select=select,
+                prefill=prefill,
+                decode=decoding,
                 first_token=first,
-                total=first + found.decode,
+                total=first + decoding,
             ),
             rows=rows,
             finish=found.finish,
             kept=found.kept,
         )
+
+
+def numbered(
+    batch: Sequence[Question], answers: Sequence[tuple[Answer, ...]], fitted: int
+) -> tuple[dict[int, tuple[Answer, ...]], int | None]:
+    """The answers by number, and how many rows fitted if not all did."""
+    found = dict(zip((one.number for one in batch), answers, strict=True))
+    return found, fitted if fitted < len(batch) else None
 
 
 def compared(pruned: Answer, full: Answer) -> Answer:

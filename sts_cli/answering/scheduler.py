@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 
 from sts_cli.answering.batches import Batches, Question, compared, question_of
 from sts_cli.answering.features import FeatureCache
@@ -18,6 +19,9 @@ from sts_cli.records import Answer
 WORKERS = 2  # threads that preprocess images while the engine computes
 WINDOW = 4  # batches of questions to choose rows of similar length from
 GROW_AFTER = 16  # batches without running out of memory, before the batch grows back
+
+ADMIT = 0.25  # of the places are filled at once, at least (benchmarks/throughput.py)
+HELD = 1000  # answers that wait for an older one, before no more questions are admitted
 
 
 def answer_all(
@@ -49,11 +53,14 @@ def answer_each(
     """For each prepared item, in input order, its Answer under each of the request's profiles.
 
     A batch is the oldest question that waits and those nearest to it in length; its images are
-    encoded once for all profiles. Without a batch size it has as many rows such as the first as
+    encoded once for all profiles. Under one profile, waiting questions take the places of those
+    that are done, while the others are decoded; a question's seconds are then its own share.
+    Without a batch size it has as many rows such as the first as
     fit into memory, and gain something. A batch that runs out of memory is halved; one question
     that does tries the fallbacks instead of the first profile, then becomes a problem. Of a batch's
     first question under the first profile, `on_text` hears the text while it is generated. When
-    `stop` becomes true, the batch in hand is the last; answers that waited for older ones come out.
+    `stop` becomes true, the questions in hand are the last; answers that waited for older ones
+    come out.
     Raises ProfileError before the first item for a profile that the model cannot honour.
     """
     for one in (*request.profiles, *request.fallbacks):
@@ -66,29 +73,31 @@ def answer_each(
     images = FeatureCache(engine, pool)
     batches = Batches(engine, images, request, on_text)
     with pool, Feed(questions(prepared, images), largest) as feed:
-        while not stop():
-            for question in feed.take(WINDOW * largest - len(waiting), not waiting, stop):
+        while (busy := len(batches.in_hand)) or not stop():
+            wait = not waiting and not busy
+            for question in feed.take(WINDOW * largest - len(waiting), wait, stop):
                 if question.item.problem is None:
                     waiting.append(question)
                 else:
                     done[question.number] = batches.problem(question.item, question.item.problem)
-            if waiting:
-                if size is None:
-                    free, first = free_memory(engine.clock.device), waiting[0].pictures
-                    size = largest = fitting_rows(engine, request, first, free)
-                batch = similar(waiting, size)
+            if waiting and size is None:
+                free, first = free_memory(engine.clock.device), waiting[0].pictures
+                size = largest = fitting_rows(engine, request, first, free)
+            closed = busy > 0 and (len(done) >= HELD or not batches.open)
+            batch = [] if stop() or closed else admitted(waiting, busy, size or 1)
+            if batch or busy:
                 waiting = [one for one in waiting if one not in batch]
-                answers, fitted = batches.answer(batch)
-                done.update(zip((one.number for one in batch), answers, strict=True))
-                calm = calm + 1 if fitted == len(batch) else 0
-                if fitted < len(batch):
-                    size = fitted
-                elif calm >= GROW_AFTER and size < largest:
+                answers, fitted = batches.advance(batch)
+                done.update(answers)
+                calm += bool(batch)
+                if fitted is not None:
+                    size, calm = fitted, 0
+                elif size is not None and calm >= GROW_AFTER and size < largest:
                     size, calm = min(largest, size * 2), 0
             while next_out in done:
                 yield done.pop(next_out)
                 next_out += 1
-            if not waiting and feed.finished:
+            if not waiting and not batches.in_hand and feed.finished:
                 break
     yield from (done[number] for number in sorted(done))
     if feed.error is not None:
@@ -99,6 +108,18 @@ def questions(prepared: Iterable[Prepared], images: FeatureCache) -> Iterator[Qu
     """The items as questions, no more of them ahead than the preprocessing threads keep up with."""
     for number, ready in enumerate(prepared):
         yield question_of(number, ready, images)
+
+
+def admitted(waiting: Sequence[Question], busy: int, size: int) -> list[Question]:
+    """The questions to prefill now, beside `busy` ones that are being decoded in `size` places.
+
+    None while they would be few: a prefill of one row at a time is slow, and the others wait.
+    """
+    if not waiting or (busy and not waiting[0].ready):
+        return []
+    least = min(len(waiting), ceil(ADMIT * size))
+    batch = similar(waiting, size - busy) if size - busy >= least else []
+    return batch if not busy or len(batch) >= least else []
 
 
 def similar(waiting: Sequence[Question], size: int) -> list[Question]:

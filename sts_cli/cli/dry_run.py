@@ -147,10 +147,10 @@ def measured(out: Path | None, form: Format, run: Mapping[str, Any]) -> Pace | N
 def model_seconds(row: Mapping[str, Any]) -> float:
     """One row's part of the time that its batch kept the model busy."""
     spent: float = row["seconds"]["total"] - row["seconds"]["image"]
-    if "full" in row:  # whose image and encoding are those of the row itself
-        full = row["full"]["seconds"]
-        spent += full["total"] - full["image"] - full["encode"]
-    share: float = spent / row["rows"]
+    if "full" not in row:  # the row's own share already
+        return spent
+    full = row["full"]["seconds"]  # whose image and encoding are those of the row itself
+    share: float = (spent + full["total"] - full["image"] - full["encode"]) / row["rows"]
     return share
 
 

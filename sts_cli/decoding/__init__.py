@@ -40,6 +40,13 @@ class Cache(Protocol):
         """Keep only the batch's rows `rows` [K], in this order."""
         ...
 
+    def join(self, other: Any) -> None:
+        """Add the rows of `other`, a cache of the same decoder and spans, behind these.
+
+        The shorter rows are padded on the left. `other` must not be used any more.
+        """
+        ...
+
 
 C = TypeVar("C")  # a decoder's own kind of Cache
 
@@ -48,6 +55,7 @@ class Decoder(Protocol[C]):
     """A VLM's language model, which runs some layers at a time."""
 
     layers: int
+    joins: bool  # True if rows may be added to a cache of other rows
 
     def prepare(self, *spans: range) -> None:
         """Make ready to run `spans`: compile what must be compiled."""

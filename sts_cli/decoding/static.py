@@ -134,6 +134,10 @@ class StaticCache:
             held.real = compact(held.real, chosen)
             held.log_size = None if held.log_size is None else compact(held.log_size, chosen)
 
+    def join(self, other: StaticCache) -> None:
+        """Impossible: both would need the same memory."""
+        raise ValueError("A static cache takes no rows in.")
+
     def spread(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Hidden states [R, 1, D] and positions [P, R] of new tokens, in the buffers' rows."""
         width, axes = tokens.hidden.shape[2], len(tokens.positions)
@@ -168,6 +172,8 @@ class StaticCache:
 
 class StaticDecoder:
     """The language model of `model`, for one batch at a time: a new one takes the memory over."""
+
+    joins = False
 
     def __init__(self, model: Any, new_capture: Callable[[], Capture] | None = None):
         """`new_capture` makes what captures a new token's run; without it, CUDA graphs on CUDA."""

@@ -29,6 +29,29 @@ class Keys:
             size = torch.cat([sizes_of(self), sizes_of(new)], dim=1)
         return Keys(torch.cat([self.mask, new.mask], dim=1), self.padded or new.padded, size)
 
+    def joined(self, other: Keys) -> Keys:
+        """The prompts of these keys, then those of `other`, as long as the longest of them.
+
+        Columns that are padding in every row are dropped. Waits for the device.
+        """
+        batch = [self, other]
+        counts = torch.cat([keys.mask.sum(1) for keys in batch]).tolist()
+        longest = int(max(counts))
+        size = None
+        if self.log_size is not None or other.log_size is not None:
+            size = torch.cat([last(sizes_of(keys), longest, 1) for keys in batch])
+        mask = torch.cat([last(keys.mask, longest, 1) for keys in batch])
+        return Keys(mask, min(counts) < longest, size)
+
+
+def last(values: Tensor, length: int, dim: int) -> Tensor:
+    """The last `length` items of `values` along `dim`, after zeros if there are fewer."""
+    missing = length - values.shape[dim]
+    if missing <= 0:
+        return values.narrow(dim, -missing, length)
+    shape = [*values.shape[:dim], missing, *values.shape[dim + 1 :]]
+    return torch.cat([values.new_zeros(shape), values], dim)
+
 
 def sizes_of(keys: Keys) -> Tensor:
     """Log sizes [B, L] float32; 0 for keys without sizes."""

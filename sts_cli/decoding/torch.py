@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from sts_cli.decoding import NotWatchable, Watch
 from sts_cli.decoding.attention import NAME, AttentionInputs, attention_paid
 from sts_cli.decoding.masks import attention_mask, layer_kinds
-from sts_cli.decoding.tokens import Keys, Tokens
+from sts_cli.decoding.tokens import Keys, Tokens, last
 
 BOTH_WAYS = ("gemma3_text",)  # language models whose visual tokens see later ones of the image
 
@@ -42,9 +42,28 @@ class TorchCache:
                 left[id(keys)] = keys.rows(rows)
         self.keys = [None if keys is None else left[id(keys)] for keys in self.keys]
 
+    def join(self, other: TorchCache) -> None:
+        """Add the rows of `other` behind these; see the protocol."""
+        joined: dict[int, Keys] = {}  # the layers of a span share one object
+        for index, (mine, theirs) in enumerate(zip(self.keys, other.keys, strict=True)):
+            if mine is None or theirs is None:
+                continue
+            keys = joined[id(mine)] = joined.get(id(mine)) or mine.joined(theirs)
+            held, new = self.layers.layers[index], other.layers.layers[index]
+            length = keys.mask.shape[1]
+            if held.is_sliding:
+                held.cumulative_length = length
+                length = min(length, held.sliding_window - 1)
+            held.keys = torch.cat([last(part, length, 2) for part in (held.keys, new.keys)])
+            held.values = torch.cat([last(part, length, 2) for part in (held.values, new.values)])
+            new.keys = new.values = None
+            self.keys[index] = keys
+
 
 class TorchDecoder:
     """The language model of `model`, a transformers vision-language model."""
+
+    joins = True
 
     def __init__(self, model: Any):
         decoder: Any = model.get_decoder()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,49 +18,18 @@ from sts_cli.decoding.torch import TorchDecoder
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.clock import Clock
 from sts_cli.engine.cutting import Asked, Counts, cut_tokens
-from sts_cli.engine.places import kept_of
 from sts_cli.engine.proof import prove
+from sts_cli.engine.session import Generation, Prefill, Session
 from sts_cli.engine.settings import StopStrings, check_settings, end_tokens, penalties
 from sts_cli.errors import ProfileError
 from sts_cli.families import adapter, tested
 from sts_cli.families.default import Encoded, Pixels, Prompt
 from sts_cli.profile import Cut, Profile
-from sts_cli.records import KeptTokens
 
 if TYPE_CHECKING:
     from sts_cli.loading.model import Loaded
 
 MAX_NEW_TOKENS = 128
-
-Finish = Literal["stop", "length"]
-
-
-@dataclass(frozen=True)
-class Prefill:
-    """A batch of B prompts after prefill: what decoding goes on from, and what was kept."""
-
-    logits: Tensor  # [B, V]; of each prompt's first new token
-    cache: Cache
-    spans: tuple[range, ...]  # layers that hold the same tokens
-    positions: Tensor  # [P, B]; of each prompt's first new token
-    left: list[Counts]  # visual tokens of each image of each row: all, then after each cut
-    seen: list[Tokens]  # the tokens at those moments, if places were asked for
-    select: float  # seconds
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What became of one prompt. Seconds are those of its whole batch."""
-
-    ids: tuple[int, ...]  # generated, without the token that ended them
-    finish: Finish
-    visual: int
-    left: tuple[int, ...]  # visual tokens after each cut
-    kept: tuple[KeptTokens, ...] | None  # of each image, if places were asked for
-    text: int  # prompt tokens that are not visual
-    select: float
-    prefill: float
-    decode: float
 
 
 class Engine:
@@ -135,29 +104,33 @@ class Engine:
         `choices` remembers what was chosen of images before; `places` asks where the kept tokens
         are; `on_ids` hears the first prompt's ids as they come.
         """
-        started = self.clock()
-        limit = max_new_tokens or self.max_new_tokens
-        state = self._prefill(prompts, profile, limit, choices or Choices(), places)
-        prefilled = self.clock()
-        done = self._decode(prompts, state, limit, on_ids)
-        decode = self.clock() - prefilled
-        kept = kept_of(prompts, state.seen, state.left) if places else [None] * len(prompts)
-        return [
-            Generation(
-                ids=tuple(ids),
-                finish=finish,
-                visual=prompt.visual,
-                left=tuple(sum(counts[row]) for counts in state.left[1:]),
-                kept=kept[row],
-                text=len(prompt.ids) - prompt.visual,
-                select=state.select,
-                prefill=prefilled - started - state.select,
-                decode=decode,
-            )
-            for row, (prompt, (ids, finish)) in enumerate(zip(prompts, done, strict=True))
-        ]
+        session = self.session(
+            profile, max_new_tokens=max_new_tokens, choices=choices, places=places, on_ids=on_ids
+        )
+        done = session.admit(prompts)
+        while session.rows:
+            done += session.step()
+        found = [generation for _, generation in sorted(done, key=lambda one: one[0])]
+        select, prefill, decode = (
+            sum(getattr(one, phase) for one in found) for phase in ("select", "prefill", "decode")
+        )
+        return [replace(one, select=select, prefill=prefill, decode=decode) for one in found]
 
-    def _prefill(
+    def session(
+        self,
+        profile: Profile,
+        *,
+        max_new_tokens: int | None = None,
+        choices: Choices | None = None,
+        places: bool = False,
+        on_ids: Callable[[Sequence[int]], None] | None = None,
+    ) -> Session:
+        """A batch that prompts may join while others are decoded; arguments as of `generate`."""
+        limit = max_new_tokens or self.max_new_tokens
+        return Session(self, profile, limit, choices or Choices(), places, on_ids)
+
+    @torch.inference_mode()
+    def prefill(
         self,
         prompts: Sequence[Prompt],
         profile: Profile,
@@ -196,53 +169,11 @@ class Engine:
             select=select,
         )
 
-    def _decode(
-        self,
-        prompts: Sequence[Prompt],
-        state: Prefill,
-        limit: int,
-        on_ids: Callable[[Sequence[int]], None] | None,
-    ) -> list[tuple[list[int], Finish]]:
-        """Greedy decoding; a row that has finished leaves the batch and its cache."""
-        answers: list[list[int]] = [[] for _ in prompts]
-        finish: list[Finish] = ["length" for _ in prompts]
-        rows = list(range(len(prompts)))
-        logits, positions = state.logits, state.positions
-        while True:
-            if self.penalties:
-                logits = self._penalise(logits, [[*prompts[r].ids, *answers[r]] for r in rows])
-            best = logits.argmax(-1)  # [B]
-            stay: list[int] = []
-            for index, (row, token) in enumerate(zip(rows, best.tolist(), strict=True)):
-                if token in self.ends:
-                    finish[row] = "stop"
-                    continue
-                answers[row].append(token)
-                if row == 0 and on_ids is not None:
-                    on_ids(answers[row])
-                if self.stop_strings and self.stop_strings.end(prompts[row].ids, answers[row]):
-                    finish[row] = "stop"
-                elif len(answers[row]) < limit:
-                    stay.append(index)
-            if not stay:
-                return list(zip(answers, finish, strict=True))
-            if len(stay) < len(rows):
-                kept = torch.tensor(stay, device=best.device)
-                state.cache.keep(kept)
-                best, positions = best[kept], positions[:, kept]
-                rows = [rows[i] for i in stay]
-            tokens = text_tokens(self.family.embedding(best[:, None]), positions)
-            logits = next_logits(self.decoder, tokens, state.spans, state.cache)
-            positions = positions + 1
-
-    def _penalise(self, logits: Tensor, histories: list[list[int]]) -> Tensor:
-        """The logits after the model's own penalties, which look at each row's own tokens."""
-        return torch.cat(
-            [
-                self.penalties(torch.tensor([history], device=logits.device), row[None])
-                for history, row in zip(histories, logits.float(), strict=True)
-            ]
-        )
+    @torch.inference_mode()
+    def step(self, ids: Tensor, positions: Tensor, spans: Sequence[range], cache: Cache) -> Tensor:
+        """The logits [B, V] after the tokens `ids` [B] at `positions` [P, B]."""
+        tokens = text_tokens(self.family.embedding(ids[:, None]), positions)
+        return next_logits(self.decoder, tokens, spans, cache)
 
 
 def decoder_for(model: Any) -> Decoder[Any]:

@@ -34,7 +34,7 @@ def prove(family: Family, decoder: Decoder[Any]) -> None:
     """Raise ModelError unless one question runs here as the model's own `generate` runs it.
 
     A position, mask or scale that the family treats in its own way would change every answer,
-    silently. Takes about four prefills.
+    silently. Takes about six prefills.
     """
     kind = family.model.config.model_type
     kind = f"'{kind}' around '{family.model.get_decoder().config.model_type}', an untested family,"
@@ -82,6 +82,8 @@ def find_flaw(family: Family, decoder: Decoder[Any]) -> str | None:
     after, _ = decoder.run(step, every, cache)
     if distance(decoder.logits(after.hidden), second) > limit:
         return "its second token differs from that of transformers' generate"
+    if decoder.joins and distance(joining(decoder, tokens, step), second) > limit:
+        return "a question that joins others is answered otherwise than alone"
 
     # A sliding window counts the tokens that are left, so there the two differ in any family.
     if "sliding_attention" not in layer_kinds(model.get_decoder().config):
@@ -124,6 +126,20 @@ def pruned_from_masked(decoder: Decoder[Any], tokens: Tokens) -> float:
     hidden = replace(tokens, mask=keep, padded=True)
     masked, _ = decoder.run(hidden, every, decoder.cache(1, 0))
     return distance(decoder.logits(dropped.hidden), decoder.logits(masked.hidden))
+
+
+def joining(decoder: Decoder[Any], tokens: Tokens, step: Tokens) -> Tensor:
+    """The logits [1, V] of `step` after `tokens`, as a row that joins a shorter one."""
+    every, room = range(decoder.layers), tokens.hidden.shape[1] + 1
+    text = tokens.mask & ~tokens.visual
+    shorter = tokens.keep(text, [int(text.sum())])
+    cache, other = decoder.cache(1, room), decoder.cache(1, room)
+    decoder.run(shorter, every, cache)
+    decoder.run(tokens, every, other)
+    cache.join(other)
+    positions = step.positions[..., 0].expand(-1, 2)
+    after, _ = decoder.run(text_tokens(step.hidden.expand(2, -1, -1), positions), every, cache)
+    return decoder.logits(after.hidden)[1:]
 
 
 def distance(given: Tensor, wanted: Tensor) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sts_cli.decoding import Watch
 from sts_cli.decoding.attention import attention_paid
 from sts_cli.decoding.masks import KINDS, layer_kinds
-from sts_cli.decoding.tokens import Keys, Tokens
+from sts_cli.decoding.tokens import Keys, Tokens, last
 from sts_cli.decoding.torch import BOTH_WAYS
 from sts_cli.openvino.kept import Shelf
 from sts_cli.openvino.ready import NotConvertible
@@ -64,6 +64,19 @@ class Cache:
         for one in self.held.values():
             one.keys, one.beam = one.keys.rows(rows), one.beam[rows]
 
+    def join(self, other: Cache) -> None:
+        """Add the rows of `other` behind these; see the protocol. States are read, joined, set."""
+        for span, held in self.held.items():
+            new = other.held[span]
+            held.keys = held.keys.joined(new.keys)
+            length = held.keys.mask.shape[1]
+            states = {state.name: state for _, one in new.requests for state in one.query_state()}
+            for state in (state for _, one in held.requests for state in one.query_state()):
+                parts = [(state, held.beam), (states[state.name], new.beam)]
+                rows = [torch.from_numpy(one.state.data)[beam] for one, beam in parts]
+                state.state = ov.Tensor(torch.cat([last(one, length, 2) for one in rows]).numpy())
+            held.beam = torch.arange(len(held.keys.mask), dtype=torch.int32)
+
 
 class OpenVinoDecoder:
     """The language model of `model` on a CPU. Raises NotConvertible.
@@ -71,6 +84,8 @@ class OpenVinoDecoder:
     A piece is what lies between two stops that any span has asked for, so that profiles with other
     cuts share compiled weights. Only layers that are not on the shelf must have their weights.
     """
+
+    joins = True
 
     def __init__(
         self,
