@@ -89,7 +89,7 @@ def test_layers_on_both_sides_of_a_cut_have_slots_of_their_own(monkeypatch: pyte
     monkeypatch.setattr("sts_cli.decoding.static.BUCKET", 4)
     subject = Subject("llava", decoder="static")
     with torch.inference_mode():
-        state = subject.engine._prefill(subject.prompts((0, 1)), BOTH, NEW, Choices(), False)
+        state = subject.engine.prefill(subject.prompts((0, 1)), BOTH, NEW, Choices(), False)
     slots = [held.real.shape[1] for held in state.cache.held]
     lengths = [held.length for held in state.cache.held]
     assert slots[0] > slots[-1] and lengths[0] > lengths[-1]

@@ -22,6 +22,7 @@ from sts_cli.profile import Profile
 from sts_cli.records import Answer, Comparison, Item, Problem, Seconds, TokenCounts
 
 T = TypeVar("T")
+WORTH = 2  # joins of caches that free places have cost, before the next
 NO_MEMORY = "One question at a time does not fit into memory; use a stronger profile."
 
 
@@ -92,9 +93,10 @@ class Batches:
 
     @property
     def open(self) -> bool:
-        """True if more questions may join those in hand: it costs no more than the free places."""
+        """True if more questions may join those in hand: a join would cost less than it saves."""
+        session = self.session
         joins = self.engine.decoder.joins
-        return self.session is None or joins and self.session.idle >= self.session.joining
+        return session is None or joins and session.idle >= WORTH * session.joining
 
     def advance(
         self, batch: Sequence[Question]

@@ -20,7 +20,7 @@ WORKERS = 2  # threads that preprocess images while the engine computes
 WINDOW = 4  # batches of questions to choose rows of similar length from
 GROW_AFTER = 16  # batches without running out of memory, before the batch grows back
 
-ADMIT = 0.25  # of the places are filled at once, at least (benchmarks/throughput.py)
+ADMIT = 0.5  # of the places are filled at once, at least (benchmarks/throughput.py)
 HELD = 1000  # answers that wait for an older one, before no more questions are admitted
 
 

@@ -94,7 +94,7 @@ class Session:
     """Rows under one profile, decoded step by step; between two steps, others may join them.
 
     A row that has finished leaves the batch and its cache at once. A join of caches costs time (in
-    OpenVINO as much as several steps): it pays once `idle` has reached `joining`. After an
+    OpenVINO as much as several steps): compare `idle` to `joining` before. After an
     exception the session cannot go on.
     """
 
