@@ -16,10 +16,8 @@ from importlib.metadata import version
 
 QUESTION = "what is in this picture? describe it briefly"
 PROMPT = f"USER: <image>\n{QUESTION} ASSISTANT:"  # as the checkpoint's chat template makes it
-JINJA = (
-    "{% for m in messages %}USER: {{ m['content'] | replace('?', '\\n?') }} {% endfor %}ASSISTANT:"
-)
-JINJA = JINJA.replace("?", QUESTION)  # llama.cpp's chat writes no line break after the image
+TURN = "USER: {{ m['content'] | replace('?', '\\n?') }} "  # for llama.cpp
+JINJA = "{% for m in messages %}" + TURN.replace("?", QUESTION) + "{% endfor %}ASSISTANT:"
 CLEARED = b"Chat history cleared"
 
 Ask = Callable[[str, int, str], list[int]]
@@ -97,7 +95,7 @@ def llama(folder: str, variant: str) -> tuple[Ask, str]:
     command = [f"{folder}/llama.cpp/bin/llama-mtmd-cli", "-m", f"{folder}/llama/{weights}.gguf"]
     command += ["--mmproj", f"{folder}/llama/mmproj-model-f16.gguf", "-c", "1024", "--temp", "0"]
     command += ["-t", os.environ["OMP_NUM_THREADS"], "-n", str(int(new) - 1), "--ignore-eos"]
-    command += ["--simple-io", "--jinja", "--chat-template", JINJA]
+    command += ["--jinja", "--chat-template", JINJA]
     chat = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def until_cleared(lines: str) -> None:

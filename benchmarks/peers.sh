@@ -42,9 +42,10 @@ $genai/optimum-cli export openvino -m model --task image-text-to-text \
 mv part-openvino openvino-${precision%% *}
 END
 done
-step llama.cpp/bin/llama-mtmd-cli <<'END'
+step llama.cpp/bin/llama-mtmd-cli <<'END' # the chat keeps the last image's chunks, freed: a crash
 python3 -m pip download --no-deps --no-binary llama-cpp-python llama-cpp-python==0.3.36
 tar xzf llama_cpp_python-0.3.36.tar.gz
+sed -i 's/^    ctx.bitmaps.entries.clear();/    ctx.mbatch.reset();\n&/' $source/tools/mtmd/mtmd-cli.cpp
 cmake -S $source -B llama.cpp -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
     -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_TESTS=OFF
 cmake --build llama.cpp --target llama-mtmd-cli llama-quantize
