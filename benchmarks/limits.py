@@ -3,11 +3,10 @@
     python -m benchmarks.limits --way openvino/float32/int8 --repeats 5
 
 Measures matrix products of the model's shape in each precision, and one large read of memory, best
-of repeats. Counts the operations of each phase, and the bytes of the weights and the KV cache that
-it must read. A phase's `limit` is the longer of both; `achieved` is the limit by the seconds taken
-(medians of benchmarks.phases; another process on the CPU spoils both). OpenVINO multiplies small
-weights as 8-bit integers, so that rate counts there. Only LLaVA (CLIP, Llama) is counted. A table
-goes to stderr, one JSON line to stdout.
+of repeats. Counts each phase's operations, and the bytes of weights and KV cache that it reads. The
+longer of both is its `limit`; `achieved` is the limit by the seconds taken (of benchmarks.phases).
+OpenVINO multiplies small weights as 8-bit integers, so that rate counts there. Only LLaVA (CLIP,
+Llama) is counted. A table goes to stderr, one JSON line to stdout.
 """
 
 from __future__ import annotations
@@ -37,28 +36,21 @@ ROWS, LAYERS, READ = 768, 4, 1 << 30  # of the matrix products; bytes of the rea
 
 
 class Work(NamedTuple):
-    """The least that a phase must do: operations, and bytes to read."""
-
     operations: float
-    bytes: float
+    bytes: float  # to read
 
 
-class Sizes(NamedTuple):
-    product: str  # precision of matrix products
-    weight: float  # bytes of one
-    cache: int  # bytes of a number in the KV cache
-
-
-def sizes_of(way: str) -> Sizes:
+def sizes_of(way: str) -> tuple[str, float, int]:
+    """The precision of products; bytes of a weight, and of a number in the KV cache."""
     backend, dtype, weights = way.split("/")
     item = getattr(torch, dtype).itemsize
     weight = {"none": item, "int8": 1}.get(weights, 0.5)
     if backend != "openvino":
-        return Sizes(dtype, weight, item)
+        return dtype, weight, item
     from sts_cli.openvino.decoder import settings_for
 
     cache = settings_for(getattr(torch, dtype), weights)["KV_CACHE_PRECISION"]
-    return Sizes(dtype if weights == "none" else "int8", weight, {"f32": 4, "f16": 2}[cache])
+    return dtype if weights == "none" else "int8", weight, {"f32": 4, "f16": 2}[cache]
 
 
 def fastest(run: Callable[[], Any], repeats: int) -> float:
@@ -70,8 +62,9 @@ def rates(width: int, inner: int, repeats: int) -> dict[str, float]:
     """Operations per second of matrix products by precision."""
     operations = 2 * ROWS * width * inner
     runs: dict[str, tuple[float, Callable[[], Any]]] = {}
-    for name in ("float32", "bfloat16"):
-        given, weight = (torch.randn(n, width).to(getattr(torch, name)) for n in (ROWS, inner))
+    for dtype in (torch.float32, torch.bfloat16):
+        given, weight = (torch.randn(rows, width).to(dtype) for rows in (ROWS, inner))
+        name = str(dtype).removeprefix("torch.")
         runs[name] = operations, lambda given=given, weight=weight: given @ weight.T
     if find_spec("openvino"):
         runs["int8"] = 2 * LAYERS * operations, openvino_int8(width, inner)
@@ -89,8 +82,8 @@ def openvino_int8(width: int, inner: int) -> Callable[[], Any]:
     given = out = ops.parameter([ROWS, width], ov.Type.f32)
     for shape in [(inner, width), (width, inner)] * LAYERS:
         out = ops.matmul(out, int8(torch.randn(shape) / shape[1] ** 0.5), False, True)
-    settings = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
-    settings |= settings_for(torch.float32, "int8")
+    threads = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
+    settings = {**threads, **settings_for(torch.float32, "int8")}
     model = ov.Core().compile_model(ov.Model([out], [given], "int8"), "CPU", settings)
     rows = torch.randn(ROWS, width).numpy()
     return lambda: model([rows], share_inputs=True)
@@ -103,9 +96,9 @@ def bandwidth(repeats: int) -> float:
 
 
 def works(
-    config: Any, profile: Profile, text: int, visual: int, new: int, size: Sizes
+    config: Any, profile: Profile, text: int, visual: int, new: int, weight: float, number: int
 ) -> dict[str, Work]:
-    """The work of each phase of one question; prefill by span, too."""
+    """The work of each phase of one question; `weight` and `number` as in `sizes_of`."""
     eye, llm = config.vision_config, config.text_config
     side, width, heads = eye.hidden_size, llm.hidden_size, llm.num_attention_heads
     inside = heads * (getattr(llm, "head_dim", None) or width // heads)
@@ -115,23 +108,23 @@ def works(
     tower = layers * (4 * side * side + 2 * side * eye.intermediate_size)
     ends = (3 * eye.patch_size**2 + width) * side + width * width  # patches and projector
     operations = 2 * rows * tower + 2 * visual * ends + 4 * layers * rows * rows * side
-    found = {"encode": Work(operations, (tower + ends) * size.weight)}
+    found = {"encode": Work(operations, (tower + ends) * weight)}
     layer = 2 * width * (inside + states) + 3 * width * llm.intermediate_size
-    head = Work(2 * width * llm.vocab_size, width * llm.vocab_size * size.weight)
-    prefill, token = [head], [head]
+    head = width * llm.vocab_size
+    weights = (llm.num_hidden_layers * layer + head) * weight
+    prefill = token = 2 * head
+    cached = 0.0
     steps = profile.steps(llm.num_hidden_layers)
     for (_, span, _), left in zip(steps, [visual, *profile.budgets(visual)], strict=True):
         rows, held = text + left, text + left + new / 2  # `held`: amid the answer
-        weights = len(span) * layer * size.weight
         pairs = 2 * rows * rows * inside  # half of all: no token sees those after it
-        work = Work(len(span) * (2 * rows * layer + pairs), weights)
+        work = Work(len(span) * (2 * rows * layer + pairs), len(span) * layer * weight)
         if span:
             found[f"prefill {span.start}-{span.stop}, {rows} tokens"] = work
-        prefill.append(work)
-        cached = len(span) * 2 * held * states * size.cache
-        token.append(Work(len(span) * (2 * layer + 4 * held * inside), weights + cached))
-    sums = {"prefill": prefill, "token": token}
-    return found | {name: Work(*map(sum, zip(*all_, strict=True))) for name, all_ in sums.items()}
+        prefill += work.operations
+        token += len(span) * (2 * layer + 4 * held * inside)
+        cached += len(span) * 2 * held * states * number
+    return {**found, "prefill": Work(prefill, weights), "token": Work(token, weights + cached)}
 
 
 def main() -> None:
@@ -143,7 +136,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=8, help="new tokens for each question")
     parser.add_argument("--repeats", type=int, default=5)
     wish = parser.parse_args()
-    profile, size = load_profile(wish.profile), sizes_of(wish.way)
+    profile, (product, *sizes) = load_profile(wish.profile), sizes_of(wish.way)
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("STS_CACHE", f"{folder}/cache")
         model = wish.model or f"{folder}/model"
@@ -152,32 +145,32 @@ def main() -> None:
         family = outline(model, find(model).checkpoint)
         pixels = family.pixels(phases.pictures(1)[0])
         text = len(family.tokenize(phases.QUESTION, [pixels])) - pixels.count
-        config = family.model.config
-        llm = config.text_config
-        rate = rates(llm.hidden_size, llm.intermediate_size, wish.repeats)
+        llava = family.model.config
+        llm = llava.text_config
+        rate = rates(llm.hidden_size, llm.intermediate_size, 10 * wish.repeats)
         wide = bandwidth(wish.repeats)
         runs = phases.contestants(model, [wish.way], [profile], "cpu", wish.new)
         run = runs[f"{wish.way} {profile.name}"]
         times = [run(phases.pictures(1)) for _ in range(wish.repeats + 1)][1:]
     taken = {name: median(seconds[name] for seconds in times) for name in phases.PHASES}
     rows: dict[str, dict[str, float]] = {}
-    for name, work in works(config, profile, text, pixels.count, wish.new, size).items():
-        limit = max(work.operations / rate[size.product], work.bytes / wide)
+    work_of = works(llava, profile, text, pixels.count, wish.new, *sizes)
+    for name, work in work_of.items():
+        limit = max(work.operations / rate[product], work.bytes / wide)
         rows[name] = {"GFLOP": work.operations / 1e9, "MB": work.bytes / 1e6, "limit": limit}
         if name in taken:
             rows[name]["achieved"] = limit / taken[name]
     for name, seconds in taken.items():
         rows.setdefault(name, {}).update(seconds=seconds, share=seconds / taken["total"])
-    speeds = ", ".join(f"{name} {value / 1e9:.0f}" for name, value in rate.items())
     columns = ("GFLOP", "MB", "limit", "seconds", "achieved", "share")
     table = [f"{wish.way + ' ' + profile.name:36}" + "".join(f"{name:>10}" for name in columns)]
     for name, row in rows.items():
-        cells = (f"{row[c]:10.4f}" if c in row else " " * 10 for c in columns)
+        cells = (f"{row[column]:10.4f}" if column in row else " " * 10 for column in columns)
         table.append(f"{name:36}" + "".join(cells))
     speeds = ", ".join(f"{name} {value / 1e9:.0f}" for name, value in rate.items())
     table.append(f"10^9 operations/s: {speeds}; memory: {wide / 1e9:.1f} GB/s")
     print("\n".join(table), file=sys.stderr)
-    facts = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "sizes": size._asdict()}
+    facts = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "product": product}
     limits = {"operations per second": rate, "bytes per second": wide}
     print(json.dumps({"benchmark": "limits", **vars(wish), **facts, **limits, "results": rows}))
 
