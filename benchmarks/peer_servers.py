@@ -1,46 +1,38 @@
-"""One engine in a process of its own, for benchmarks/peers.py.
-
-    python peer_servers.py ENGINE FOLDER VARIANT
+"""One engine for benchmarks/peers.py: python peer_servers.py ENGINE FOLDER VARIANT
 
 Loads the model, writes its version, then answers each JSON line on stdin (`image`, `new` tokens,
-`profile`) by one on stdout: the tokens of prompt and answer, where the engine tells them. Nothing
-but the standard library is imported before the engine is known: each has its own environment.
+`profile`) by one on stdout: tokens of prompt and answer, where the engine tells them. Engines have
+environments of their own, so nothing else than the standard library is imported before.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 
 QUESTION = "what is in this picture? describe it briefly"
 PROMPT = f"USER: <image>\n{QUESTION} ASSISTANT:"  # as the checkpoint's chat template makes it
 TURN = "USER: {{ m['content'] | replace('?', '\\n?') }} "  # for llama.cpp
 JINJA = "{% for m in messages %}" + TURN.replace("?", QUESTION) + "{% endfor %}ASSISTANT:"
-CLEARED = b"Chat history cleared"
-
-Ask = Callable[[str, int, str], list[int]]
 
 
-def sts(folder: str, variant: str) -> tuple[Ask, str]:
-    """`variant` is BACKEND/DTYPE/WEIGHTS."""
+def sts(folder, way):
     import sts_cli
 
-    backend, dtype, weights = variant.split("/")
-    model = sts_cli.load(
-        f"{folder}/model", profile="off", dtype=dtype, quantize=weights, backend=backend
-    )
+    backend, dtype, weights = way.split("/")
+    options = {"dtype": dtype, "quantize": weights, "backend": backend}
+    model = sts_cli.load(f"{folder}/model", profile="off", device="cpu", **options)
 
-    def ask(image: str, new: int, profile: str) -> list[int]:
+    def ask(image, new, profile):
         tokens = model.ask(image, QUESTION, profile=profile, max_new_tokens=new).tokens
         return [tokens.text + tokens.visual, tokens.generated]
 
     return ask, f"{version('sts-cli')}, OpenVINO {version('openvino')}"
 
 
-def transformers(folder: str, variant: str) -> tuple[Ask, str]:
-    """`variant` is a dtype. It has the settings of the CPU that sts has."""
+def transformers(folder, dtype):
+    """The CPU's settings are those of sts."""
     from sts_cli.machine.runtime import settle_cpu
 
     settle_cpu()
@@ -48,14 +40,14 @@ def transformers(folder: str, variant: str) -> tuple[Ask, str]:
     from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    path, dtype = f"{folder}/model", getattr(torch, variant)
-    model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype).eval()
+    path, kind = f"{folder}/model", getattr(torch, dtype)
+    model = AutoModelForImageTextToText.from_pretrained(path, dtype=kind).eval()
     processor = AutoProcessor.from_pretrained(path)
 
     @torch.inference_mode()
-    def ask(image: str, new: int, profile: str) -> list[int]:
+    def ask(image, new, profile):
         pixels = Image.open(image).convert("RGB")
-        inputs = processor(images=pixels, text=PROMPT, return_tensors="pt").to(dtype)
+        inputs = processor(images=pixels, text=PROMPT, return_tensors="pt").to(kind)
         limits = {"min_new_tokens": new, "max_new_tokens": new, "do_sample": False}
         ids, length = model.generate(**inputs, **limits)[0], inputs["input_ids"].shape[1]
         processor.decode(ids[length:])
@@ -64,8 +56,8 @@ def transformers(folder: str, variant: str) -> tuple[Ask, str]:
     return ask, f"{version('transformers')}, torch {version('torch')}"
 
 
-def genai(folder: str, variant: str) -> tuple[Ask, str]:
-    """`variant` is the precision of the weights. Nothing is kept of earlier prompts."""
+def genai(folder, weights):
+    """Nothing is kept of earlier prompts."""
     import numpy as np
     import openvino as ov
     import openvino_genai
@@ -74,12 +66,12 @@ def genai(folder: str, variant: str) -> tuple[Ask, str]:
     cache = openvino_genai.SchedulerConfig()
     cache.enable_prefix_caching, cache.cache_size = False, 1
     settings = {"scheduler_config": cache, "INFERENCE_NUM_THREADS": os.environ["OMP_NUM_THREADS"]}
-    pipe = openvino_genai.VLMPipeline(f"{folder}/openvino-{variant}", "CPU", **settings)
+    pipe = openvino_genai.VLMPipeline(f"{folder}/openvino-{weights}", "CPU", **settings)
     config = openvino_genai.GenerationConfig()
     config.ignore_eos, config.apply_chat_template = True, False
     prompt = PROMPT.replace("\n", "")  # it writes the line break after the image itself
 
-    def ask(image: str, new: int, profile: str) -> list[int]:
+    def ask(image, new, profile):
         pixels = ov.Tensor(np.asarray(Image.open(image).convert("RGB")))
         config.min_new_tokens = config.max_new_tokens = new
         told = pipe.generate(prompt, images=[pixels], generation_config=config).perf_metrics
@@ -88,11 +80,9 @@ def genai(folder: str, variant: str) -> tuple[Ask, str]:
     return ask, version("openvino-genai")
 
 
-def llama(folder: str, variant: str) -> tuple[Ask, str]:
-    """`variant` is WEIGHTS/TOKENS: llama-mtmd-cli is told the number of tokens when it starts.
-
-    It runs the model once more after the last token, for nothing, so it is asked for one less.
-    """
+def llama(folder, variant):
+    """`variant` is WEIGHTS/TOKENS. The chat runs the model once more after its last token, for
+    nothing, so it is asked for one less."""
     weights, new = variant.split("/")
     command = [f"{folder}/llama.cpp/bin/llama-mtmd-cli", "-m", f"{folder}/llama/{weights}.gguf"]
     command += ["--mmproj", f"{folder}/llama/mmproj-model-f16.gguf", "-c", "1024", "--temp", "0"]
@@ -100,22 +90,15 @@ def llama(folder: str, variant: str) -> tuple[Ask, str]:
     command += ["--jinja", "--chat-template", JINJA]
     chat = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def until_cleared(lines: str) -> None:
-        chat.stdin.write(lines.encode())
-        chat.stdin.flush()
-        said = b""
-        while CLEARED not in said:
+    def say(lines):
+        os.write(chat.stdin.fileno(), f"{lines}/clear\n".encode())
+        heard = b""
+        while b"Chat history cleared" not in heard:
             part = os.read(chat.stdout.fileno(), 65536)
-            if not part:
-                raise SystemExit(f"llama-mtmd-cli ended: {said[-200:]!r}")
-            said += part
+            heard += part or sys.exit(f"llama-mtmd-cli ended: {heard[-200:]!r}")
 
-    def ask(image: str, new: int, profile: str) -> list[int]:
-        until_cleared(f"/image {image}\n{QUESTION}\n/clear\n")
-        return []
-
-    until_cleared("/clear\n")
-    return ask, "the sources in llama-cpp-python 0.3.36"
+    say("")
+    return lambda image, **_: say(f"/image {image}\n{QUESTION}\n"), "in llama-cpp-python 0.3.36"
 
 
 if __name__ == "__main__":
