@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -76,23 +77,20 @@ def main() -> None:
     parser.add_argument("--only", default="", help="contestants with this in their name")
     wish = parser.parse_args()
     new = [int(count) for count in wish.new.split(",")]
-    ours = [
-        (f"sts {w} {p}", "sts", w, p)
-        for w in wish.ways.split(",")
-        for p in wish.profiles.split(",")
-    ]
-    theirs = [(f"{name} {v}", e, v, "") for e, (name, all_) in PEERS.items() for v in all_]
+    sts = product(wish.ways.split(","), wish.profiles.split(","))
+    every = [(f"sts {way} {profile}", "sts", way, profile) for way, profile in sts]
+    every += [(f"{name} {v}", engine, v, "") for engine, (name, vs) in PEERS.items() for v in vs]
     servers: dict[tuple[str, str], Any] = {}
     versions, ready, left_out = {}, [], {}
-    for one in [*ours, *theirs]:
+    for one in every:
         name, engine, variant, _ = one
+        if wish.only not in name:
+            continue
         try:
-            for key in {variant_of(engine, variant, count) for count in new if wish.only in name}:
-                if key not in servers:
-                    servers[key], versions[engine] = start(
-                        wish.folder.resolve(), wish.threads, *key
-                    )
-            ready += [one] * (wish.only in name)
+            for key in {server_for(engine, variant, count) for count in new} - servers.keys():
+                server, versions[engine] = start(wish.folder.resolve(), wish.threads, *key)
+                servers[key] = server
+            ready.append(one)
         except OSError as error:
             left_out[name] = str(error)
             print(f"{name} is left out: {error}", file=sys.stderr)
@@ -106,7 +104,7 @@ def main() -> None:
             turn = repeat % len(ready)
             for name, engine, variant, profile in [*ready[turn:], *ready[:turn]]:
                 for count, image in images.items():
-                    server = servers[variant_of(engine, variant, count)]
+                    server = servers[server_for(engine, variant, count)]
                     seconds, table[name]["prompt"] = ask(server, name, image, count, profile)
                     times[name][count] += [seconds] * (repeat > 0)
     for server in servers.values():
@@ -127,7 +125,7 @@ def main() -> None:
     print(json.dumps({"benchmark": "peers", **vars(wish), "folder": str(wish.folder), **facts}))
 
 
-def variant_of(engine: str, variant: str, new: int) -> tuple[str, str]:
+def server_for(engine: str, variant: str, new: int) -> tuple[str, str]:
     """The server that answers: llama.cpp needs one for each number of new tokens."""
     return engine, f"{variant}/{new}" if engine == "llama" else variant
 
