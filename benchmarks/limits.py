@@ -1,4 +1,4 @@
-"""How near each phase of a question comes to what this machine can do at most.
+"""Each phase of a question beside the most that this machine can do.
 
     python -m benchmarks.limits --way openvino/float32/int8 --repeats 5
 

@@ -1,4 +1,4 @@
-"""Where the time of one question goes: every backend and precision, and transformers' generate.
+"""The time of one question by phases: every backend and precision, and transformers' generate.
 
     python -m benchmarks.phases --ways torch/float32/none,openvino/float32/int8 --repeats 7
 

@@ -129,11 +129,12 @@ def check(found: Run, expected: Run, part: float = 1e-5) -> None:
         assert (given - wanted).abs().max() <= part * wanted.abs().max()
 
 
-@pytest.mark.parametrize("sized", [False, True], ids=["plain", "sized"])
-def test_every_family_equals_torch(model: Any, sized: bool):
+def test_one_decoder_takes_cuts_at_any_depth_in_turn():
+    """Pieces between other stops are compiled when asked for; the parity suite has the rest."""
+    model = built("qwen3_vl")
     decoder, reference = decoder_of(model), Torch(model)
-    for spans in (WHOLE, CUTS, CASCADE, CUTS):  # one after the other on the same decoder
-        tokens = prompts(model, sized=sized)
+    for spans in (WHOLE, CUTS, CASCADE, CUTS):
+        tokens = prompts(model, sized=True)
         check(walk(decoder, tokens, spans), walk(reference, tokens, spans))
 
 

@@ -44,6 +44,7 @@ DECODERS = {
     "recomputing": Recomputing,
     "openvino": lambda model: OpenVinoDecoder(model, Shelf(None)),
 }
+REPLAYED = ("llava", "gemma3", "qwen3_vl")  # plain, two kinds of mask, DeepStack; "static" has all
 EVERYWHERE = [(family, device) for family in tiny.FAMILIES for device in DEVICES]
 # What `apart` may be in bfloat16, where kernels for other shapes round otherwise: at most 0.033 was
 # seen, and at least 0.34 where a position was wrong by one.
@@ -120,7 +121,12 @@ def apart(given: torch.Tensor, wanted: torch.Tensor) -> float:
 
 @pytest.fixture(
     scope="module",
-    params=[(*where, decoder) for decoder in DECODERS for where in EVERYWHERE],
+    params=[
+        (*where, decoder)
+        for decoder in DECODERS
+        for where in EVERYWHERE
+        if decoder != "replayed" or where[0] in REPLAYED
+    ],
     ids="-".join,
 )
 def subject(request: pytest.FixtureRequest) -> Subject:

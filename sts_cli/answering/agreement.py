@@ -1,4 +1,4 @@
-"""How far two answers say the same. Standard library only."""
+"""The agreement of two answers. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def normalised(text: str) -> str:
 
 
 def same(a: str, b: str) -> bool:
-    """Whether two answers are equal but for case, spaces and punctuation around words."""
+    """True if two answers are equal but for case, spaces and punctuation around words."""
     return normalised(a) == normalised(b)
 
 
 def exact_match(answer: str, accepted: Iterable[str]) -> bool:
-    """Whether an answer is one of those accepted, as `same` compares."""
+    """True if an answer is one of those accepted, as `same` compares."""
     return normalised(answer) in {normalised(one) for one in accepted}
 
 

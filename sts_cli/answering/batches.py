@@ -164,7 +164,7 @@ class Batches:
         return [self.problem(batch[0].item, found)], 1
 
     def _tried(self, work: Callable[[], T]) -> T | Problem:
-        """What `work` returns, or what went wrong: the one place where a failure stays with a row.
+        """The result of `work`, or its problem: the one place where a failure stays with a row.
 
         The exception ends here, and the failed batch's tensors with its traceback: a retry has the
         memory that they held.

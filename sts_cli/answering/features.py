@@ -50,12 +50,12 @@ class ImageFeatures:
 
     @property
     def refused(self) -> bool:
-        """Whether the model's processor does not take it; waits for the worker thread."""
+        """True if the model's processor refuses it; waits for the worker thread."""
         return isinstance(self._pixels.result()[0], Problem)
 
     @property
     def seconds(self) -> float:
-        """What preprocessing took."""
+        """Seconds of preprocessing."""
         return self._pixels.result()[1]
 
     @property

@@ -1,4 +1,4 @@
-"""How many questions at once fit into memory, by what their tokens take."""
+"""The number of questions at once that fit into memory, by their tokens."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fitting_rows(
     pictures: Sequence[ImageFeatures],
     free: int | None,
 ) -> int:
-    """How many questions such as one about `pictures` may share a batch: 1 to `most_rows`.
+    """The number of questions such as one about `pictures` in a batch: 1 to `most_rows`.
 
     `free` is in bytes; None where the system does not tell. A size to start from: halving a batch
     is for what it leaves out.

@@ -1,4 +1,4 @@
-"""How questions are to be answered: one record, from the command line to the batches."""
+"""A request: how questions are answered, in one record from the command line to the batches."""
 
 from __future__ import annotations
 

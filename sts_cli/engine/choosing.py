@@ -28,7 +28,7 @@ FLOOR = 0.25  # of an image's own budget that it keeps, whatever the question is
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a cut leaves of a row's visual tokens."""
+    """A row's visual tokens after a cut."""
 
     cutting: Cutting
     log_size: Tensor | None  # [K]; None where sizes are not counted
@@ -57,7 +57,7 @@ def choose_images(
     choices: Choices,
     proportional: bool,
 ) -> Chosen:
-    """What a cut before the first layer leaves of a row: of each image its own budget."""
+    """A row after a cut before the first layer: each image has its own budget."""
     made: list[Chosen] = []
     for image in prompt.images:
         choose = partial(choose_image, method, cut, image, words, proportional)
@@ -77,7 +77,7 @@ def choose_images(
 def choose_image(
     method: Method, cut: Cut, image: Encoded, words: Tensor, proportional: bool
 ) -> Chosen:
-    """What a cut before the first layer leaves of one image."""
+    """One image after a cut before the first layer."""
     total = len(image.features)
     device = image.features.device
     look = Candidates(
@@ -126,7 +126,7 @@ def choose_row(
     before: list[int],
     proportional: bool,
 ) -> Chosen:
-    """What a cut between layers leaves of a row, whose images share one budget."""
+    """A row after a cut between layers: its images share one budget."""
     budgets = [budget(cut.keep, len(image.features)) for image in prompt.images]
     count = min(sum(budgets), sum(before))
     if len(before) == 1:

@@ -1,4 +1,4 @@
-"""Where the tokens are that were kept, for those who want to see it."""
+"""The places of the tokens that were kept, computed only on request."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def prove(family: Family, decoder: Decoder[Any]) -> None:
 
 @torch.inference_mode()
 def find_flaw(family: Family, decoder: Decoder[Any]) -> str | None:
-    """What sts does otherwise than the model itself, as the rest of a sentence."""
+    """The first difference between sts and the model itself, as the rest of a sentence."""
     image = Image.linear_gradient("L").convert("RGB")  # 256 x 256
     model = family.model
     ids, first, second, chosen = by_generate(family, image)

@@ -1,4 +1,4 @@
-"""What a checkpoint's generation_config asks of greedy decoding: applied, or refused loudly.
+"""A checkpoint's generation_config in greedy decoding: each setting is applied, or refused.
 
 One rule for every setting, also for those of a transformers that is newer than this file: it is
 applied, or it is known to change no greedy answer, or it has the value that means off, or the model
@@ -111,5 +111,5 @@ class StopStrings:
         self.criteria = StopStringCriteria(tokenizer, stops)
 
     def end(self, prompt: list[int], answer: list[int]) -> bool:
-        """Whether the ids of prompt and answer end in one of the texts."""
+        """True if the ids of prompt and answer end in one of the texts."""
         return bool(self.criteria(torch.tensor([[*prompt, *answer]]), None)[0])

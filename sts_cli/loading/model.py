@@ -136,7 +136,7 @@ def read_for_openvino(
 
 
 def untested(checkpoint: Checkpoint) -> str:
-    """What a user is told about a family that no test covers."""
+    """The message about a family that no test covers."""
     around = f" around '{checkpoint.text_type}'" if checkpoint.text_type else ""
     if checkpoint.vision_type in UNTESTED_TOWERS:
         around += f" with the vision encoder '{checkpoint.vision_type}'"
@@ -175,7 +175,7 @@ def read_config(folder: Path) -> Any:
 
 
 def is_known_quantization(settings: Any) -> bool:
-    """Whether transformers reads what a config's `quantization_config` describes."""
+    """True if transformers reads what a config's `quantization_config` describes."""
     from transformers.quantizers import AutoHfQuantizer
 
     try:
@@ -214,7 +214,7 @@ def read_model(
 def from_folder(
     folder: Path, config: Any, device: torch.device, dtype: torch.dtype, settings: Any = None
 ) -> Any:
-    """What `from_pretrained` makes of a folder; the vision tower keeps its own attention."""
+    """The model that `from_pretrained` reads; the vision tower keeps its own attention."""
     from transformers import AutoModelForImageTextToText
 
     # Given as None, either would hide what the folder itself says.
@@ -273,7 +273,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def explained(name: str) -> Iterator[None]:
-    """What goes wrong while loading `name`, as a ModelError with a remedy."""
+    """Turn errors while loading `name` into a ModelError with a remedy."""
     try:
         yield
     except FOREIGN as error:

@@ -46,7 +46,7 @@ def settings_for(dtype: torch.dtype, weights: Weights) -> dict[str, str]:
 
 @dataclass
 class Held:
-    """What the pieces of one span hold for a batch."""
+    """The state of one span for a batch."""
 
     requests: list[tuple[range, ov.InferRequest]]
     keys: Keys
