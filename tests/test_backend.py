@@ -177,3 +177,20 @@ def test_answers_of_one_backend_are_not_continued_by_the_other(
     assert "answers with precision 'float32, none, openvino'" in done.stderr
     assert process(*command, "--backend", "openvino").returncode == 0
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_openvino_that_lacks_what_we_need_is_one_sentence(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    PICTURES[0].save(tmp_path / "a.png")
+    command = ["ask", tmp_path / "a.png", "what is this?", "--model", tiny_checkpoint, "--backend"]
+    refused = process(*command, "openvino", "--quiet")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("sts: This OpenVINO cannot be used: ")
+    assert refused.stderr.count("\n") == 1
+    done = process(*command, "auto", "--max-new-tokens", "2")
+    assert done.returncode == 0
+    assert done.stderr.count("PyTorch runs it instead.") == 1
