@@ -25,6 +25,7 @@ pytest.importorskip("openvino", reason="openvino is not installed: pip install s
 from sts_cli.openvino.decoder import EXACT, FAST, OpenVinoDecoder
 from sts_cli.openvino.kept import Shelf, whole
 from sts_cli.openvino.ready import problem
+from sts_cli.openvino.spans import traced
 from sts_cli.openvino.tower import OpenVinoTower
 
 ROWS, LENGTH, CUT, STEPS = 3, 14, 3, 3
@@ -270,6 +271,15 @@ def test_what_openvino_cannot_take_is_said_in_one_sentence():
     model.get_decoder().config.layer_types = ["chunked_attention"] * tiny.LAYERS
     with pytest.raises(ModelError, match="layers of kind chunked_attention"):
         decoder_of(model)
+
+
+def test_an_interruption_while_a_layer_is_traced_is_one():
+    class Interrupted(torch.nn.Module):
+        def forward(self, given: Tensor) -> Tensor:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Shelf(None).read("layer-0", lambda: traced(Interrupted(), (torch.ones(1),)))
 
 
 def test_a_batch_without_padding_shares_one_mask():

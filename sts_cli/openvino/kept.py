@@ -89,6 +89,8 @@ class Shelf:
                 model = make()
             except Exception as error:  # the frontend's are of no class of their own
                 words = " ".join(str(error).split())
+                if KeyboardInterrupt.__name__ in words:  # Ctrl-C, which the frontend wraps
+                    raise KeyboardInterrupt from error
                 raise NotConvertible(
                     f"OpenVINO cannot take this model ({name}): {words[:200]}"
                 ) from error
