@@ -1,8 +1,9 @@
 """One engine for benchmarks/peers.py: python peer_servers.py ENGINE FOLDER VARIANT
 
 Loads the model, writes its version, then answers each JSON line on stdin (`image`, `new` tokens,
-`profile`) by one on stdout: tokens of prompt and answer, where the engine tells them. Engines have
-environments of their own, so nothing else than the standard library is imported before.
+`profile`, `questions` about it) by one on stdout: tokens of a prompt and its answer, where the
+engine tells them. sts and transformers take the questions as one batch, the others one by one.
+Engines have environments of their own, so only the standard library is imported before.
 """
 
 import json
@@ -24,8 +25,10 @@ def sts(folder, way):
     options = {"dtype": dtype, "quantize": weights, "backend": backend}
     model = sts_cli.load(f"{folder}/model", profile="off", device="cpu", **options)
 
-    def ask(image, new, profile):
-        tokens = model.ask(image, QUESTION, profile=profile, max_new_tokens=new).tokens
+    def ask(image, new, profile, questions):
+        items, limits = [(image, QUESTION)] * questions, {"batch_size": questions}
+        answers = list(model.batch(items, profile=profile, max_new_tokens=new, **limits))
+        tokens = answers[-1].tokens
         return [tokens.text + tokens.visual, tokens.generated]
 
     return ask, f"{version('sts-cli')}, OpenVINO {version('openvino')}"
@@ -45,9 +48,9 @@ def transformers(folder, dtype):
     processor = AutoProcessor.from_pretrained(path)
 
     @torch.inference_mode()
-    def ask(image, new, profile):
-        pixels = Image.open(image).convert("RGB")
-        inputs = processor(images=pixels, text=PROMPT, return_tensors="pt").to(kind)
+    def ask(image, new, profile, questions):
+        pixels = [[Image.open(image).convert("RGB")]] * questions
+        inputs = processor(images=pixels, text=[PROMPT] * questions, return_tensors="pt").to(kind)
         limits = {"min_new_tokens": new, "max_new_tokens": new, "do_sample": False}
         ids, length = model.generate(**inputs, **limits)[0], inputs["input_ids"].shape[1]
         processor.decode(ids[length:])
@@ -71,10 +74,11 @@ def genai(folder, weights):
     config.ignore_eos, config.apply_chat_template = True, False
     prompt = PROMPT.replace("\n", "")  # it writes the line break after the image itself
 
-    def ask(image, new, profile):
+    def ask(image, new, profile, questions):
         pixels = ov.Tensor(np.asarray(Image.open(image).convert("RGB")))
         config.min_new_tokens = config.max_new_tokens = new
-        told = pipe.generate(prompt, images=[pixels], generation_config=config).perf_metrics
+        for _ in range(questions):
+            told = pipe.generate(prompt, images=[pixels], generation_config=config).perf_metrics
         return [told.get_num_input_tokens(), told.get_num_generated_tokens()]
 
     return ask, version("openvino-genai")
@@ -97,8 +101,12 @@ def llama(folder, variant):
             part = os.read(chat.stdout.fileno(), 65536)
             heard += part or sys.exit(f"llama-mtmd-cli ended: {heard[-200:]!r}")
 
+    def ask(image, questions, **_):
+        for _ in range(questions):
+            say(f"/image {image}\n{QUESTION}\n")
+
     say("")
-    return lambda image, **_: say(f"/image {image}\n{QUESTION}\n"), "in llama-cpp-python 0.3.36"
+    return ask, "in llama-cpp-python 0.3.36"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     PYTHON=.venv/bin/python bash benchmarks/peers.sh FOLDER    # once
     python -m benchmarks.peers FOLDER --repeats 7
 
-Seconds from an image's path to the end of its answer, greedy: reading and preparing the image is
+Seconds from an image's path to the end of its answers, greedy: reading and preparing the image is
 inside, loading the model is not. Each engine is a process (peer_servers.py); all are loaded first,
 then one works at a time. Each question has a new image, the same for all contestants, whose order
 rotates. Medians with 10th and 90th percentiles; `ratio` is the fastest peer's median by one's own;
@@ -54,10 +54,10 @@ def start(folder: Path, threads: int, engine: str, variant: str) -> tuple[Any, s
     return server, json.loads(about)
 
 
-def ask(server: Any, name: str, image: str, new: int, profile: str) -> tuple[float, int | None]:
-    """Seconds of a question; tokens of its prompt, if the engine tells them."""
+def ask(server: Any, name: str, image: str, new: int, **how: Any) -> tuple[float, int | None]:
+    """Seconds of the questions; tokens of a prompt, if the engine tells them."""
     started = time.perf_counter()
-    question = {"image": image, "new": new, "profile": profile}
+    question = {"image": image, "new": new, **how}
     print(json.dumps(question), file=server.stdin, flush=True)
     told = json.loads(server.stdout.readline())
     seconds = time.perf_counter() - started
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--ways", default=WAYS, help="of sts: BACKEND/DTYPE/WEIGHTS")
     parser.add_argument("--profiles", default="off,aggressive")
     parser.add_argument("--new", default="8,64", help="numbers of new tokens")
+    parser.add_argument("--questions", type=int, default=1, help="about each image")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="contestants with this in their name")
@@ -105,7 +106,8 @@ def main() -> None:
             for name, engine, variant, profile in [*ready[turn:], *ready[:turn]]:
                 for count, image in images.items():
                     server = servers[server_for(engine, variant, count)]
-                    seconds, table[name]["prompt"] = ask(server, name, image, count, profile)
+                    how = {"profile": profile, "questions": wish.questions}
+                    seconds, table[name]["prompt"] = ask(server, name, image, count, **how)
                     times[name][count] += [seconds] * (repeat > 0)
     for server in servers.values():
         server.kill()
