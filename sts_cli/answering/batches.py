@@ -240,24 +240,19 @@ class Batches:
     def _generate(
         self, prompts: Sequence[Prompt], profile: Profile, stream: bool
     ) -> list[Generation]:
-        if not stream or self.on_text is None:
-            return self.engine.generate(
-                prompts,
-                profile,
-                max_new_tokens=self.request.max_new_tokens,
-                choices=self.choices,
-                places=self.request.places,
-            )
-        shown = TextStream(self.engine.family.tokenizer, self.on_text)
+        shown = None
+        if stream and self.on_text is not None:
+            shown = TextStream(self.engine.family.tokenizer, self.on_text)
         found = self.engine.generate(
             prompts,
             profile,
             max_new_tokens=self.request.max_new_tokens,
             choices=self.choices,
             places=self.request.places,
-            on_ids=shown.show,
+            on_ids=None if shown is None else shown.show,
         )
-        shown.show(found[0].ids, last=True)
+        if shown is not None:
+            shown.show(found[0].ids, last=True)
         return found
 
     def _row(

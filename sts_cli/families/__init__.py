@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sts_cli.errors import ModelError
 
 if TYPE_CHECKING:
+    import torch
+
     from sts_cli.families.default import Family
 
 # model_type -> (module, class, model_types of its language models); test_parity.py tests them all
@@ -55,13 +57,17 @@ def adapter(model: Any, processor: Any, encoder: Any = None) -> Family:
     return kind(model, processor, encoder_of(model) if encoder is None else encoder)
 
 
-def skeleton(config: Any) -> Any:
-    """The model of `config` without memory for its weights. Takes less than a second."""
+def skeleton(config: Any, dtype: torch.dtype | None = None) -> Any:
+    """The model of `config` without memory for its weights, in `dtype` or the config's own.
+
+    Takes less than a second.
+    """
     import torch
     from transformers import AutoModelForImageTextToText
 
+    given = {} if dtype is None else {"dtype": dtype}
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+        return AutoModelForImageTextToText.from_config(config, **given, trust_remote_code=False)
 
 
 def refuse(model: Any) -> None:

@@ -98,21 +98,30 @@ def load(
             refuse(skeleton(config))  # before gigabytes are read
             say(untested(checkpoint))
         processor = load_processor(checkpoint.folder, config)
+        model = decoder = encoder = None
         if runs_layers == "openvino":
             try:
-                parts = read_for_openvino(checkpoint, config, processor, precision, weights, say)
+                model, decoder, encoder = read_for_openvino(
+                    checkpoint, config, processor, precision, weights, say
+                )
             except NotConvertible as error:
                 if backend == "openvino":
                     raise
                 say(f"{error} PyTorch runs it instead.")
                 machine = replace(machine, backend="torch")
                 weights = choose(quantize, checkpoint, machine, precision.itemsize)
-            else:
-                model, decoder, encoder = parts
-                how = (place, precision, weights)
-                return Loaded(source.name, model, processor, *how, ATTENTION, decoder, encoder)
-        model = read_model(checkpoint, config, place, precision, weights, say)
-    return Loaded(source.name, model, processor, place, precision, weights)
+        if model is None:
+            model = read_model(checkpoint, config, place, precision, weights, say)
+    return Loaded(
+        source.name,
+        model,
+        processor,
+        place,
+        precision,
+        weights,
+        decoder=decoder,
+        encoder=encoder,
+    )
 
 
 def read_for_openvino(

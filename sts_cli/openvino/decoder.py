@@ -104,7 +104,12 @@ class OpenVinoDecoder:
             raise NotConvertible(f"OpenVINO cannot take layers of kind {', '.join(sorted(odd))}.")
         self.layers = len(self.text.layers)
         self.settings = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), **settings}
-        self.stops = {0, self.layers}
+        vision = getattr(model.config, "vision_config", None)
+        levels = len(getattr(vision, "deepstack_visual_indexes", None) or ())
+        self.stops = {
+            *range(levels + 1),
+            self.layers,
+        }  # DeepStack adds to what layer 0, 1, ... give
         self.pieces: dict[range, ov.CompiledModel] = {}
         self.last = self.shelf.compile(shelf.read("head", self._head), self.settings)
 
@@ -132,9 +137,9 @@ class OpenVinoDecoder:
         model = head_model(self.text.norm, self.head, self.config)
         return compress(model, "none" if self.weights == "none" else "int8", self.head)
 
-    def prepare(self, *spans: range, residuals: int = 0) -> None:
-        """Compile what `spans` will need, and DeepStack with so many levels."""
-        self.stops.update(*((one.start, one.stop) for one in spans), range(1, residuals + 1))
+    def prepare(self, *spans: range) -> None:
+        """Compile what `spans` will need."""
+        self.stops.update(*((one.start, one.stop) for one in spans))
         for span in spans:
             self._between(span)
 
@@ -200,7 +205,7 @@ class OpenVinoDecoder:
         """The span's part of the cache, to which `tokens` are added."""
         held = cache.held.get(span)
         if held is None:
-            self.prepare(span, residuals=len(tokens.residuals))
+            self.stops.update((span.start, span.stop))
             requests = [(one, model.create_infer_request()) for one, model in self._between(span)]
             rows = torch.arange(len(tokens.hidden), dtype=torch.int32)
             cache.held[span] = Held(requests, tokens.keys, rows)

@@ -11,7 +11,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, GenerationConfig
+from transformers import GenerationConfig
+
+from sts_cli.families import skeleton
 
 FILE = "rest.safetensors"
 
@@ -39,10 +41,7 @@ def read_rest(config: Any, checkpoint: Path, folder: Path, dtype: torch.dtype) -
         tensors = load_file(folder / FILE)
     except (OSError, SafetensorError):
         return None
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(
-            config, dtype=dtype, trust_remote_code=False
-        )
+    model = skeleton(config, dtype)
     for name, tensor in tensors.items():
         place, _, leaf = name.rpartition(".")
         module = model.get_submodule(place)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,8 @@ from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 from transformers import AttentionInterface
+
+from sts_cli.decoding.torch import cache_argument
 
 TRACED = "sts_traced"
 INPUTS = ("hidden", "bias", "cos", "sin", "beam")
@@ -85,8 +86,7 @@ class OneLayer(nn.Module):
     def __init__(self, layer: nn.Module):
         super().__init__()
         self.layer = layer
-        takes = signature(layer.forward).parameters
-        self.takes_cache_as = "cache" if "cache" in takes else "past_key_values"
+        self.cache_name = cache_argument(layer)
 
     def forward(
         self,
@@ -104,7 +104,7 @@ class OneLayer(nn.Module):
             attention_mask=bias,
             position_embeddings=(cos, sin),
             past=past,
-            **{self.takes_cache_as: past},
+            **{self.cache_name: past},
         )
         return hidden, past.query, past.fresh, *past.held
 
