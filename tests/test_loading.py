@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from sts_cli.checkpoints.sources import find
 from sts_cli.errors import ModelError
 from sts_cli.families import adapter
-from sts_cli.loading.model import explain, load
+from sts_cli.loading.foreign import explain
+from sts_cli.loading.model import load
 from sts_cli.machine.hardware import (
     FAST_BFLOAT16,
     choose_device,

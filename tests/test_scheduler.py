@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from sts_cli.answering import features, fitting, scheduler
-from sts_cli.answering.batches import question_of
+from sts_cli.answering.questions import question_of
 from sts_cli.answering.request import Request
 from sts_cli.answering.scheduler import answer_all as answer_request
 from sts_cli.answering.scheduler import answer_each

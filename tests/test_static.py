@@ -17,7 +17,8 @@ from benchmarks.synchronisations import WAITING, counted
 from sts_cli.decoding import NotWatchable, Watch
 from sts_cli.decoding.graphs import MOST, Graphs
 from sts_cli.decoding.masks import attention_mask
-from sts_cli.decoding.static import Buffers, Held, StaticCache, StaticDecoder
+from sts_cli.decoding.static import StaticDecoder
+from sts_cli.decoding.static_cache import Buffers, Held, StaticCache
 from sts_cli.decoding.tokens import Keys, Tokens, text_tokens
 from sts_cli.decoding.torch import TorchDecoder
 from sts_cli.engine.choosing import Choices
@@ -86,7 +87,7 @@ def test_no_step_waits_for_the_device(profile: Profile):
 
 
 def test_layers_on_both_sides_of_a_cut_have_slots_of_their_own(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("sts_cli.decoding.static.BUCKET", 4)
+    monkeypatch.setattr("sts_cli.decoding.static_cache.BUCKET", 4)
     subject = Subject("llava", decoder="static")
     with torch.inference_mode():
         state = subject.engine.prefill(subject.prompts((0, 1)), BOTH, NEW, Choices(), False)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
+
+from sts_cli.records import Answer, Comparison
 
 
 def normalised(text: str) -> str:
@@ -30,3 +33,21 @@ def token_f1(a: str, b: str) -> float:
     if shared == 0:
         return float(first == second)
     return 2 * shared / (first.total() + second.total())
+
+
+def compared(pruned: Answer, full: Answer) -> Answer:
+    """The pruned answer, with how it compares to the unpruned one, if there are two."""
+    if pruned.problem is not None:
+        return pruned
+    assert pruned.text is not None and full.text is not None
+    assert pruned.seconds is not None and full.seconds is not None
+    return replace(
+        pruned,
+        comparison=Comparison(
+            full=full,
+            agree=same(pruned.text, full.text),
+            similarity=token_f1(pruned.text, full.text),
+            speedup_prefill=full.seconds.prefill / (pruned.seconds.prefill + pruned.seconds.select),
+            speedup_total=full.seconds.total / pruned.seconds.total,
+        ),
+    )

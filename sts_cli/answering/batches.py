@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from sts_cli.answering.agreement import same, token_f1
-from sts_cli.answering.features import FeatureCache, ImageFeatures, Refused
+from sts_cli.answering.features import FeatureCache, Refused
+from sts_cli.answering.questions import Question
 from sts_cli.answering.request import Request
 from sts_cli.answering.stream import TextStream, decode
 from sts_cli.engine.choosing import Choices
@@ -16,47 +16,13 @@ from sts_cli.engine.engine import Engine
 from sts_cli.engine.session import Generation, Session
 from sts_cli.errors import OutputError
 from sts_cli.families.default import Prompt
-from sts_cli.inputs.images import Prepared
 from sts_cli.machine.hardware import out_of_memory
 from sts_cli.profile import Profile
-from sts_cli.records import Answer, Comparison, Item, Problem, Seconds, TokenCounts
+from sts_cli.records import Answer, Item, Problem, Seconds, TokenCounts
 
 T = TypeVar("T")
 WORTH = 2  # joins of caches that free places have cost, before the next
 NO_MEMORY = "One question at a time does not fit into memory; use a stronger profile."
-
-
-@dataclass(frozen=True, eq=False)
-class Question:
-    """One item whose images are on their way through the preprocessing threads.
-
-    It does not hold the decoded images: once preprocessed, nobody does.
-    """
-
-    number: int
-    item: Item
-    decoding: float  # seconds
-    pictures: tuple[ImageFeatures, ...]
-    new: tuple[ImageFeatures, ...]  # those that this question was the first to ask about
-
-    @property
-    def ready(self) -> bool:
-        return all(picture.ready for picture in self.pictures)
-
-    @property
-    def image_seconds(self) -> float:
-        return self.decoding + sum(picture.seconds for picture in self.new)
-
-
-def question_of(number: int, ready: Prepared, images: FeatureCache) -> Question:
-    """The question that an item asks; those of its images that are new start preprocessing."""
-    seen = [
-        images.expect(digest, image, len(ready.images) == 1)
-        for digest, image in zip(ready.digests, ready.images, strict=True)
-    ]
-    pictures = tuple(picture for picture, _ in seen)
-    new = tuple(picture for picture, fresh in seen if fresh)
-    return Question(number, ready.item, ready.seconds, pictures, new)
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,24 +262,6 @@ def numbered(
     """The answers by number, and how many rows fitted if not all did."""
     found = dict(zip((one.number for one in batch), answers, strict=True))
     return found, fitted if fitted < len(batch) else None
-
-
-def compared(pruned: Answer, full: Answer) -> Answer:
-    """The pruned answer, with how it compares to the unpruned one, if there are two."""
-    if pruned.problem is not None:
-        return pruned
-    assert pruned.text is not None and full.text is not None
-    assert pruned.seconds is not None and full.seconds is not None
-    return replace(
-        pruned,
-        comparison=Comparison(
-            full=full,
-            agree=same(pruned.text, full.text),
-            similarity=token_f1(pruned.text, full.text),
-            speedup_prefill=full.seconds.prefill / (pruned.seconds.prefill + pruned.seconds.select),
-            speedup_total=full.seconds.total / pruned.seconds.total,
-        ),
-    )
 
 
 def problem_of(error: Exception) -> Problem:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 
-from sts_cli.answering.batches import Batches, Question, compared, question_of
+from sts_cli.answering.agreement import compared
+from sts_cli.answering.batches import Batches
 from sts_cli.answering.features import FeatureCache
 from sts_cli.answering.fitting import fitting_rows, most_rows
+from sts_cli.answering.questions import Question, question_of
 from sts_cli.answering.request import Request
 from sts_cli.engine.engine import Engine
 from sts_cli.inputs.feed import Feed
