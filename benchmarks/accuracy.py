@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,15 +20,14 @@ from sts_cli.machine.runtime import settle_cpu
 settle_cpu()
 
 import numpy as np  # noqa: E402  (after the CPU's settings)
-import torch  # noqa: E402
 
-from benchmarks.exam import Condition, Exam, Mark, grouped  # noqa: E402
+from benchmarks.exam import Exam, Mark, grouped  # noqa: E402
 from benchmarks.processes import CORES, split  # noqa: E402
 from demo_model import evaluate  # noqa: E402
 from sts_cli.answering.request import OFF  # noqa: E402
 from sts_cli.checkpoints.sources import find  # noqa: E402
+from sts_cli.evaluation.conditions import Condition, controls  # noqa: E402
 from sts_cli.evaluation.table import mean  # noqa: E402
-from sts_cli.profile import Cut  # noqa: E402
 from sts_cli.profile_files import load_profile  # noqa: E402
 from sts_cli.report.intervals import wilson  # noqa: E402
 from sts_cli.scenes.questions import KINDS  # noqa: E402
@@ -39,7 +38,6 @@ MARKS = "<!-- figures -->", "<!-- end of figures -->"
 BUDGETS = {"gentle": 192, "balanced": 128, "aggressive": 64, "extreme": 32}
 # Unpruned scenes in each set. Two of three easy or hard scenes have a relation; 500 are needed.
 SCENES = dict.fromkeys(evaluate.SETS, 400) | {"easy": 780, "hard": 780}
-CAPTIONS = dict.fromkeys(evaluate.SETS, 48) | {"easy": 512}  # generated in each set
 DRAWS = 2000  # samples of the bootstrap
 
 
@@ -54,7 +52,9 @@ def main() -> None:
     started = time.monotonic()
     source = find("demo")
     folder: Path = source.checkpoint.folder  # type: ignore[union-attr]
-    parts = [unpruned(split(partial(sets, folder, options.scenes), options.processes))]
+    work = partial(sets, folder, options.scenes)
+    scores = [score for part in split(work, options.processes) for score in part]
+    parts = [f"### Unpruned\n\n{evaluate.table(evaluate.rows(scores))}"]
     print(f"unpruned: {time.monotonic() - started:.0f} s", file=sys.stderr)
     exam = Exam("demo", options.per_kind, options.level, HELD_OUT)
     marks = exam.marks(conditions(), options.processes)
@@ -69,56 +69,16 @@ def main() -> None:
         DOCUMENT.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
 
 
-@dataclass(frozen=True)
-class Sets:
-    """Unpruned results of one process on its part of each set."""
-
-    scores: dict[str, list[evaluate.Score]]
-    captions: dict[str, list[tuple[float, bool]]]
-
-
-def sets(folder: Path, scenes: int, number: int, of: int) -> Sets:
+def sets(folder: Path, scenes: int, number: int, of: int) -> list[evaluate.Score]:
     """Results on every `of`-th batch of each set from `number`, with all visual tokens."""
-    model = evaluate.Model(folder, torch.bfloat16)
-    part = number, of
-    return Sets(
-        {
-            name: evaluate.scored(model, name, min(scenes, SCENES[name]), part)
-            for name in evaluate.SETS
-        },
-        {name: evaluate.captioned(model, name, CAPTIONS[name], part) for name in evaluate.SETS},
-    )
-
-
-def unpruned(parts: list[Sets]) -> str:
-    """Markdown: exact match by kind on each set, and token F1 of generated captions."""
-    rows: list[evaluate.Row] = []
-    captions = []
-    for name in evaluate.SETS:
-        rows += evaluate.rows(name, [score for part in parts for score in part.scores[name]])
-        marks = [mark for part in parts for mark in part.captions[name]]
-        figures = evaluate.captions(name, marks)
-        captions.append(f"{name} {figures.f1:.2f} (n {figures.n})")
-    f1 = f"Token F1 of generated captions: {', '.join(captions)}."
-    return f"### Unpruned\n\n{evaluate.table(rows)}\n\n{f1}"
+    counts = {name: min(scenes, count) for name, count in SCENES.items()}
+    return evaluate.scores(folder, "auto", counts, (number, of))
 
 
 def conditions() -> list[Condition]:
-    """`off`, the four profiles, and the controls at each profile's average number of tokens."""
-    conditions = [Condition("off", OFF), Condition("another picture", OFF, "another")]
-    for name, count in BUDGETS.items():
-        random, grid = (
-            replace(OFF, attention="proportional", cuts=(Cut(method, count),))
-            for method in ("random", "grid")
-        )
-        conditions += [
-            Condition(f"STS {count}", load_profile(name)),
-            Condition(f"random {count}", random),
-            Condition(f"grid {count}", grid),
-            Condition(f"pooling {count}", grid, "pooled", count),
-            Condition(f"downsampling {count}", OFF, "shrunk", count),
-        ]
-    return conditions
+    """`off`, the four profiles, and the controls of `sts eval` for each of them."""
+    plans = [replace(load_profile(name), name=f"STS {count}") for name, count in BUDGETS.items()]
+    return [Condition(plan) for plan in (OFF, *plans)] + controls([OFF], plans)
 
 
 def pruned(marks: list[Mark]) -> str:

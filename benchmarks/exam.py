@@ -1,50 +1,27 @@
-"""Answers of one loaded model to the same questions about drawn scenes, under many conditions."""
+"""The harness of `sts eval` on drawn scenes, in several processes."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
-from typing import Literal, TypeVar
-
-import torch
-from PIL import Image
+from typing import TypeVar
 
 from benchmarks.processes import split
-from sts_cli.answering.agreement import exact_match, token_f1
-from sts_cli.answering.stream import decode
+from sts_cli.answering.request import Request
 from sts_cli.checkpoints.sources import find
-from sts_cli.engine.choosing import Choices
-from sts_cli.engine.engine import Engine
-from sts_cli.families.default import Encoded, Prompt
+from sts_cli.evaluation.conditions import Condition
+from sts_cli.evaluation.exam import answers
+from sts_cli.evaluation.metrics import exact, f1
 from sts_cli.inputs.images import Prepared
-from sts_cli.loading.model import load
-from sts_cli.profile import Profile
-from sts_cli.pruning.grid import lattice
+from sts_cli.library import load_model
+from sts_cli.records import Answer
 from sts_cli.scenes.suite import suite
 
-SCENES = 24  # at once: their images are encoded once for all conditions
-ROWS = 24  # questions in a batch
+SCENES = 24  # of a group, which is one process's work
 
 T = TypeVar("T")
-View = Literal["whole", "pooled", "shrunk", "another"]
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A profile, and the view of the picture that the model gets.
-
-    `whole`: all of it; `pooled`: tokens on a grid, each the mean of the tokens nearest to it;
-    `shrunk`: the picture with the pixels of only `tokens` patches, which the processor enlarges
-    again; `another`: the next scene's picture.
-    """
-
-    name: str
-    profile: Profile
-    view: View = "whole"
-    tokens: int = 576
 
 
 @dataclass(frozen=True)
@@ -68,119 +45,67 @@ class Exam:
     per_kind: int
     level: float  # share of hard scenes
     seed: int
+    dtype: str = "auto"
 
     def marks(self, conditions: Sequence[Condition], processes: int) -> list[Mark]:
-        """The marks of all questions under all conditions; the number of processes changes none."""
+        """The marks of all questions under all conditions.
+
+        The number of processes changes none, but for which picture `another` is.
+        """
         parts = split(partial(self.part, conditions), processes)
         return sorted((mark for part in parts for mark in part), key=lambda mark: mark.group)
 
     def part(self, conditions: Sequence[Condition], number: int, of: int) -> list[Mark]:
         """The marks of every `of`-th group of scenes from `number`."""
-        engine = Engine(load(find(self.model), device="cpu"))
-        for condition in conditions:
-            engine.check(condition.profile)
-        ready = suite(self.per_kind, self.level, self.seed)
-        scenes = (list(rows) for _, rows in groupby(ready, key=lambda asked: asked.digests[0]))
-        groups = islice(enumerate(batched(scenes, SCENES)), number, None, of)
-        return [mark for group in groups for mark in marks_of(engine, *group, conditions)]
+        group_of: dict[str, int] = {}
+
+        def asked() -> Iterator[Prepared]:
+            for group, questions in islice(enumerate(self.groups()), number, None, of):
+                for question in questions:
+                    group_of[question.item.id] = group
+                    yield question
+
+        found = examined(self.model, asked(), conditions, self.dtype)
+        return [mark_of(group_of[answer.item.id], answer) for row in found for answer in row]
+
+    def groups(self) -> Iterator[list[Prepared]]:
+        """The questions about SCENES scenes at a time."""
+        questions = suite(self.per_kind, self.level, self.seed)
+        scenes = (list(rows) for _, rows in groupby(questions, key=lambda one: one.digests[0]))
+        while group := list(islice(scenes, SCENES)):
+            yield [question for rows in group for question in rows]
 
 
-def marks_of(
-    engine: Engine, group: int, scenes: Sequence[list[Prepared]], conditions: Sequence[Condition]
-) -> Iterator[Mark]:
-    """The marks of all questions about a group of scenes under all conditions."""
-    asked = [question for rows in scenes for question in rows]
-    pictures = {rows[0].digests[0]: rows[0].images[0] for rows in scenes}
-    whole = encoded(engine, pictures.values())
-    for condition in conditions:
-        seen = dict(zip(pictures, shown(engine, pictures, whole, condition), strict=True))
-        choices = Choices()
-        for batch in alike(asked):
-            yield from answered(engine, group, batch, seen, condition, choices)
+def examined(
+    model: str, ready: Iterable[Prepared], conditions: Sequence[Condition], dtype: str = "auto"
+) -> Iterator[tuple[Answer, ...]]:
+    """Answers under each condition; raises RuntimeError for a question that has none."""
+    plans = [condition.profile for condition in conditions]
+    vlm = load_model(find(model), plans[0], device="cpu", dtype=dtype, others=tuple(plans[1:]))
+    request = Request(tuple(plans), max_new_tokens=64)
+    for row in answers(vlm, ready, conditions, request):
+        for answer in row:
+            if answer.problem is not None:
+                raise RuntimeError(f"{answer.item.id}: {answer.problem.message}")
+        yield row
 
 
-def answered(
-    engine: Engine,
-    group: int,
-    batch: Sequence[Prepared],
-    seen: dict[str, Encoded],
-    condition: Condition,
-    choices: Choices,
-) -> Iterator[Mark]:
-    """The marks of a batch of questions under one condition."""
-    images = [seen[question.digests[0]] for question in batch]
-    prompts = [
-        Prompt(engine.family.tokenize(question.item.question, [image.pixels]), (image,))
-        for question, image in zip(batch, images, strict=True)
-    ]
-    results = engine.generate(prompts, condition.profile, max_new_tokens=64, choices=choices)
-    for question, result in zip(batch, results, strict=True):
-        text = decode(engine.family.tokenizer, result.ids)
-        yield Mark(
-            group=group,
-            condition=condition.name,
-            kind=str(question.item.extra["kind"]),
-            right=exact_match(text, question.item.answers),
-            f1=max(token_f1(text, answer) for answer in question.item.answers),
-            text=text,
-            tokens=condition.profile.average(result.visual, result.left, engine.layers),
-        )
+def mark_of(group: int, answer: Answer) -> Mark:
+    assert answer.text is not None and answer.tokens is not None
+    return Mark(
+        group=group,
+        condition=answer.profile,
+        kind=str(answer.item.extra["kind"]),
+        right=bool(exact(answer.text, answer.item.answers)),
+        f1=f1(answer.text, answer.item.answers),
+        text=answer.text,
+        tokens=answer.tokens.average,
+    )
 
 
-def encoded(engine: Engine, images: Iterable[Image.Image]) -> list[Encoded]:
-    features, _ = engine.encode([engine.family.pixels(image) for image in images])
-    return features
-
-
-def shown(
-    engine: Engine, pictures: dict[str, Image.Image], whole: list[Encoded], condition: Condition
-) -> list[Encoded]:
-    """The encoded view of each picture under a condition; `whole` are the unchanged pictures."""
-    if condition.view == "shrunk":
-        side = round(14 * condition.tokens**0.5)
-        size, lanczos = (side, side), Image.Resampling.LANCZOS
-        small = (image.resize(size, lanczos) for image in pictures.values())
-        return encoded(engine, small)
-    if condition.view == "another":
-        return [*whole[1:], whole[0]]
-    if condition.view == "pooled":
-        return [pooled(image, condition.tokens) for image in whole]
-    return whole
-
-
-@torch.inference_mode()
-def pooled(image: Encoded, count: int) -> Encoded:
-    """The image with `count` grid tokens replaced by the mean of the tokens nearest to each."""
-    places = image.grid.float()
-    centres = lattice(places, count)
-    nearest = torch.cdist(places, places[centres]).argmin(1)  # [N]
-    features = image.features.float()
-    sums = torch.zeros(count, features.shape[1]).index_add(0, nearest, features)
-    means = sums / nearest.bincount(minlength=count)[:, None]
-    mixed = features.index_copy(0, centres, means).to(image.features.dtype)
-    return replace(image, features=mixed)
-
-
-def alike(questions: Sequence[Prepared]) -> Iterator[tuple[Prepared, ...]]:
-    """Batches of questions whose answers have similar lengths."""
-    kinds: dict[str, list[Prepared]] = defaultdict(list)
-    for question in questions:
-        kinds[str(question.item.extra["kind"])].append(question)
-    others = [rows for kind, rows in kinds.items() if kind not in ("text", "caption")]
-    for rows in (sum(others, []), kinds["text"], kinds["caption"]):
-        yield from batched(rows, ROWS)
-
-
-def grouped(marks: Iterable[Mark], key: Callable[[Mark], str]) -> dict[str, list[Mark]]:
+def grouped(marks: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
     """The marks grouped by `key`, in the order of each group's first mark."""
-    groups: dict[str, list[Mark]] = {}
+    groups: dict[str, list[T]] = {}
     for mark in marks:
         groups.setdefault(key(mark), []).append(mark)
     return groups
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
-    """Tuples of `size` items; the last may be shorter."""
-    rest = iter(items)
-    while batch := tuple(islice(rest, size)):
-        yield batch

@@ -18,9 +18,10 @@ settle_cpu()
 
 import yaml  # noqa: E402  (after the CPU's settings)
 
-from benchmarks.exam import Condition, Exam, Mark, grouped  # noqa: E402
+from benchmarks.exam import Exam, Mark, grouped  # noqa: E402
 from benchmarks.processes import CORES  # noqa: E402
 from sts_cli.answering.request import OFF  # noqa: E402
+from sts_cli.evaluation.conditions import Condition  # noqa: E402
 from sts_cli.evaluation.table import mean  # noqa: E402
 from sts_cli.profile_files import parse  # noqa: E402
 from sts_cli.scenes.questions import KINDS  # noqa: E402
@@ -36,10 +37,10 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=CORES)
     options = parser.parse_args()
     variants = yaml.safe_load(options.variants.read_text("utf-8"))
-    conditions = [Condition("off", OFF)]
+    conditions = [Condition(OFF)]
     for name, stages in variants.items():
         profile = parse(yaml.safe_dump(stages), name, str(options.variants))
-        conditions.append(Condition(name, profile))
+        conditions.append(Condition(profile))
     started = time.monotonic()
     exam = Exam(options.model, options.per_kind, options.level, DEVELOPMENT)
     marks = exam.marks(conditions, options.processes)

@@ -260,9 +260,7 @@ def test_a_look_counts_where_one_head_finds_what_a_token_names() -> None:
 def test_the_parts_of_a_set_are_the_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several processes score the same scenes as one process."""
     monkeypatch.setitem(evaluate.SETS, "easy", lambda seed: Scene(None, (seed,), None, None))  # type: ignore
-    whole = [scene for batch in evaluate.batches("easy", 52) for scene in batch]
-    parts = [
-        scene for i in range(3) for batch in evaluate.batches("easy", 52, (i, 3)) for scene in batch
-    ]
+    whole = list(evaluate.drawn("easy", 52))
+    parts = [scene for i in range(3) for scene in evaluate.drawn("easy", 52, (i, 3))]
     assert [i for i, _ in whole] == list(range(52))
     assert sorted((i, scene.things) for i, scene in parts) == [(i, s.things) for i, s in whole]

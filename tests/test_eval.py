@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import subprocess
@@ -17,6 +18,7 @@ from running import Done, sts
 from sts_cli.answering.agreement import exact_match, normalised, same, token_f1
 from sts_cli.cli.eval import shared_by
 from sts_cli.errors import ProfileError
+from sts_cli.evaluation.conditions import Condition
 from sts_cli.evaluation.table import Results
 from sts_cli.profile import Profile
 from sts_cli.records import Answer, Item, Problem
@@ -148,7 +150,7 @@ def test_eval_where_every_question_fails_says_so(questions: Questions):
 def test_eval_counts_the_questions_that_fail_and_names_the_first(questions: Questions):
     file = questions({"question": "?", "answer": "x"}, {"image": "gone.png", "question": "?"})
     done = tell(file, "-p", "off")
-    assert done.code == 1 and "exact match" in done.out
+    assert done.code == 1 and "exact" in done.out
     assert "1 of 2 questions have errors and are not counted; the first: image_miss" in done.err
 
 
@@ -156,24 +158,93 @@ def test_eval_without_truths_tells_agreement_only(questions: Questions):
     file = questions({"question": "1?"}, {"question": "2?", "kind": "two"})
     found = json.loads(tell(file, "-p", "off,random", "--json").out)["profiles"]["random"]
     for cell in found.values():
-        assert [cell[name] for name in ("n", "exact", "low", "high", "f1")] == [0, *[None] * 4]
+        empty = ("exact", "contains", "vqa", "anls", "f1", "low", "high", "p")
+        assert [cell[name] for name in ("n", *empty)] == [0, *[None] * 8]
         assert 0 <= cell["agreement"] <= 1
     assert (found["all"]["questions"], found["two"]["questions"]) == (2, 1)
-    done = sts("eval", file, "-p", "off,random", "--max-new-tokens", "2")
+    done = sts("eval", file, "-p", "off,random", "--controls", "none", "--max-new-tokens", "2")
     assert done.code == 0
     assert "No question has a known answer: only agreement with 'off' is shown." in done.err
-    assert done.out.split()[:4] == ["agreement", "n", "off", "random"]
-    assert "exact" not in done.out and "F1" not in done.out and "±" not in done.out
-    assert done.out.count("agreement") == 1
+    assert done.out.splitlines()[0].split() == ["2", "questions,", "%", *COLUMNS]
+    assert "agreement, %" in done.out and "exact" not in done.out
+
+
+COLUMNS = ["same", "tokens", "prefill", "total"]
 
 
 def test_eval_leaves_questions_without_truth_out_of_accuracy(questions: Questions):
     file = questions({"question": "1?", "answer": "x"}, {"question": "2?", "kind": "two"})
-    done = sts("eval", file, "-p", "off", "--max-new-tokens", "2")
-    told = "1 of 2 questions have no known answer; exact match and token F1 leave them out."
+    done = sts("eval", file, "-p", "off", "--controls", "none", "--max-new-tokens", "2")
+    told = "1 of 2 questions have no known answer; the measures of accuracy leave them out."
     assert done.code == 0 and told in done.err
-    lines = [line.split() for line in done.out.splitlines()]
-    assert lines[:3] == [["exact", "match", "n", "off"], ["two", "0", "-"], ["all", "1", "0.0±40"]]
+    lines = [line.split() for line in done.out.splitlines() if line.strip()]
+    assert ["off", "0.0", "0-79"] in [line[:3] for line in lines]
+    assert lines[-1] == ["two", "1", "-"]
+
+
+def test_eval_has_controls_with_as_many_tokens(questions: Questions, tmp_path: Path):
+    file = questions({"question": "1?", "answer": "x"})
+    found = json.loads(tell(file, "-p", "off,aggressive,extreme", "--json").out)
+    assert list(found["profiles"]) == ["off", "aggressive", "extreme"]
+    kept = {name: cells["all"]["tokens"] for name, cells in found["controls"].items()}
+    assert kept == {
+        "random 5.6%": 4,
+        "grid 5.6%": 4,
+        "pooling 5.6%": 4,
+        "downsampling 5.6%": 64,  # this model enlarges them again
+        "another image": 64,
+        "no image": 0,
+    }
+    assert found["profiles"]["extreme"]["all"]["tokens"] == 3.5
+    assert found["controls"]["no image"]["all"]["speedup"] is None
+    every = tell(file, "-p", "off,aggressive,extreme", "--json", "--controls", "every")
+    assert len(json.loads(every.out)["controls"]) == 10
+    none = tell(file, "-p", "off,aggressive", "--json", "--controls", "none")
+    assert json.loads(none.out)["controls"] == {}
+
+
+def test_eval_writes_its_table(questions: Questions, tmp_path: Path):
+    file = questions({"question": "1?", "answer": "x"}, {"question": "2?", "kind": "two"})
+    arguments = (file, "-p", "off,grid", "--controls", "none", "--metric", "anls")
+    for name in ("t.json", "t.csv"):
+        assert tell(*arguments, "--out", tmp_path / name).code == 0
+    record = json.loads((tmp_path / "t.json").read_text())
+    assert record["metric"] == "anls" and set(record["profiles"]) == {"off", "grid"}
+    with (tmp_path / "t.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["condition"], row["kind"]) for row in rows] == [
+        ("off", "all"),
+        ("off", "two"),
+        ("grid", "all"),
+        ("grid", "two"),
+    ]
+    cell = record["profiles"]["grid"]["all"]
+    assert float(rows[2]["tokens"]) == cell["tokens"] == 7
+    assert rows[2]["left"] == "7" and cell["left"] == [7]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("--metric", "exakt"),
+            "exakt is unknown. Known: exact, contains, vqa, anls, f1.",
+        ),
+        (("--controls", "all"), "--controls all is unknown. Known: strongest, every, none."),
+        (("--out", "t.txt"), "--out t.txt: the name must end in .csv or .json."),
+    ],
+)
+def test_eval_refuses_what_it_does_not_know(questions: Questions, arguments, sentence: str):
+    done = tell(questions({"question": "1?"}), *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert sentence in done.err
+
+
+def test_eval_does_not_write_over_its_input(questions: Questions, tmp_path: Path):
+    file = questions({"question": "1?"}).rename(tmp_path / "q.json")
+    done = tell(file, "--out", file)
+    assert done.code == 2 and "is the input; give another name" in done.err
+    assert json.loads(file.read_text())["question"] == "1?"
 
 
 def test_profiles_of_one_file_name_are_told_apart(questions: Questions, tmp_path: Path):
@@ -195,10 +266,10 @@ def test_a_profile_twice_is_refused(questions: Questions):
 
 def test_a_question_that_fails_under_one_profile_counts_under_none():
     item = Item("1", ("a.png",), "?", answers=("x",))
-    results = Results()
+    results = Results([Condition(Profile("off")), Condition(Profile("grid"))])
     problem = Problem("out_of_memory", "No room.")
     results.add([Answer(item, "m", "off", text="x"), Answer(item, "m", "grid", problem=problem)])
-    assert (results.rows(), results.failed, results.problem) == ({}, 1, problem)
+    assert (results.figures(), results.failed, results.problem) == ({}, 1, problem)
 
 
 def test_the_interval_of_a_median_holds_it_as_often_as_promised():

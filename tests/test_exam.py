@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from benchmarks.exam import Condition, Exam
+from benchmarks.exam import Exam
 from sts_cli.answering.request import OFF
+from sts_cli.evaluation.conditions import Condition
 from sts_cli.profile import Cut
 from sts_cli.scenes.questions import KINDS
 from sts_cli.scenes.suite import DEVELOPMENT
 
 
 def test_the_parts_of_an_exam_are_the_exam() -> None:
-    exam = Exam("demo", per_kind=18, level=0.5, seed=DEVELOPMENT)
+    exam = Exam("demo", per_kind=18, level=0.5, seed=DEVELOPMENT, dtype="float32")
     conditions = [
-        Condition("random", replace(OFF, cuts=(Cut("random", 8),))),
-        Condition("another", replace(OFF, cuts=(Cut("grid", 8),)), "another"),
+        Condition(replace(OFF, name="random", cuts=(Cut("random", 8),))),
+        Condition(replace(OFF, name="downsampled", cuts=(Cut("grid", 8),)), "downsampled", 144),
     ]
     whole = exam.part(conditions, 0, 1)
     parts = [mark for number in range(2) for mark in exam.part(conditions, number, 2)]

@@ -55,7 +55,7 @@ MISTAKES = [
     ("structure: repulsion", "must look like {method: ..., keep: ...}"),
     (
         "structure: {keep: 0.5}",
-        "method is missing. Known: grid, instruction, random, relevance",
+        "method is missing. Known: grid, instruction, pooling, random, relevance",
     ),
     ("structure: {method: repulse, keep: 0.5}", "Did you mean 'repulsion'?"),
     ("structure: {method: repulsion}", "structure: keep is missing"),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -22,21 +26,28 @@ from sts_cli.cli.options import (
     Dtype,
     MaxNewTokens,
     Model,
+    OptionError,
     Quantization,
     Quiet,
     RunsLayers,
+    check_choice,
     check_choices,
 )
 from sts_cli.cli.parsing import rows_at_once
 from sts_cli.errors import ProfileError
+from sts_cli.evaluation.conditions import Condition, controls, strongest
+from sts_cli.evaluation.metrics import NAMES
 from sts_cli.inputs.images import Prepared, decode_ahead
 from sts_cli.inputs.items import open_input
 from sts_cli.openvino.ready import wished_backend
+from sts_cli.outputs.disk import write_whole
+from sts_cli.outputs.settings import link_target
 from sts_cli.profile import Profile, Quantize
 from sts_cli.profile_files import load_profile
 from sts_cli.report.console import stderr, stdout
 
 SCENES = "scenes"
+CONTROLS = ("strongest", "every", "none")
 
 
 def evaluate(
@@ -45,7 +56,21 @@ def evaluate(
     ],
     profiles: Annotated[
         str, typer.Option("--profiles", "-p", help="Names or files; the first is the reference.")
-    ] = "off,gentle,balanced,aggressive,extreme,random,grid",
+    ] = "off,gentle,balanced,aggressive,extreme",
+    controls_: Annotated[
+        str,
+        typer.Option(
+            "--controls",
+            help="Random, grid, pooling and downsampling, with the tokens of: strongest, "
+            "every or none of the profiles.",
+        ),
+    ] = "strongest",
+    metric: Annotated[
+        str, typer.Option(help="exact, contains, vqa, anls or f1; --out has all.")
+    ] = "exact",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The table as .csv or .json.")
+    ] = None,
     per_kind: Annotated[
         int, typer.Option(min=1, help="Questions of each kind; for scenes only.")
     ] = 50,
@@ -66,17 +91,23 @@ def evaluate(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Exact match, agreement, tokens and speed of several profiles on the same questions.
+    """Accuracy, agreement, tokens and speed of several profiles on the same questions.
 
-    Each image is encoded once, and each question is answered under every profile. Its `answer`
-    is the truth; without it, only agreement with the first profile is shown.
+    Each image is encoded once, and each question is answered under every profile, and under
+    controls: simple methods with as many tokens, another image, no image. Its `answer` is the
+    truth; without it, only agreement with the first profile is shown. p is that of a paired test
+    against the first profile.
 
     \b
-      sts eval scenes --profiles off,aggressive,random --per-kind 100
-      sts eval questions.jsonl --profiles off,balanced
+      sts eval scenes --profiles off,aggressive --per-kind 100
+      sts eval questions.jsonl --metric vqa --out table.csv
     """
     console = stderr()
     check_choices(device, dtype, quantize)
+    check_choice("--controls", controls_, CONTROLS)
+    check_choice("--metric", metric, tuple(NAMES))
+    if out is not None:
+        check_table(out, questions)
     size = rows_at_once(batch_size)
     wished = uniquely_named(profiles.split(","))
     precision = quantize or shared_by(wished, "quantize") or "none"
@@ -84,6 +115,7 @@ def evaluate(
     plans = [
         replace(plan, quantize=cast(Quantize, precision), backend=runs_layers) for plan in wished
     ]
+    conditions = [Condition(plan) for plan in plans] + controls_of(plans, controls_)
     source = find(model)
     ready: Iterable[Prepared]
     if questions == SCENES:
@@ -92,36 +124,58 @@ def evaluate(
         ready = suite(per_kind, level, DEVELOPMENT if development else HELD_OUT)
     else:
         ready = decode_ahead(open_input(questions).items())
-    request = Request(tuple(plans), batch_size=size, max_new_tokens=max_new_tokens)
+    request = Request(
+        tuple(one.profile for one in conditions), batch_size=size, max_new_tokens=max_new_tokens
+    )
     vlm = load_for(source, request, device, dtype, console, quiet)
+    from sts_cli.evaluation.exam import answers
     from sts_cli.evaluation.table import Results
 
-    results = Results()
-    every = vlm.answers_each(ready, request)
+    results = Results(conditions, metric)
     moving = console.is_terminal and not quiet
+    count = 0
     with console.status("0 questions") if moving else contextlib.nullcontext() as counter:
-        for count, answers in enumerate(every, 1):
-            results.add(answers)
+        for count, found in enumerate(answers(vlm, islice(ready, limit), conditions, request), 1):
+            results.add(found)
             if counter is not None:
-                counter.update(f"{count} questions")
-            if count == limit:
-                break
-    scores = results.rows()
+                counter.update(f"{count} questions under {len(conditions)} conditions")
+    figures = results.figures()
+    record = {
+        "model": source.name,
+        "metric": metric,
+        "failed": results.failed,
+        "profiles": {plan.name: figures[plan.name] for plan in plans if figures},
+        "controls": {one.name: figures[one.name] for one in conditions[len(plans) :] if figures},
+    }
+    if out is not None and figures:
+        write_table(out, record)
     if json_:
-        typer.echo(json.dumps({"model": source.name, "failed": results.failed, "profiles": scores}))
-    elif scores:
-        show(stdout(), scores)
-    if scores and not quiet:
-        console.print(unknown(*next(iter(scores.items()))), end="")
+        typer.echo(json.dumps(record))
+    elif figures:
+        show(stdout(), figures, metric, len(plans))
+    if figures and not quiet:
+        console.print(unknown(*next(iter(figures.items()))), end="")
     if results.problem is not None:
         first = f"the first: {results.problem.kind}: {results.problem.message}"
         message = (
             f"{results.failed} of {count} questions have errors and are not counted"
-            if scores
+            if figures
             else f"None of the {results.failed} questions could be answered"
         )
         console.print(f"sts: {message}; {first}", style="red")
         raise typer.Exit(1)
+    if not count:
+        console.print("sts: no questions in the input", style="red")
+        raise typer.Exit(2)
+
+
+def controls_of(plans: Sequence[Profile], which: str) -> list[Condition]:
+    """The controls that --controls asks for."""
+    if which == "none":
+        return []
+    pruned = [plan for plan in plans if plan.cuts]
+    found = controls(plans, pruned if which == "every" else strongest(plans))
+    return [one for one in found if one.name not in {plan.name for plan in plans}]
 
 
 def uniquely_named(names: Sequence[str]) -> list[Profile]:
@@ -149,7 +203,7 @@ def unknown(reference: str, by_kind: dict[str, dict[str, Any]]) -> str:
     if known == 0:
         return f"No question has a known answer: only agreement with '{reference}' is shown.\n"
     return (
-        f"{asked - known} of {asked} questions have no known answer; exact match and token F1 "
+        f"{asked - known} of {asked} questions have no known answer; the measures of accuracy "
         "leave them out.\n"
     )
 
@@ -163,48 +217,105 @@ def shared_by(plans: Sequence[Profile], setting: str) -> str | None:
     return next(iter(asked), None)
 
 
-def show(console: Console, scores: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """Print exact match in per cent, with half of its 95% interval, by kind and profile.
+def check_table(path: Path, questions: str) -> None:
+    """Raise OptionError for an --out that is no table, or is the input."""
+    if path.suffix not in (".csv", ".json"):
+        raise OptionError(f"--out {path}: the name must end in .csv or .json.")
+    if path.exists() and Path(questions).exists() and path.samefile(questions):
+        raise OptionError(f"--out {path} is the input; give another name.")
 
-    Without known answers, print agreement with the first profile.
+
+def write_table(path: Path, record: dict[str, Any]) -> None:
+    """The figures as JSON, or as CSV with a line for each condition and kind.
+
+    Raises OutputError.
     """
-    names = (kind for by_kind in scores.values() for kind in by_kind if kind != "all")
-    kinds = list(dict.fromkeys(names))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    first = next(iter(scores.values()))
+    if path.suffix == ".json":
+        text = json.dumps(record, indent=1) + "\n"
+    else:
+        lines = [
+            {"condition": name, "control": group == "controls", "kind": kind, **plain(cell)}
+            for group in ("profiles", "controls")
+            for name, kinds in record[group].items()
+            for kind, cell in kinds.items()
+        ]
+        file = io.StringIO()
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+        text = file.getvalue()
+    write_whole(link_target(path), text.encode())
+
+
+def plain(cell: dict[str, Any]) -> dict[str, Any]:
+    """The figures with text for the list of tokens."""
+    return {**cell, "left": " ".join(f"{count:g}" for count in cell["left"])}
+
+
+def show(
+    console: Console, figures: dict[str, dict[str, dict[str, Any]]], metric: str, plans: int
+) -> None:
+    """Print the conditions below each other: all questions, then each kind of question."""
+    first = next(iter(figures.values()))
     truth = first["all"]["n"] > 0
-    table.add_column("exact match" if truth else "agreement")
-    table.add_column("n", justify="right")
-    for name in scores:
-        table.add_column(name, justify="right")
-    for kind in [*kinds, "all"]:
-        cells = [by_kind[kind] for by_kind in scores.values()]
-        if truth:
-            table.add_row(kind, str(first[kind]["n"]), *map(exact, cells))
-        else:
-            shares = (f"{cell['agreement']:.1%}" for cell in cells)
-            table.add_row(kind, str(first[kind]["questions"]), *shares)
-    table.add_section()
-    accuracy = (("token F1", "f1", "{:.1%}"), ("agreement", "agreement", "{:.1%}"))
-    for label, key, form in (
-        *(accuracy if truth else ()),
-        ("visual tokens", "tokens", "{:.1f}"),
-    ):
-        table.add_row(label, "", *(form.format(each["all"][key]) for each in scores.values()))
-    for label, key in (("speed-up of prefill", "prefill"), ("speed-up in total", "speedup")):
-        cells = [each["all"] for each in scores.values()]
-        table.add_row(label, "", *(f"{cell[key]:.2f}x" for cell in cells))
-        table.add_row("  95% interval", "", *(interval(cell, key) for cell in cells))
+    title = NAMES[metric] if truth else "agreement"
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column(f"{first['all']['questions']} questions, %", no_wrap=True)
+    columns = (title, "95%", "p") if truth else ()
+    for name in (*columns, "same", "tokens", "prefill", "total"):
+        table.add_column(name, justify="right", no_wrap=name != title)
+    for number, (name, kinds) in enumerate(figures.items()):
+        if number == plans:
+            table.add_section()
+        cell = kinds["all"]
+        right = (percent(cell[metric]), bounds(cell), p_of(cell, number)) if truth else ()
+        table.add_row(
+            name,
+            *right,
+            percent(cell["agreement"]),
+            f"{cell['tokens']:.0f}",
+            faster(cell, "prefill"),
+            faster(cell, "speedup"),
+        )
     console.print(table)
+    if len(first) > 1:
+        console.print()
+        asked = dict(list(figures.items())[:plans])
+        console.print(by_kind(asked, metric if truth else "agreement", title))
 
 
-def interval(cell: dict[str, Any], key: str) -> str:
-    """`1.90-2.30`: the ends of an interval."""
-    return f"{cell[key + '_low']:.2f}-{cell[key + '_high']:.2f}"
+def by_kind(figures: dict[str, dict[str, dict[str, Any]]], key: str, title: str) -> Table:
+    """One line for each kind of question, one column for each profile."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(f"{title}, %")
+    for name in ("n", *figures):
+        table.add_column(name, justify="right")
+    for kind, cell in next(iter(figures.values())).items():
+        if kind != "all":
+            cells = (percent(kinds[kind][key]) for kinds in figures.values())
+            table.add_row(kind, str(cell["questions"]), *cells)
+    return table
 
 
-def exact(cell: dict[str, Any]) -> str:
-    """`84.0±10`, or a dash without known answers."""
-    if cell["exact"] is None:
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def bounds(cell: dict[str, Any]) -> str:
+    """`84-90`: the ends of the interval of a share, in per cent."""
+    return f"{100 * cell['low']:.0f}-{100 * cell['high']:.0f}"
+
+
+def p_of(cell: dict[str, Any], number: int) -> str:
+    """The p of a paired test; the reference has none."""
+    if not number:
+        return ""
+    return f"{cell['p']:.2g}" if cell["p"] >= 0.001 else "<.001"
+
+
+def faster(cell: dict[str, Any], key: str) -> str:
+    """`x2.1 (1.9-2.3)`: a speed-up with its interval."""
+    if cell[key] is None:
         return "-"
-    return f"{100 * cell['exact']:.1f}±{50 * (cell['high'] - cell['low']):.0f}"
+    middle, low, high = (f"{cell[name]:.2g}" for name in (key, f"{key}_low", f"{key}_high"))
+    return f"x{middle} ({low}-{high})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, cast
 
@@ -68,13 +69,17 @@ def check_choices(device: str, dtype: str, quantize: str | None) -> None:
         ("--dtype", dtype, DTYPES),
         ("--quantize", quantize or "none", QUANTIZE),
     ):
-        if value not in known:
-            raise OptionError(
-                f"{option} {value} is unknown. Known: {', '.join(known)}."
-                f"{did_you_mean(value, known)}"
-            )
+        check_choice(option, value, known)
     if ":" in device and not device.partition(":")[2].isdigit():
         raise OptionError(f"--device {device}: a device's number follows, as in cuda:0.")
+
+
+def check_choice(option: str, value: str, known: Sequence[str]) -> None:
+    """Raise OptionError for a value that is not known."""
+    if value not in known:
+        raise OptionError(
+            f"{option} {value} is unknown. Known: {', '.join(known)}.{did_you_mean(value, known)}"
+        )
 
 
 def chosen_profile(name: str, quantize: str | None, backend: str | None) -> Profile:

@@ -18,6 +18,7 @@ from sts_cli.engine.choosing import Choices, Chosen, choose_images, choose_row, 
 from sts_cli.engine.sizes import merged
 from sts_cli.families.default import Prompt
 from sts_cli.profile import Cut
+from sts_cli.pruning import Cutting
 
 Counts = list[list[int]]  # visual tokens of each image of each row
 
@@ -50,7 +51,9 @@ def cut_tokens(
     for row, (prompt, before) in enumerate(zip(asked.prompts, counts, strict=True)):
         where = order[row, length - sum(before) :]  # [N]
         words = tokens.hidden[row, length - asked.words[row] :]
-        if cut.depth == 0:
+        if not prompt.images:
+            chosen = Chosen(Cutting(where), None, [])
+        elif cut.depth == 0:
             chosen = choose_images(method, cut, prompt, words, choices, asked.proportional)
         else:
             look = look_into(method, tokens, row, where, prompt, words, scores)

@@ -9,8 +9,11 @@ from statistics import median
 LEAST = 6  # values from which the smallest and the largest enclose the median at 95%
 
 
-def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's (1927) interval of the share `right / n`; (0, 1) for n = 0. z = 1.96 is for 95%."""
+def wilson(right: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's (1927) interval of the share `right / n`; (0, 1) for n = 0. z = 1.96 is for 95%.
+
+    Also of the mean of n scores in 0..1 whose sum is `right`: they vary less than right and wrong.
+    """
     if n == 0:
         return 0.0, 1.0
     share = right / n
@@ -30,6 +33,46 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
         rank += 1
         below += math.comb(n, rank) * 0.5**n
     return ordered[rank], ordered[n - 1 - rank]
+
+
+def sign_test(scores: Sequence[float], others: Sequence[float]) -> float:
+    """The p, of two sides, that of two scores of one question neither tends to be the higher.
+
+    Equal pairs say nothing; of the others, half are higher by chance. On scores of 0 and 1 this is
+    McNemar's exact test.
+    """
+    pairs = list(zip(scores, others, strict=True))
+    up, down = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+    n = up + down
+    tail = sum(math.comb(n, k) for k in range(min(up, down) + 1))
+    return min(1.0, 2 * tail / (1 << n))
+
+
+def lower_bound(right: int, n: int, level: float = 0.95) -> float:
+    """The share that `right` of n prove: with a smaller one, so many have a chance of 1 - level.
+
+    Clopper and Pearson's (1934) bound of one side, exact for any n; 0 for n = 0.
+    """
+    low, high = 0.0, right / n if n else 0.0
+    for _ in range(40):  # bisection; the chance of at least `right` grows with the share
+        middle = (low + high) / 2
+        if at_least(right, n, middle) < 1 - level:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def at_least(right: int, n: int, share: float) -> float:
+    """The chance that at least `right` of n are right, where each is with the chance `share`."""
+    if share in (0.0, 1.0):
+        return float(share == 1.0 or right == 0)
+
+    def log_chance(wrong: int) -> float:
+        ways = math.lgamma(n + 1) - math.lgamma(wrong + 1) - math.lgamma(n - wrong + 1)
+        return ways + wrong * math.log(1 - share) + (n - wrong) * math.log(share)
+
+    return math.fsum(math.exp(log_chance(wrong)) for wrong in range(n - right + 1))
 
 
 def speedups(batches: Sequence[tuple[float, float]]) -> str:
