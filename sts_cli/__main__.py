@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from sts_cli import __version__
-from sts_cli.cli import ask, batch, doctor, eval, merge, models, profiles
+from sts_cli.cli import ask, batch, doctor, eval, merge, models, profiles, tune
 from sts_cli.cli.interrupt import while_read
 from sts_cli.errors import StsError
 from sts_cli.report.console import stderr, stream
@@ -71,6 +71,7 @@ def options(
 app.command("ask")(ask.ask)
 app.command("batch")(batch.batch)
 app.command("eval")(eval.evaluate)
+app.command("tune")(tune.tune)
 app.command("merge")(merge.merge)
 app.add_typer(profiles.app, name="profiles")
 app.command("models")(models.models)

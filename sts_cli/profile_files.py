@@ -97,6 +97,24 @@ def parse(text: str, name: str, where: str) -> Profile:
     )
 
 
+def as_yaml(profile: Profile) -> str:
+    """The text of a file that `parse` reads as this profile, but for its name."""
+    data: dict[str, Any] = {"about": profile.about} if profile.about else {}
+    depths = [bool(cut.depth) for cut in profile.cuts]
+    if depths in ([False], [True], [False, True]):
+        data |= {SHORT[cut.depth > 0]: _spelled(cut) for cut in profile.cuts}
+    elif profile.cuts:
+        data["cuts"] = [_spelled(cut) for cut in profile.cuts]
+    settings = {name: getattr(profile, name) for name in SETTINGS}
+    data |= {name: value for name, value in settings.items() if value not in (None, "plain")}
+    return yaml.safe_dump(data, default_flow_style=None, sort_keys=False, width=100)
+
+
+def _spelled(cut: Cut) -> dict[str, Any]:
+    depth = {"depth": cut.depth} if cut.depth else {}
+    return {"method": cut.method, **depth, "keep": cut.keep, **cut.options}
+
+
 def read_yaml(text: str, where: str) -> dict[str, Any]:
     """The keys and values of a YAML text. Raises ProfileError.
 

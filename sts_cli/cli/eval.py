@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -109,21 +109,10 @@ def evaluate(
     if out is not None:
         check_table(out, questions)
     size = rows_at_once(batch_size)
-    wished = uniquely_named(profiles.split(","))
-    precision = quantize or shared_by(wished, "quantize") or "none"
-    runs_layers = wished_backend(backend or shared_by(wished, "backend"), wished[0])
-    plans = [
-        replace(plan, quantize=cast(Quantize, precision), backend=runs_layers) for plan in wished
-    ]
+    plans = on_one_model(uniquely_named(profiles.split(",")), quantize, backend)
     conditions = [Condition(plan) for plan in plans] + controls_of(plans, controls_)
     source = find(model)
-    ready: Iterable[Prepared]
-    if questions == SCENES:
-        from sts_cli.scenes.suite import DEVELOPMENT, HELD_OUT, suite
-
-        ready = suite(per_kind, level, DEVELOPMENT if development else HELD_OUT)
-    else:
-        ready = decode_ahead(open_input(questions).items())
+    ready = questions_of(questions, per_kind, level, development)
     request = Request(
         tuple(one.profile for one in conditions), batch_size=size, max_new_tokens=max_new_tokens
     )
@@ -167,6 +156,26 @@ def evaluate(
     if not count:
         console.print("sts: no questions in the input", style="red")
         raise typer.Exit(2)
+
+
+def questions_of(name: str, per_kind: int, level: float, development: bool) -> Iterator[Prepared]:
+    """The questions of a file, or of the built-in scenes. Raises InputError."""
+    if name != SCENES:
+        return decode_ahead(open_input(name).items())
+    from sts_cli.scenes.suite import DEVELOPMENT, HELD_OUT, suite
+
+    return suite(per_kind, level, DEVELOPMENT if development else HELD_OUT)
+
+
+def on_one_model(
+    plans: Sequence[Profile], quantize: str | None, backend: str | None
+) -> list[Profile]:
+    """The profiles with the precision and backend that all of them share. Raises ProfileError."""
+    precision = quantize or shared_by(plans, "quantize") or "none"
+    runs_layers = wished_backend(backend or shared_by(plans, "backend"), plans[0])
+    return [
+        replace(plan, quantize=cast(Quantize, precision), backend=runs_layers) for plan in plans
+    ]
 
 
 def controls_of(plans: Sequence[Profile], which: str) -> list[Condition]:

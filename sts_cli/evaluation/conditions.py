@@ -17,8 +17,8 @@ METHODS = ("random", "grid", "pooling")  # controls that are methods of pruning
 class Condition:
     """A profile, named as the condition, and the view of the images that the model gets.
 
-    `whole`: the images as they are; `downsampled`: with so few pixels that the model would need only
-    `keep` tokens for them; `another`: the images of another question; `none`: no image.
+    `whole`: the images as they are; `downsampled`: with so few pixels that `keep` tokens would do
+    for them; `another`: the images of another question; `none`: no image.
     """
 
     profile: Profile
