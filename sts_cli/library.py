@@ -16,6 +16,7 @@ from sts_cli.loading.model import load as load_weights
 from sts_cli.profile import Profile
 from sts_cli.profile_files import load_profile
 from sts_cli.records import Answer, Item
+from sts_cli.report.notes import Notes
 
 Question = Item | tuple[Any, str]  # an item, or an image and what to ask about it
 
@@ -94,8 +95,10 @@ class Model:
         on_text: Callable[[str], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Answer]:
-        """Answers to decoded items; see `answering.scheduler.answer_all`."""
-        return answer_all(self.engine, prepared, request, on_text=on_text, stop=stop)
+        """Answers to decoded items, with notes; see `answering.scheduler.answer_all`."""
+        notes = Notes(request.profile)
+        found = answer_all(self.engine, prepared, request, on_text=on_text, stop=stop)
+        return map(notes.noted, found)
 
     def answers_each(
         self, prepared: Iterable[Prepared], request: Request

@@ -67,6 +67,19 @@ class KeptTokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """Figures of the tokens that a cut kept of one image; docs/method.md explains them."""
+
+    kept: int
+    alike: float  # mean cosine of two kept tokens
+    alike_before: float  # of two of those before the cut
+    rank: float  # effective rank, as a share of that of as many random tokens
+    bare: float  # share of the image that no kept token is near
+    row: float  # mean place of the kept tokens minus that of all: > 0 is low
+    column: float  # > 0 is right
+
+
+@dataclass(frozen=True, slots=True)
 class TokenCounts:
     """Tokens of one question; `average` is the mean number of visual tokens over layers."""
 
@@ -132,6 +145,8 @@ class Answer:
     problem: Problem | None = None
     comparison: Comparison | None = None
     kept: tuple[KeptTokens, ...] | None = None  # of each image, if places were asked for
+    looks: tuple[Look, ...] = ()  # after each cut; of a run's first few images
+    notes: tuple[str, ...] = ()  # on the profile: what this answer is the first of its run to show
 
 
 def printable(text: str) -> str:

@@ -13,6 +13,7 @@ from sts_cli.answering.request import Request
 from sts_cli.answering.stream import TextStream, decode
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.engine import Engine
+from sts_cli.engine.looks import Looks
 from sts_cli.engine.session import Generation, Session
 from sts_cli.errors import OutputError
 from sts_cli.families.default import Prompt
@@ -52,6 +53,7 @@ class Batches:
         self.request = request
         self.on_text = on_text
         self.choices = Choices()
+        self.looks = Looks()
         self.count = 0
         self.continuous = len(request.profiles) == 1 and on_text is None
         self.session: Session | None = None
@@ -94,6 +96,7 @@ class Batches:
                 max_new_tokens=self.request.max_new_tokens,
                 choices=self.choices,
                 places=self.request.places,
+                looks=self.looks,
             )
         if pending:
             first = self.session.admitted
@@ -204,10 +207,10 @@ class Batches:
         ]
 
     def _generate(
-        self, prompts: Sequence[Prompt], profile: Profile, stream: bool
+        self, prompts: Sequence[Prompt], profile: Profile, first: bool
     ) -> list[Generation]:
         shown = None
-        if stream and self.on_text is not None:
+        if first and self.on_text is not None:
             shown = TextStream(self.engine.family.tokenizer, self.on_text)
         found = self.engine.generate(
             prompts,
@@ -215,6 +218,7 @@ class Batches:
             max_new_tokens=self.request.max_new_tokens,
             choices=self.choices,
             places=self.request.places,
+            looks=self.looks if first else None,
             on_ids=None if shown is None else shown.show,
         )
         if shown is not None:
@@ -253,6 +257,7 @@ class Batches:
             rows=rows,
             finish=found.finish,
             kept=found.kept,
+            looks=found.looks,
         )
 
 

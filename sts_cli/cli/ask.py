@@ -31,7 +31,7 @@ from sts_cli.outputs.disk import write_whole
 from sts_cli.outputs.settings import link_target
 from sts_cli.outputs.stream import to_stdout
 from sts_cli.records import Item, KeptTokens, answer_row
-from sts_cli.report.console import idle_notes, stderr, stream
+from sts_cli.report.console import stderr, stream
 from sts_cli.report.overlay import is_overlay
 from sts_cli.report.single import side_by_side, speed
 from sts_cli.report.visible import visible_json
@@ -98,7 +98,7 @@ def ask(
     if overlay is not None:
         assert answer.kept is not None
         draw(overlay, ready.images[0], answer.kept[0])
-    for sentence in [] if quiet else idle_notes(plan, answer):
+    for sentence in () if quiet else answer.notes:
         console.print(sentence, style="yellow")
     if compare and not quiet and not json_:
         side_by_side(console, answer)

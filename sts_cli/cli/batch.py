@@ -166,7 +166,6 @@ def batch(
     report = Report(
         console,
         job.total(writer) if console.is_terminal else None,
-        profile=plan,
         quiet=quiet,
         lines=out is not None or not sys.stdout.isatty(),
     )

@@ -18,6 +18,7 @@ from sts_cli.decoding.torch import TorchDecoder
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.clock import Clock
 from sts_cli.engine.cutting import Asked, Counts, cut_tokens
+from sts_cli.engine.looks import Glimpse, Looks, glimpse
 from sts_cli.engine.proof import prove
 from sts_cli.engine.session import Generation, Prefill, Session
 from sts_cli.engine.settings import StopStrings, check_settings, end_tokens, penalties
@@ -97,15 +98,22 @@ class Engine:
         max_new_tokens: int | None = None,
         choices: Choices | None = None,
         places: bool = False,
+        looks: Looks | None = None,
         on_ids: Callable[[Sequence[int]], None] | None = None,
     ) -> list[Generation]:
         """Answer a batch of prompts greedily.
 
         `choices` remembers what was chosen of images before; `places` asks where the kept tokens
-        are; `on_ids` hears the first prompt's ids as they come.
+        are; `looks` says which images to look at; `on_ids` hears the first prompt's ids as they
+        come.
         """
         session = self.session(
-            profile, max_new_tokens=max_new_tokens, choices=choices, places=places, on_ids=on_ids
+            profile,
+            max_new_tokens=max_new_tokens,
+            choices=choices,
+            places=places,
+            looks=looks,
+            on_ids=on_ids,
         )
         done = session.admit(prompts)
         while session.rows:
@@ -123,11 +131,12 @@ class Engine:
         max_new_tokens: int | None = None,
         choices: Choices | None = None,
         places: bool = False,
+        looks: Looks | None = None,
         on_ids: Callable[[Sequence[int]], None] | None = None,
     ) -> Session:
         """A batch that prompts may join while others are decoded; arguments as of `generate`."""
         limit = max_new_tokens or self.max_new_tokens
-        return Session(self, profile, limit, choices or Choices(), places, on_ids)
+        return Session(self, profile, limit, choices or Choices(), places, looks, on_ids)
 
     @torch.inference_mode()
     def prefill(
@@ -137,8 +146,12 @@ class Engine:
         limit: int,
         choices: Choices,
         places: bool,
+        looks: Sequence[int] = (),
     ) -> Prefill:
-        """Cut, run the layers behind the cut, next: up to the first token's logits."""
+        """Cut, run the layers behind the cut, next: up to the first token's logits.
+
+        `looks` are the rows to look at, of one image each.
+        """
         tokens = self.family.embed(prompts)
         words = [prompt.words(self.family.image_token_id) for prompt in prompts]
         asked = Asked(prompts, words, profile.attention == "proportional")
@@ -147,11 +160,15 @@ class Engine:
         cache = self.decoder.cache(len(prompts), limit)
         left: list[Counts] = [[[len(one.features) for one in prompt.images] for prompt in prompts]]
         seen, spans, scores, select = [tokens] if places else [], [], None, 0.0
+        glimpses: dict[int, list[Glimpse]] = {row: [] for row in looks}
         for cut, span, ahead in profile.steps(self.layers):
             if cut is not None:
-                selecting = self.clock()
+                selecting, before = self.clock(), tokens
                 tokens, counts = cut_tokens(tokens, cut, asked, left[-1], scores, choices)
                 select += self.clock() - selecting
+                for row in looks:
+                    (had,), (has,) = left[-1][row], counts[row]
+                    glimpses[row].append(glimpse(before, tokens, row, had, has))
                 left.append(counts)
                 if places:
                     seen.append(tokens)
@@ -166,6 +183,7 @@ class Engine:
             positions=positions.expand(axes, -1),
             left=left,
             seen=seen,
+            glimpses=glimpses,
             select=select,
         )
 

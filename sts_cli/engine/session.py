@@ -13,10 +13,11 @@ from sts_cli.decoding import Cache
 from sts_cli.decoding.tokens import Tokens
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.cutting import Counts
+from sts_cli.engine.looks import Glimpse, Looks, looks_at
 from sts_cli.engine.places import kept_of
 from sts_cli.families.default import Prompt
 from sts_cli.profile import Profile
-from sts_cli.records import KeptTokens
+from sts_cli.records import KeptTokens, Look
 
 if TYPE_CHECKING:
     from sts_cli.engine.engine import Engine
@@ -34,6 +35,7 @@ class Prefill:
     positions: Tensor  # [P, B]; of each prompt's first new token
     left: list[Counts]  # visual tokens of each image of each row: all, then after each cut
     seen: list[Tokens]  # the tokens at those moments, if places were asked for
+    glimpses: dict[int, list[Glimpse]]  # of the rows that are looked at, at each cut
     select: float  # seconds
 
 
@@ -50,6 +52,7 @@ class Generation:
     visual: int
     left: tuple[int, ...]  # visual tokens after each cut
     kept: tuple[KeptTokens, ...] | None  # of each image, if places were asked for
+    looks: tuple[Look, ...]  # after each cut; of a run's first few images
     text: int  # prompt tokens that are not visual
     select: float
     prefill: float
@@ -65,6 +68,7 @@ class Row:
     prompt: Prompt
     left: tuple[int, ...]
     kept: tuple[KeptTokens, ...] | None
+    looks: tuple[Look, ...]
     select: float
     prefill: float
     rows: int
@@ -79,6 +83,7 @@ class Row:
             visual=self.prompt.visual,
             left=self.left,
             kept=self.kept,
+            looks=self.looks,
             text=len(self.prompt.ids) - self.prompt.visual,
             select=self.select,
             prefill=self.prefill,
@@ -105,10 +110,11 @@ class Session:
         limit: int,
         choices: Choices,
         places: bool,
+        looks: Looks | None,
         on_ids: Callable[[Sequence[int]], None] | None,
     ):
         self.engine, self.profile, self.limit = engine, profile, limit
-        self.choices, self.places, self.on_ids = choices, places, on_ids
+        self.choices, self.places, self.looks, self.on_ids = choices, places, looks, on_ids
         self.rows: list[Row] = []
         self.admitted = 0
         self.joining = 0.0  # seconds of the last join of caches
@@ -124,16 +130,23 @@ class Session:
         clock = self.engine.clock
         started = clock()
         state = self.engine.prefill(
-            prompts, self.profile, limit=self.limit, choices=self.choices, places=self.places
+            prompts,
+            self.profile,
+            limit=self.limit,
+            choices=self.choices,
+            places=self.places,
+            looks=self.looks.rows(prompts) if self.looks and self.profile.cuts else (),
         )
         prefilled = clock()
         kept = kept_of(prompts, state.seen, state.left) if self.places else [None] * len(prompts)
+        looks = {row: looks_at(prompts[row], cuts) for row, cuts in state.glimpses.items()}
         rows = [
             Row(
                 number=self.admitted + index,
                 prompt=prompt,
                 left=tuple(sum(counts[index]) for counts in state.left[1:]),
                 kept=kept[index],
+                looks=looks.get(index, ()),
                 select=state.select / len(prompts),
                 prefill=(prefilled - started - state.select) / len(prompts),
                 rows=len(prompts),

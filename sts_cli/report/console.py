@@ -22,7 +22,6 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.text import Text
 
-from sts_cli.profile import Profile
 from sts_cli.records import Answer, TokenCounts
 from sts_cli.report.intervals import speedups
 from sts_cli.report.visible import in_line, visible
@@ -82,14 +81,12 @@ class Report:
         console: Console,
         total: int | None,
         *,
-        profile: Profile | None = None,
         quiet: bool = False,
         lines: bool = True,
         clock: Callable[[], float] = monotonic,
     ):
         self.console, self.quiet, self.clock = console, quiet, clock
         self.lines = lines and not quiet
-        self.profile, self.noted = profile, set[str]()
         self.answered = 0
         self.errors: Counter[str] = Counter()
         self.seconds, self.average, self.share = array("d"), array("d"), array("d")
@@ -134,12 +131,9 @@ class Report:
         return self.agreed / self.compared if self.compared else None
 
     def item(self, answer: Answer) -> None:
-        """Count an answer and show its line; show each note on its profile once."""
-        if self.profile is not None and not self.quiet:
-            for sentence in idle_notes(self.profile, answer):
-                if sentence not in self.noted:
-                    self.noted.add(sentence)
-                    self.console.print(sentence, style="yellow")
+        """Count an answer and show its line, after its notes."""
+        for sentence in () if self.quiet else answer.notes:
+            self.console.print(sentence, style="yellow")
         if answer.problem is not None:
             self.errors[answer.problem.kind] += 1
         else:
@@ -186,13 +180,6 @@ class Report:
                 f"against no pruning: {self.agreed} of {self.compared} answers agree "
                 f"({self.agreement:.1%})\n{speedups(self.speedups)}"
             )
-
-
-def idle_notes(profile: Profile, answer: Answer) -> list[str]:
-    """Notes on the cuts of a profile that drop nothing of an answer's image."""
-    if answer.tokens is None or len(answer.item.images) != 1:
-        return []
-    return [f"note: {sentence}" for sentence in profile.idle(answer.tokens.visual)]
 
 
 def line(answer: Answer, width: int | None) -> Text:
