@@ -1,9 +1,10 @@
 """One engine for benchmarks/peers.py: python peer_servers.py ENGINE FOLDER VARIANT
 
 Loads the model, writes its version, then answers each JSON line on stdin (`image`, `new` tokens,
-`profile`, `questions` about it) by one on stdout: tokens of a prompt and its answer, where the
-engine tells them. sts and transformers take the questions as one batch, the others one by one.
-Engines have environments of their own, so only the standard library is imported before.
+`profile` (for GenAI: percent of visual tokens to drop), `questions` about it) by one on stdout:
+tokens of a prompt, in the layers' average, and of its answer, where the engine tells them. sts and
+transformers take the questions as one batch, the others one by one. Engines have environments of
+their own, so only the standard library is imported before.
 """
 
 import json
@@ -13,9 +14,15 @@ import sys
 from importlib.metadata import version
 
 QUESTION = "what is in this picture? describe it briefly"
-PROMPT = f"USER: <image>\n{QUESTION} ASSISTANT:"  # as the checkpoint's chat template makes it
+PLACES = {"llava": "<image>\n", "qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>"}
 TURN = "USER: {{ m['content'] | replace('?', '\\n?') }} "  # for llama.cpp
 JINJA = "{% for m in messages %}" + TURN.replace("?", QUESTION) + "{% endfor %}ASSISTANT:"
+
+
+def prompt_of(folder):
+    """As the checkpoint's chat template makes it."""
+    with open(f"{folder}/model/config.json") as file:
+        return f"USER: {PLACES[json.load(file)['model_type']]}{QUESTION} ASSISTANT:"
 
 
 def sts(folder, way):
@@ -29,7 +36,7 @@ def sts(folder, way):
         items, limits = [(image, QUESTION)] * questions, {"batch_size": questions}
         answers = list(model.batch(items, profile=profile, max_new_tokens=new, **limits))
         tokens = answers[-1].tokens
-        return [tokens.text + tokens.visual, tokens.generated]
+        return [round(tokens.text + tokens.average), tokens.generated]
 
     return ask, f"{version('sts-cli')}, OpenVINO {version('openvino')}"
 
@@ -45,12 +52,12 @@ def transformers(folder, dtype):
 
     path, kind = f"{folder}/model", getattr(torch, dtype)
     model = AutoModelForImageTextToText.from_pretrained(path, dtype=kind).eval()
-    processor = AutoProcessor.from_pretrained(path)
+    processor, prompt = AutoProcessor.from_pretrained(path), prompt_of(folder)
 
     @torch.inference_mode()
     def ask(image, new, profile, questions):
         pixels = [[Image.open(image).convert("RGB")]] * questions
-        inputs = processor(images=pixels, text=[PROMPT] * questions, return_tensors="pt").to(kind)
+        inputs = processor(images=pixels, text=[prompt] * questions, return_tensors="pt").to(kind)
         limits = {"min_new_tokens": new, "max_new_tokens": new, "do_sample": False}
         ids, length = model.generate(**inputs, **limits)[0], inputs["input_ids"].shape[1]
         processor.decode(ids[length:])
@@ -72,11 +79,12 @@ def genai(folder, weights):
     pipe = openvino_genai.VLMPipeline(f"{folder}/openvino-{weights}", "CPU", **settings)
     config = openvino_genai.GenerationConfig()
     config.ignore_eos, config.apply_chat_template = True, False
-    prompt = PROMPT.replace("\n", "")  # it writes the line break after the image itself
+    prompt = prompt_of(folder).replace("\n", "")  # it writes the line break after the image itself
 
     def ask(image, new, profile, questions):
         pixels = ov.Tensor(np.asarray(Image.open(image).convert("RGB")))
         config.min_new_tokens = config.max_new_tokens = new
+        config.pruning_ratio = int(profile)
         for _ in range(questions):
             told = pipe.generate(prompt, images=[pixels], generation_config=config).perf_metrics
         return [told.get_num_input_tokens(), told.get_num_generated_tokens()]

@@ -2,13 +2,15 @@
 
     PYTHON=.venv/bin/python bash benchmarks/peers.sh FOLDER    # once
     python -m benchmarks.peers FOLDER --repeats 7
+    python -m benchmarks.peers FOLDER/qwen --prune 0,89 --only sts,GenAI    # GenAI prunes, too
 
 Seconds from an image's path to the end of its answers, greedy: reading and preparing the image is
 inside, loading the model is not. Each engine is a process (peer_servers.py); all are loaded first,
 then one works at a time. Each question has a new image, the same for all contestants, whose order
 rotates. Medians with 10th and 90th percentiles; `ratio` is the fastest peer's median by one's own;
-`token` is each further token. A table goes to stderr, one JSON line to stdout. Weights are random:
-nothing here is about answers. An engine that cannot start is left out, with the reason.
+`token` is each further token; `prompt` is the tokens that a layer sees on average. A table goes to
+stderr, one JSON line to stdout. Weights are random: nothing here is about answers. An engine that
+cannot start is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -71,21 +73,24 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="that peers.sh filled")
     parser.add_argument("--ways", default=WAYS, help="of sts: BACKEND/DTYPE/WEIGHTS")
     parser.add_argument("--profiles", default="off,aggressive")
+    parser.add_argument("--prune", default="0", help="percents that OpenVINO GenAI drops")
     parser.add_argument("--new", default="8,64", help="numbers of new tokens")
     parser.add_argument("--questions", type=int, default=1, help="about each image")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="", help="contestants with this in their name")
+    parser.add_argument("--only", default="", help="contestants with one of these in their name")
     wish = parser.parse_args()
     new = [int(count) for count in wish.new.split(",")]
     sts = product(wish.ways.split(","), wish.profiles.split(","))
     every = [(f"sts {way} {profile}", "sts", way, profile) for way, profile in sts]
-    every += [(f"{name} {v}", engine, v, "") for engine, (name, vs) in PEERS.items() for v in vs]
+    for engine, (name, variants) in PEERS.items():
+        for v, part in product(variants, wish.prune.split(",") if engine == "genai" else ["0"]):
+            every.append((f"{name} {v}" + (part != "0") * f" -{part}%", engine, v, part))
     servers: dict[tuple[str, str], Any] = {}
     versions, ready, left_out = {}, [], {}
     for one in every:
         name, engine, variant, _ = one
-        if wish.only not in name:
+        if not any(part in name for part in wish.only.split(",")):
             continue
         try:
             for key in {server_for(engine, variant, count) for count in new} - servers.keys():
@@ -106,7 +111,7 @@ def main() -> None:
             for name, engine, variant, profile in [*ready[turn:], *ready[:turn]]:
                 for count, image in images.items():
                     server = servers[server_for(engine, variant, count)]
-                    how = {"profile": profile, "questions": wish.questions}
+                    how = {"profile": profile, "questions": wish.questions}  # or GenAI's percent
                     seconds, table[name]["prompt"] = ask(server, name, image, count, **how)
                     times[name][count] += [seconds] * (repeat > 0)
     for server in servers.values():

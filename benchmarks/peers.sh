@@ -42,6 +42,25 @@ $genai/optimum-cli export openvino -m model --task image-text-to-text \
 mv part-openvino openvino-${precision%% *}
 END
 done
+# Qwen2.5-VL, which GenAI prunes, too. Its export needs a transformers that cannot read tokenizers.
+step qwen/model <<'END'
+PYTHONPATH=$here/.. "$python" -m benchmarks.random_qwen part-qwen
+mkdir -p qwen
+ln -sfn ../openvino-venv qwen/openvino-venv
+mv part-qwen qwen/model
+END
+step qwen/libraries/transformers <<'END'
+$genai/pip install --target qwen/libraries transformers==4.57.6 huggingface-hub==0.36.2 \
+    tokenizers==0.22.2
+END
+for precision in "int8" "int4 --group-size 64"; do
+    step "qwen/openvino-${precision%% *}" <<END
+PYTHONPATH=qwen/libraries $genai/optimum-cli export openvino -m qwen/model \
+    --task image-text-to-text --weight-format $precision part-openvino
+$genai/convert_tokenizer qwen/model --with-detokenizer -o part-openvino
+mv part-openvino qwen/openvino-${precision%% *}
+END
+done
 step llama.cpp/bin/llama-mtmd-cli <<'END' # the chat keeps the last image's chunks, freed: a crash
 python3 -m pip download --no-deps --no-binary llama-cpp-python llama-cpp-python==0.3.36
 tar xzf llama_cpp_python-0.3.36.tar.gz

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import checkpoints
 import pytest
 import tiny
 import torch
 from torch import Tensor
 
+from sts_cli.checkpoints.sources import find
 from sts_cli.decoding import Watch
 from sts_cli.decoding.attention import NAME
 from sts_cli.decoding.tokens import Tokens, text_tokens
@@ -22,6 +24,8 @@ from sts_cli.families import FAMILIES
 
 pytest.importorskip("openvino", reason="openvino is not installed: pip install sts-cli[openvino]")
 
+from sts_cli.loading.converted import tower_of
+from sts_cli.loading.model import load
 from sts_cli.openvino.decoder import EXACT, FAST, OpenVinoDecoder
 from sts_cli.openvino.kept import Shelf, whole
 from sts_cli.openvino.ready import problem
@@ -350,10 +354,57 @@ def test_layers_that_nobody_reads_are_not_computed():
     assert kinds.count("FullyConnected") == 6 * (layers - 1)
 
 
+GRIDS = (  # of images in one call: patches in time, rows, columns
+    [(1, 4, 4)],
+    [(1, 2, 2)],
+    [(1, 4, 6), (1, 4, 4)],
+    [(1, 10, 14), (1, 6, 4), (1, 2, 18), (1, 6, 4)],
+)
+
+
 @pytest.mark.parametrize("family", [name for name in tiny.FAMILIES if "qwen" in name])
-def test_towers_for_patches_are_refused(family: str):
-    with pytest.raises(ModelError, match="the vision tower of Qwen"):
-        OpenVinoTower(built(family), Shelf(None), EXACT)
+def test_a_compiled_tower_for_patches_takes_images_of_any_sizes(family: str, tmp_path: Path):
+    """Each image and each window sees itself only; the second tower only reads."""
+    model = built(family)
+    first, again = (OpenVinoTower(model, Shelf(tmp_path), EXACT) for _ in range(2))
+    assert not first.compile_kept()
+    for tower, grids in [*((first, grids) for grids in GRIDS), (again, GRIDS[-1])]:
+        assert tower is first or tower.compile_kept()
+        random = torch.Generator().manual_seed(7)
+        width, count = 3 * tiny.PATCH**2, sum(rows * columns for _, rows, columns in grids)
+        pixels = torch.randn(count, width, generator=random)
+        given = {"pixel_values": pixels, "image_grid_thw": torch.tensor(grids)}
+        with torch.inference_mode():
+            found, wanted = (one.get_image_features(**given) for one in (tower, model))
+        levels = (getattr(one, "deepstack_features", None) or [] for one in (found, wanted))
+        pairs = [(found.pooler_output, wanted.pooler_output), *zip(*levels, strict=True)]
+        assert len(pairs) == (3 if family == "qwen3_vl" else 1)
+        for compiled, own in pairs:
+            assert [len(one) for one in compiled] == [len(one) for one in own]
+            one, other = torch.cat(list(compiled)), torch.cat(list(own))
+            assert (one - other).abs().max() <= 1e-5 * other.abs().max()
+
+
+class Bessel(torch.nn.Module):
+    """What OpenVINO does not know."""
+
+    def forward(self, given: Tensor) -> Tensor:
+        return torch.special.i0(given)
+
+
+def test_pytorch_runs_a_tower_that_openvino_cannot_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("STS_CACHE", str(tmp_path / "cache"))
+    folder = checkpoints.write("qwen2_vl", tmp_path / "model")
+    loaded = load(find(str(folder)), dtype="float32", device="cpu", backend="openvino")
+    assert isinstance(loaded.encoder, OpenVinoTower)
+    loaded.model.model.visual.merger.ln_q = Bessel()
+    said: list[str] = []
+    parts = (loaded.model, loaded.processor, Shelf(None), loaded.decoder)
+    assert tower_of(*parts, said.append) is loaded.model
+    assert len(said) == 1 and said[0].startswith("OpenVINO cannot take this model (tower-patches)")
+    assert said[0].endswith(" PyTorch runs the vision tower.") and "\n" not in said[0]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def read_converted(
         model = read_rest(config, checkpoint.folder, folder, dtype)
     if model is not None:
         decoder = OpenVinoDecoder(model, shelf, weights, settings_for(dtype, weights))
-        return model, decoder, tower_of(model, processor, shelf, decoder)
+        return model, decoder, tower_of(model, processor, shelf, decoder, say)
     model = read(stored_dtype(config, dtype))
     say("Converting the model for OpenVINO" + (f", once; kept in {folder}" if folder else ""))
     decoder = OpenVinoDecoder(model, shelf, weights, settings_for(dtype, weights))
@@ -53,7 +53,7 @@ def read_converted(
     model.to(dtype)
     if folder is not None and shelf.writes:
         keep(model, folder, say)
-    return model, decoder, tower_of(model, processor, shelf, decoder)
+    return model, decoder, tower_of(model, processor, shelf, decoder, say)
 
 
 def stored_dtype(config: Any, dtype: torch.dtype) -> torch.dtype:
@@ -71,7 +71,13 @@ def keep(model: Any, folder: Path, say: Callable[[str], None]) -> None:
 
 
 @torch.inference_mode()
-def tower_of(model: Any, processor: Any, shelf: Shelf, decoder: OpenVinoDecoder) -> Any:
+def tower_of(
+    model: Any,
+    processor: Any,
+    shelf: Shelf,
+    decoder: OpenVinoDecoder,
+    say: Callable[[str], None],
+) -> Any:
     """The vision tower compiled; the model itself where OpenVINO cannot take its tower."""
     try:
         weights: Weights = "none" if decoder.weights == "none" else "int8"
@@ -79,6 +85,7 @@ def tower_of(model: Any, processor: Any, shelf: Shelf, decoder: OpenVinoDecoder)
         if not tower.compile_kept():
             family = adapter(model, processor, tower)
             family.encode([family.pixels(Image.new("RGB", (64, 64)))])
-    except NotConvertible:
+    except NotConvertible as error:
+        say(f"{error} PyTorch runs the vision tower.")
         return model
     return tower

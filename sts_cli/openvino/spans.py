@@ -136,14 +136,14 @@ def layer_model(layer: nn.Module, config: Any) -> ov.Model:
     return model
 
 
-def traceable(layer: nn.Module) -> nn.Module:
+def traceable(layer: nn.Module, attention: str = TRACED) -> nn.Module:
     """A copy in float32 with attention that can be traced; float32 weights are shared with it."""
     tensors = [*layer.parameters(), *layer.buffers()]
     shared = {id(one): one for one in tensors if one.dtype == torch.float32}
     twin = copy.deepcopy(layer, shared).float().eval()  # type: ignore[arg-type]
     for module in twin.modules():
         if hasattr(module, "config"):
-            module.config._attn_implementation = TRACED  # type: ignore[union-attr]
+            module.config._attn_implementation = attention  # type: ignore[union-attr]
     return twin
 
 

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-import openvino as ov
-import torch
 from torch import Tensor, nn
 
+from sts_cli.openvino.compiler import Compiler
 from sts_cli.openvino.kept import Shelf
+from sts_cli.openvino.patches import CompiledPatches
 from sts_cli.openvino.ready import NotConvertible
-from sts_cli.openvino.spans import named, traceable, traced
-from sts_cli.openvino.weights import Weights, compress
+from sts_cli.openvino.weights import Weights
 
 TOWERS = ("vision_tower", "vision_model")
 PROJECTORS = ("multi_modal_projector", "connector")
+PATCHES = "visual"  # a tower with its own projector
 
 
 class OpenVinoTower:
@@ -25,68 +25,44 @@ class OpenVinoTower:
 
     What a family does around them (tiles cut out, joined, and put in order) is transformers' own
     code, run on a twin of the model that has these two in their places. They are compiled for
-    tiles of one shape, any number of them. Qwen's towers take patches of any number and are
-    refused with NotConvertible.
+    tiles of one shape, any number of them; Qwen's towers for images of any sizes.
     """
 
     def __init__(
         self, model: Any, shelf: Shelf, settings: Mapping[str, str], weights: Weights = "none"
     ):
         inner = model.model
-        tower = next((name for name in TOWERS if name in inner._modules), None)
-        projector = next((name for name in PROJECTORS if name in inner._modules), None)
-        if tower is None or projector is None:
-            kind = type(inner).__name__
-            raise NotConvertible(f"OpenVINO cannot take the vision tower of {kind}.")
         self.compiler = Compiler(shelf, settings, weights)
-        asked = getattr(model.config, "vision_feature_layer", None)
-        layers = [] if asked is None else [asked] if isinstance(asked, int) else list(asked)
         self.twin = copy.copy(inner)
-        self.twin._modules = {
-            **inner._modules,
-            tower: CompiledTower(getattr(inner, tower), self.compiler, layers),
-            projector: CompiledProjector(getattr(inner, projector), self.compiler),
-        }
+        self.compiled = compiled(model.config, inner, self.compiler)
+        self.twin._modules = {**inner._modules, **self.compiled}
 
     def compile_kept(self) -> bool:
         """Compile what earlier runs converted. False if they converted nothing."""
         kept = [*self.compiler.shelf.names("tower-*"), *self.compiler.shelf.names("projector-*")]
-        return len(kept) > 1 and all(self.compiler.compile_kept(name) for name in kept)
+        return len(kept) >= len(self.compiled) and all(
+            self.compiler.compile_kept(name) for name in kept
+        )
 
     def get_image_features(self, **inputs: Tensor) -> Any:
         """As the model's own."""
         return self.twin.get_image_features(**inputs)
 
 
-class Compiler:
-    """Modules to compiled models, kept on the shelf by name."""
-
-    def __init__(self, shelf: Shelf, settings: Mapping[str, str], weights: Weights):
-        self.shelf, self.weights = shelf, weights
-        self.settings = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), **settings}
-        self.done: dict[str, ov.CompiledModel] = {}
-
-    def compile_kept(self, name: str) -> bool:
-        """Compile the piece `name` if it is on the shelf, whole."""
-        model = self.shelf.find(name)
-        if model is not None:
-            self.done[name] = self.shelf.compile(model, self.settings)
-        return model is not None
-
-    def run(self, name: str, module: nn.Module, given: Tensor) -> list[Tensor]:
-        """The outputs of `module` for `given` [T, ...], of which T may change under one name."""
-
-        def make() -> ov.Model:
-            example = torch.randn(2, *given.shape[1:])
-            model = traced(traceable(module), (example,))
-            named(model, ["given"], [[-1, *given.shape[1:]]], [])
-            return compress(model, self.weights, module)
-
-        if name not in self.done:
-            model = self.shelf.read(name, make)
-            self.done[name] = self.shelf.compile(model, self.settings)
-        found = self.done[name]([given.float().contiguous().numpy()], share_inputs=True)
-        return [torch.from_numpy(found[place]).to(given.dtype) for place in range(len(found))]
+def compiled(config: Any, inner: Any, compiler: Compiler) -> dict[str, nn.Module]:
+    """What takes the places of a model's tower and projector. Raises NotConvertible."""
+    if hasattr(inner, PATCHES):
+        return {PATCHES: CompiledPatches(getattr(inner, PATCHES), compiler)}
+    tower = next((name for name in TOWERS if name in inner._modules), None)
+    projector = next((name for name in PROJECTORS if name in inner._modules), None)
+    if tower is None or projector is None:
+        raise NotConvertible(f"OpenVINO cannot take the vision tower of {type(inner).__name__}.")
+    asked = getattr(config, "vision_feature_layer", None)
+    layers = [] if asked is None else [asked] if isinstance(asked, int) else list(asked)
+    return {
+        tower: CompiledTower(getattr(inner, tower), compiler, layers),
+        projector: CompiledProjector(getattr(inner, projector), compiler),
+    }
 
 
 class CompiledTower(nn.Module):
@@ -106,7 +82,7 @@ class CompiledTower(nn.Module):
         if patch_attention_mask is not None and not patch_attention_mask.all():
             return inside.tower(pixel_values, patch_attention_mask=patch_attention_mask, **kwargs)
         name = "tower-" + "x".join(str(size) for size in pixel_values.shape[1:])
-        found = self.compiler.run(name, inside, pixel_values)
+        found = self.compiler.tiles(name, inside, pixel_values)
         return SimpleNamespace(
             hidden_states=dict(zip(self.layers, found, strict=False)),
             last_hidden_state=found[-1] if inside.last else None,
@@ -137,4 +113,4 @@ class CompiledProjector(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         name = "projector-" + "x".join(str(size) for size in hidden.shape[1:])
-        return self.compiler.run(name, self.inside[0], hidden)[0]
+        return self.compiler.tiles(name, self.inside[0], hidden)[0]
