@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, islice
 from typing import TypeVar
@@ -16,7 +16,7 @@ from sts_cli.evaluation.exam import answers
 from sts_cli.evaluation.metrics import exact, f1
 from sts_cli.inputs.images import Prepared
 from sts_cli.library import load_model
-from sts_cli.records import Answer
+from sts_cli.records import Answer, Certainty
 from sts_cli.scenes.suite import suite
 
 SCENES = 24  # of a group, which is one process's work
@@ -35,6 +35,9 @@ class Mark:
     f1: float
     text: str
     tokens: float  # visual tokens, averaged over the layers
+    certainty: Certainty
+    seconds: float = field(compare=False)  # its part of its batch's, after encoding
+    encode: float = field(compare=False)  # of the new images of its batch, if it brought one
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,19 @@ def examined(
 
 def mark_of(group: int, answer: Answer) -> Mark:
     assert answer.text is not None and answer.tokens is not None
+    assert answer.certainty is not None and answer.seconds is not None
+    spent = answer.seconds
     return Mark(
         group=group,
-        condition=answer.profile,
+        condition=answer.escalated or answer.profile,
         kind=str(answer.item.extra["kind"]),
         right=bool(exact(answer.text, answer.item.answers)),
         f1=f1(answer.text, answer.item.answers),
         text=answer.text,
         tokens=answer.tokens.average,
+        certainty=answer.certainty,
+        seconds=(spent.select + spent.prefill + spent.decode) / answer.rows,
+        encode=spent.encode,
     )
 
 

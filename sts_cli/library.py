@@ -52,7 +52,8 @@ class Model:
 
         An image is a path, the bytes of a file, a PIL image, or a numpy array of uint8, H x W or
         H x W x 3 or 4. `compare` answers without pruning, too, and tells how the two compare;
-        `places` tells which tokens were kept; `on_text` hears the text while it is generated.
+        `places` tells which tokens were kept; `on_text` hears the text while it is generated, or at
+        once where the profile escalates.
         What goes wrong is the answer's `problem`. Raises ProfileError.
         """
         images = tuple(image) if isinstance(image, list | tuple) else (image,)

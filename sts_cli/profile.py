@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
 QUANTIZE: tuple[Quantize, ...] = ("auto", "none", "int8", "int4", "nf4")
 Backend = Literal["auto", "torch", "openvino"]  # runs the layers
 BACKEND: tuple[Backend, ...] = ("auto", "torch", "openvino")
+Measure = Literal["probability", "margin"]  # of an answer's certainty
+MEASURE: tuple[Measure, ...] = ("probability", "margin")
 VISUAL, LAYERS = 576, 32  # of LLaVA-1.5-7B, to compare profiles
 
 
@@ -33,6 +35,23 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Escalate:
+    """The next profile of a cascade, which answers again what the one before was not sure of."""
+
+    below: float  # certainty, 0..1, under which an answer counts as not sure
+    to: Profile  # keeps more tokens
+    measure: Measure = "probability"
+    at_most: float | None = None  # share of the rows, in the order of the input
+
+    def allows(self, number: int, before: int) -> bool:
+        """True if the row `number`, from 0, may escalate after `before` earlier ones.
+
+        So of the first n rows at most n times the share do, rounded up.
+        """
+        return self.at_most is None or before < round(self.at_most * (number + 1), 9)
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """A named list of cuts, with settings. `off` is the profile without cuts."""
 
@@ -44,6 +63,12 @@ class Profile:
     backend: Backend | None = None
     batch_size: int | None = None
     max_new_tokens: int | None = None
+    escalate: Escalate | None = None
+
+    @property
+    def ladder(self) -> tuple[Profile, ...]:
+        """This profile, and those that its answers escalate to, one after the other."""
+        return (self, *(self.escalate.to.ladder if self.escalate else ()))
 
     def stops(self, layers: int) -> tuple[int, ...]:
         """The number of language model layers that run before each cut."""
@@ -76,10 +101,12 @@ class Profile:
 
     def settings(self) -> dict[str, Any]:
         """All settings that answers depend on, as JSON values."""
-        apart = ("about", "backend")  # the backend that ran is told with the precision
+        apart = ("about", "backend", "escalate")  # the backend that ran is told with the precision
+        next_ = self.escalate
         return {
-            **{name: value for name, value in asdict(self).items() if name not in apart},
+            **{f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart},
             "cuts": [{**asdict(cut), "options": dict(cut.options)} for cut in self.cuts],
+            **({"escalate": {**asdict(next_), "to": next_.to.settings()}} if next_ else {}),
         }
 
     def idle(self, visual: int) -> list[str]:

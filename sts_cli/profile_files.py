@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -16,11 +17,16 @@ from sts_cli.errors import ProfileError, did_you_mean
 from sts_cli.profile import (
     ATTENTION,
     BACKEND,
+    LAYERS,
+    MEASURE,
     QUANTIZE,
+    VISUAL,
     Attention,
     Backend,
     Cut,
+    Escalate,
     Keep,
+    Measure,
     Profile,
     Quantize,
 )
@@ -29,7 +35,8 @@ LARGEST_FILE = 64 << 10  # bytes; profiles are a few lines
 DEEPEST = 8  # levels of a profile's YAML
 SHORT = ("structure", "semantics")  # one cut before the first layer, one between layers
 SETTINGS = ("attention", "quantize", "backend", "batch_size", "max_new_tokens")
-KEYS = ("about", *SHORT, "cuts", *SETTINGS)
+KEYS = ("about", *SHORT, "cuts", *SETTINGS, "escalate")
+ESCALATE = ("below", "to", "measure", "at_most")
 
 
 def shipped() -> dict[str, Path]:
@@ -39,14 +46,15 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_profile(name_or_path: str) -> Profile:
+def load_profile(name_or_path: str, below: Sequence[str] = ()) -> Profile:
     """A shipped profile by name, or any YAML file by path.
 
-    Raises ProfileError, which names the file, the key and the valid values.
+    `below` are the files that escalate to it. Raises ProfileError, which names the file, the key
+    and the valid values.
     """
     known = shipped()
     if name_or_path in known:
-        return parse(known[name_or_path].read_text("utf-8"), name_or_path, name_or_path)
+        return parse(known[name_or_path].read_text("utf-8"), name_or_path, name_or_path, below)
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"} and not path.is_file():
         raise ProfileError(
@@ -62,11 +70,14 @@ def load_profile(name_or_path: str) -> Profile:
         raise ProfileError(f"Cannot read the profile {path}: {reason}.") from error
     if len(content) > LARGEST_FILE:
         raise ProfileError(f"{path} is larger than {LARGEST_FILE >> 10} KiB: not a profile.")
-    return parse(text, path.stem, str(path))
+    return parse(text, path.stem, str(path), below)
 
 
-def parse(text: str, name: str, where: str) -> Profile:
-    """A profile from YAML text; `where` is the file's name in error messages."""
+def parse(text: str, name: str, where: str, below: Sequence[str] = ()) -> Profile:
+    """A profile from YAML text; `where` is the file's name in error messages.
+
+    `below` are the files that escalate to it.
+    """
     data = read_yaml(text, where)
     _known_keys(data, KEYS, where)
     cuts = _cuts(data, where)
@@ -85,7 +96,7 @@ def parse(text: str, name: str, where: str) -> Profile:
     about = data.get("about") or ""
     if not isinstance(about, str):
         raise ProfileError(f"{where}: about must be text.")
-    return Profile(
+    profile = Profile(
         name=name,
         about=about,
         cuts=cuts,
@@ -95,6 +106,50 @@ def parse(text: str, name: str, where: str) -> Profile:
         batch_size=_whole(data.get("batch_size"), f"{where}: batch_size"),
         max_new_tokens=_whole(data.get("max_new_tokens"), f"{where}: max_new_tokens"),
     )
+    if data.get("escalate") is None:
+        return profile
+    return replace(profile, escalate=_escalate(data["escalate"], profile, where, (*below, where)))
+
+
+def _escalate(data: Any, profile: Profile, where: str, below: Sequence[str]) -> Escalate:
+    """The escalation of `profile`, its next profile loaded; `below` are the files up to here."""
+    key = f"{where}: escalate"
+    if not isinstance(data, dict) or not isinstance(data.get("to"), str):
+        raise ProfileError(f"{key} must look like {{below: 0.9, to: balanced}}.")
+    _known_keys(data, ESCALATE, key)
+    measure = data.get("measure") or "probability"
+    _word(measure, MEASURE, f"{key}: measure")
+    limits = _number(data.get("below"), 0.0, 1.0, f"{key}: below")
+    share = data.get("at_most")
+    name = data["to"]
+    if name not in shipped():  # a file is named as seen from this one
+        name = str(Path(where).parent / name) if Path(name).suffix else name
+    if any(name == one or _same_file(name, one) for one in below):
+        raise ProfileError(f"{key} leads back to {name}: {' -> '.join((*below, name))}.")
+    next_ = load_profile(name, below)
+    for setting in ("quantize", "backend", "batch_size", "max_new_tokens"):
+        wished, own = getattr(next_, setting), getattr(profile, setting)
+        if wished is not None and wished != own:
+            raise ProfileError(
+                f"{key}: '{data['to']}' asks for {setting} {wished}, but the profiles of a cascade "
+                f"share one model and batch. Give {setting} in {where}, or remove it there."
+            )
+    here, there = (one.planned(VISUAL, LAYERS) for one in (profile, next_))
+    if there <= here:
+        raise ProfileError(
+            f"{key}: '{data['to']}' keeps {there:.0f} of {VISUAL} visual tokens on average, not "
+            f"more than the {here:.0f} of this profile. Escalate to one that keeps more."
+        )
+    return Escalate(
+        limits,
+        next_,
+        cast(Measure, measure),
+        None if share is None else _number(share, 0.0, 1.0, f"{key}: at_most"),
+    )
+
+
+def _same_file(one: str, other: str) -> bool:
+    return Path(one).exists() and Path(other).exists() and Path(one).samefile(other)
 
 
 def as_yaml(profile: Profile) -> str:

@@ -81,7 +81,11 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """Tokens of one question; `average` is the mean number of visual tokens over layers."""
+    """Tokens of one question; `average` is the mean number of visual tokens over layers.
+
+    Of an answer that was asked for again under another profile, they are those of the last try,
+    but `average` is the sum over all tries: what the answer cost.
+    """
 
     visual: int  # from the encoder
     left: tuple[int, ...]  # visual tokens after each cut
@@ -101,13 +105,22 @@ class TokenCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Certainty:
+    """The certainty of the model about its answer, each figure in 0..1."""
+
+    probability: float  # geometric mean of the chosen tokens' probabilities, the end's included
+    margin: float  # the first token's probability less that of the second-best
+
+
+@dataclass(frozen=True, slots=True)
 class Seconds:
     """Wall-clock seconds of a question's phases.
 
     Under one profile they are the question's own share of those phases: divided by the rows of the
     prefill, and of each decoding step. Compared with others, those of its whole batch.
     `total` is the sum of the phases; `first_token` is its part until the first token is known.
-    If an earlier question already encoded the image, `encode` is 0.
+    If an earlier question already encoded the image, `encode` is 0. Of an answer that was asked for
+    again under another profile, they are the sums over all tries.
     """
 
     image: float
@@ -142,6 +155,8 @@ class Answer:
     seconds: Seconds | None = None
     rows: int = 1  # the most questions that it was computed with
     finish: Literal["stop", "length"] | None = None
+    certainty: Certainty | None = None
+    escalated: str | None = None  # the profile that was asked first, if `profile` is another
     problem: Problem | None = None
     comparison: Comparison | None = None
     kept: tuple[KeptTokens, ...] | None = None  # of each image, if places were asked for
@@ -181,6 +196,7 @@ def answer_row(answer: Answer) -> dict[str, Any]:
         **_measured(answer),
         "model": answer.model,
         "profile": answer.profile,
+        "escalated": answer.escalated,
         "rows": answer.rows,
         "finish": answer.finish,
         "error": None
@@ -203,10 +219,16 @@ def answer_row(answer: Answer) -> dict[str, Any]:
 
 
 def _measured(answer: Answer) -> dict[str, Any]:
-    """Answer, tokens and seconds; a comparison has them twice, also in `full`."""
-    tokens, seconds = answer.tokens, answer.seconds
+    """Answer, certainty, tokens and seconds; a comparison has them twice, also in `full`."""
+    tokens, seconds, certainty = answer.tokens, answer.seconds, answer.certainty
     return {
         "answer": answer.text,
+        "certainty": None
+        if certainty is None
+        else {
+            "probability": round(certainty.probability, 4),
+            "margin": round(certainty.margin, 4),
+        },
         "tokens": None
         if tokens is None
         else {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
+from sts_cli.answering.cascade import Cascade, again, summed, uncertain
 from sts_cli.answering.features import FeatureCache, Refused
 from sts_cli.answering.questions import Question
 from sts_cli.answering.request import Request
@@ -22,6 +23,7 @@ from sts_cli.profile import Profile
 from sts_cli.records import Answer, Item, Problem, Seconds, TokenCounts
 
 T = TypeVar("T")
+PATIENCE = 8  # batches of answers that wait for an older one which escalates
 WORTH = 2  # joins of caches that free places have cost, before the next
 NO_MEMORY = "One question at a time does not fit into memory; use a stronger profile."
 
@@ -38,7 +40,8 @@ class Pending:
 class Batches:
     """Answers to the same request, under several profiles or to a listener batch after batch.
 
-    Under one profile, questions join those in hand while these are decoded.
+    Under one profile, questions join those in hand while these are decoded. Those that escalate
+    wait until a batch of them is asked again; otherwise they are asked again with their own batch.
     """
 
     def __init__(
@@ -56,6 +59,10 @@ class Batches:
         self.looks = Looks()
         self.count = 0
         self.continuous = len(request.profiles) == 1 and on_text is None
+        self.cascade = Cascade(request.profile)
+        self.profiles = self.cascade.profiles[:1] if self.continuous else request.profiles
+        self.passed = [[0] * len(one.ladder) for one in request.profiles]  # went on, by level
+        self.again_at_once: int | None = None  # rows that fitted when they were asked again
         self.session: Session | None = None
         self.in_hand: dict[int, Pending] = {}  # by their number in the session
 
@@ -65,6 +72,40 @@ class Batches:
         session = self.session
         joins = self.engine.decoder.joins
         return session is None or joins and session.idle >= WORTH * session.joining
+
+    def due(self, size: int, done: int, idle: bool) -> bool:
+        """True if questions that escalate should be asked again now, in batches of `size`.
+
+        They wait to be many, unless there is nothing else to do (`idle`) or `done` answers wait to
+        come out behind older ones.
+        """
+        if self.in_hand and not self.engine.decoder.joins:  # it holds one batch at a time
+            return False
+        waiting = self.cascade.waiting
+        return waiting >= size or idle or waiting > 0 and done >= PATIENCE * size
+
+    def refuse(self, question: Question, problem: Problem) -> dict[int, tuple[Answer, ...]]:
+        """The answers that are known now that a question has a problem."""
+        return self._known([question], [self.problem(question.item, problem)], 0)
+
+    def escalate(self, size: int) -> dict[int, tuple[Answer, ...]]:
+        """Ask up to `size` questions again; the answers that are done."""
+        found: dict[int, tuple[Answer, ...]] = {}
+        if not self.cascade.waiting:  # older questions will not come: the run was stopped
+            found = {one.question.number: (one.answer,) for one in self.cascade.release()}
+        level, tried = self.cascade.next(min(size, self.again_at_once or size))
+        if not tried:
+            return found
+        questions, profile = [one.question for one in tried], self.cascade.profiles[level]
+        answers, fitted = self.answer(questions, (profile,))
+        if fitted < len(tried):
+            self.again_at_once = fitted
+        rows = [
+            # What does not fit, even alone, keeps its first answer where profiles may shrink.
+            (one.answer if row.profile != profile.name else again(one.answer, row),)
+            for one, (row,) in zip(tried, answers, strict=True)
+        ]
+        return found | self._known(questions, rows, level)
 
     def advance(
         self, batch: Sequence[Question]
@@ -78,18 +119,19 @@ class Batches:
         if self.continuous:
             pending = self._tried(partial(self._pending, batch))
         if not self.continuous or isinstance(pending, Problem):
-            return numbered(batch, *self.answer(batch))
+            return self._numbered(batch, *self.answer(batch, self.profiles))
         found = self._tried(partial(self._step, pending))
         if not isinstance(found, Problem):
-            return found, None
+            questions, rows = [one for one, _ in found], [(row,) for _, row in found]
+            return self._known(questions, rows, 0), None
         lost = [*(one.question for one in self.in_hand.values()), *batch]
         lost = list(dict.fromkeys(lost))  # those that had just been admitted are in hand, too
         self.session, self.in_hand = None, {}
-        return numbered(lost, *self.again(lost, found))
+        return self._numbered(lost, *self.again(lost, found, self.profiles))
 
-    def _step(self, pending: Sequence[Pending]) -> dict[int, tuple[Answer, ...]]:
-        """Admit questions, if any, and take one step; the answers that are done."""
-        profile, done = self.request.profile, []
+    def _step(self, pending: Sequence[Pending]) -> list[tuple[Question, Answer]]:
+        """Admit questions, if any, and take one step; the questions that are answered."""
+        profile, done = self.profiles[0], []
         if self.session is None:
             self.session = self.engine.session(
                 profile,
@@ -104,33 +146,52 @@ class Batches:
             done += self.session.admit([one.prompt for one in pending])
         if self.session.rows:
             done += self.session.step()
-        answers: dict[int, tuple[Answer, ...]] = {}
+        answers = []
         for number, found in done:
             one = self.in_hand.pop(number)
-            row = self._row(one, found, profile, found.rows)
-            answers[one.question.number] = (row,)
+            answers.append((one.question, self._row(one, found, profile, found.rows)))
         return answers
 
-    def answer(self, batch: Sequence[Question]) -> tuple[list[tuple[Answer, ...]], int]:
+    def _numbered(
+        self, batch: Sequence[Question], answers: Sequence[tuple[Answer, ...]], fitted: int
+    ) -> tuple[dict[int, tuple[Answer, ...]], int | None]:
+        """The answers by number, and how many rows fitted if not all did."""
+        return self._known(batch, answers, 0), fitted if fitted < len(batch) else None
+
+    def _known(
+        self, batch: Sequence[Question], rows: Sequence[tuple[Answer, ...]], level: int
+    ) -> dict[int, tuple[Answer, ...]]:
+        """The answers by number that stay, now that the profile `level` gave `rows`."""
+        if not self.continuous:
+            return dict(zip((one.number for one in batch), rows, strict=True))
+        return {
+            tried.question.number: (tried.answer,)
+            for question, (row,) in zip(batch, rows, strict=True)
+            for tried in self.cascade.take(level, question, row)
+        }
+
+    def answer(
+        self, batch: Sequence[Question], profiles: Sequence[Profile]
+    ) -> tuple[list[tuple[Answer, ...]], int]:
         """Answers to each question, and how many questions at once fitted into memory."""
-        found = self._tried(partial(self._answer, batch, self.request.profiles))
+        found = self._tried(partial(self._answer, batch, profiles))
         if not isinstance(found, Problem):
             return found, len(batch)
-        return self.again(batch, found)
+        return self.again(batch, found, profiles)
 
     def again(
-        self, batch: Sequence[Question], found: Problem
+        self, batch: Sequence[Question], found: Problem, profiles: Sequence[Profile]
     ) -> tuple[list[tuple[Answer, ...]], int]:
         """The same for a batch that has failed, in parts."""
         memory = found.kind == "out_of_memory"
         if len(batch) > 1:
             half = len(batch) // 2 if memory else 1
-            parts = [self.answer(batch[i : i + half]) for i in range(0, len(batch), half)]
+            parts = [self.answer(batch[i : i + half], profiles) for i in range(0, len(batch), half)]
             answers = [answer for part, _ in parts for answer in part]
             return answers, min(fits for _, fits in parts) if memory else len(batch)
         if memory:
-            return [self._smaller(batch[0])], 1
-        return [self.problem(batch[0].item, found)], 1
+            return [self._smaller(batch[0], profiles)], 1
+        return [self.problem(batch[0].item, found, profiles)], 1
 
     def _tried(self, work: Callable[[], T]) -> T | Problem:
         """The result of `work`, or its problem: the one place where a failure stays with a row.
@@ -147,23 +208,25 @@ class Batches:
         except Exception as error:
             return problem_of(error)
 
-    def problem(self, item: Item, problem: Problem) -> tuple[Answer, ...]:
+    def problem(
+        self, item: Item, problem: Problem, profiles: Sequence[Profile] | None = None
+    ) -> tuple[Answer, ...]:
         """The same problem under each profile."""
         return tuple(
             Answer(item, self.engine.name, profile.name, problem=problem)
-            for profile in self.request.profiles
+            for profile in profiles or self.profiles
         )
 
-    def _smaller(self, question: Question) -> tuple[Answer, ...]:
+    def _smaller(self, question: Question, every: Sequence[Profile]) -> tuple[Answer, ...]:
         """One question that did not fit, with the first fallback profile that does."""
         for fallback in self.request.fallbacks:
-            profiles = [fallback, *self.request.profiles[1:]]
+            profiles = [fallback, *every[1:]]
             found = self._tried(partial(self._answer, [question], profiles))
             if not isinstance(found, Problem):
                 return found[0]
             if found.kind != "out_of_memory":
-                return self.problem(question.item, found)
-        return self.problem(question.item, Problem("out_of_memory", NO_MEMORY))
+                return self.problem(question.item, found, every)
+        return self.problem(question.item, Problem("out_of_memory", NO_MEMORY), every)
 
     def _pending(self, batch: Sequence[Question]) -> list[Pending]:
         """The questions tokenized, their images encoded.
@@ -192,18 +255,67 @@ class Batches:
         pending = self._pending(batch)
         prompts = [one.prompt for one in pending]
         if len(profiles) > 1 and self.count == 0:
-            for one in profiles:  # a warm-up: first calls allocate and compile
+            rungs = [rung for one in profiles for rung in one.ladder]
+            for one in rungs:  # a warm-up: first calls allocate and compile
                 self.engine.generate(prompts[:1], one, max_new_tokens=2)
         self.count += 1
         parts = len(batch) if len(profiles) == 1 else 1  # under one profile, seconds are shares
         order = list(enumerate(profiles))[:: 1 if self.count % 2 else -1]  # in turn: A B, B A
-        found = {number: self._generate(prompts, one, number == 0) for number, one in order}
+        passed = [list(one) for one in self.passed]  # a batch that fails is answered again
+        found = {
+            number: self._climbed(pending, one, number == 0, parts, passed[number])
+            for number, one in order
+        }
+        self.passed = passed
+        return list(zip(*(found[number] for number in range(len(profiles))), strict=True))
+
+    def _climbed(
+        self,
+        pending: Sequence[Pending],
+        profile: Profile,
+        stream: bool,
+        parts: int,
+        passed: list[int],
+    ) -> list[Answer]:
+        """The answers of a batch under a profile, those not certain under the next, and so on.
+
+        Every row gets its part of each try's seconds. `passed` counts the rows that went on.
+        """
+        streams = stream and profile.escalate is None  # else an answer may be withdrawn
+        rows = self._under(pending, profile, streams, parts)
+        asked = list(range(len(rows)))
+        for level, one in enumerate(profile.ladder[:-1]):
+            assert one.escalate is not None
+            sent = []
+            for index in asked:
+                number = pending[index].question.number
+                if uncertain(rows[index], one.escalate) and one.escalate.allows(
+                    number, passed[level]
+                ):
+                    passed[level] += 1
+                    sent.append(index)
+            if not sent:
+                break
+            waiting = [replace(pending[index], encode=0.0) for index in sent]
+            later = self._under(waiting, one.escalate.to, False, parts)
+            spent = later[0].seconds
+            assert spent is not None
+            rows = [add(row, spent) if index not in sent else row for index, row in enumerate(rows)]
+            for index, row in zip(sent, later, strict=True):
+                rows[index] = again(rows[index], row)
+            asked = sent
+        if stream and not streams and self.on_text is not None:
+            self.on_text(rows[0].text or "")
+        return rows
+
+    def _under(
+        self, pending: Sequence[Pending], profile: Profile, stream: bool, parts: int
+    ) -> list[Answer]:
+        """The answers of a batch under one profile."""
+        found = self._generate([one.prompt for one in pending], profile, stream)
         return [
-            tuple(
-                self._row(each, found[number][row], one, len(batch), parts)
-                for number, one in enumerate(profiles)
-            )
-            for row, each in enumerate(pending)
+            self._row(each, one, profile, len(pending), parts)
+            for each, one in zip(pending, found, strict=True)
         ]
 
     def _generate(
@@ -256,17 +368,16 @@ class Batches:
             ),
             rows=rows,
             finish=found.finish,
+            certainty=found.certainty,
             kept=found.kept,
             looks=found.looks,
         )
 
 
-def numbered(
-    batch: Sequence[Question], answers: Sequence[tuple[Answer, ...]], fitted: int
-) -> tuple[dict[int, tuple[Answer, ...]], int | None]:
-    """The answers by number, and how many rows fitted if not all did."""
-    found = dict(zip((one.number for one in batch), answers, strict=True))
-    return found, fitted if fitted < len(batch) else None
+def add(row: Answer, spent: Seconds) -> Answer:
+    """The answer, whose batch also spent this."""
+    assert row.seconds is not None
+    return replace(row, seconds=summed(row.seconds, replace(spent, encode=0.0)))
 
 
 def problem_of(error: Exception) -> Problem:

@@ -48,7 +48,10 @@ def fitting_rows(
         return most
     new = request.max_new_tokens or engine.max_new_tokens
     config, width = engine.family.model.get_decoder().config, engine.family.model.dtype.itemsize
-    row = max(row_values(config, one, visual, values, new) for one in request.profiles) * width
+    row = width * max(
+        sum(row_values(config, one, visual, values, new) for one in profile.ladder)
+        for profile in request.profiles
+    )
     shared = choosing_bytes(visual) if any(one.cuts for one in request.profiles) else 0
     return max(1, min(most, int((SHARE * free - shared) / row)))
 

@@ -8,6 +8,7 @@ from math import ceil
 
 from sts_cli.answering.agreement import compared
 from sts_cli.answering.batches import Batches
+from sts_cli.answering.cascade import capped
 from sts_cli.answering.features import FeatureCache
 from sts_cli.answering.fitting import fitting_rows, most_rows
 from sts_cli.answering.questions import Question, question_of
@@ -58,11 +59,12 @@ def answer_each(
     encoded once for all profiles. Under one profile, waiting questions take the places of those
     that are done, while the others are decoded; a question's seconds are then its own share.
     Without a batch size it has as many rows such as the first as fit into memory, and gain
-    something. A batch that runs out of memory is halved; one question that does tries the fallbacks
+    something. What a profile escalates is asked again under the next one, in batches of such
+    questions. A batch that runs out of memory is halved; one question that does tries the fallbacks
     instead of the first profile, then becomes a problem. Of a batch's first question under the
-    first profile, `on_text` hears the text while it is generated. When `stop` becomes true, the
-    questions in hand are the last; answers that waited for older ones come out. Raises
-    ProfileError before the first item for a profile that the model cannot honour.
+    first profile, `on_text` hears the text while it is generated, or at its end if it may escalate.
+    When `stop` becomes true, the questions in hand are the last; answers that waited for older ones
+    come out. Raises ProfileError before the first item for a profile that the model cannot honour.
     """
     for one in (*request.profiles, *request.fallbacks):
         engine.check(one)
@@ -73,19 +75,23 @@ def answer_each(
     pool = ThreadPoolExecutor(WORKERS)
     images = FeatureCache(engine, pool)
     batches = Batches(engine, images, request, on_text)
+    cascade = batches.cascade
+    in_order = not batches.continuous and capped(request.profiles)  # which rows may escalate
     with pool, Feed(questions(prepared, images), largest) as feed:
-        while (busy := len(batches.in_hand)) or not stop():
-            wait = not waiting and not busy
+        while (busy := len(batches.in_hand)) or cascade.open or not stop():
+            wait = not waiting and not busy and not cascade.open
             for question in feed.take(WINDOW * largest - len(waiting), wait, stop):
                 if question.item.problem is None:
                     waiting.append(question)
                 else:
-                    done[question.number] = batches.problem(question.item, question.item.problem)
+                    done.update(batches.refuse(question, question.item.problem))
             if waiting and size is None:
                 free, first = free_memory(engine.clock.device), waiting[0].pictures
                 size = largest = fitting_rows(engine, request, first, free)
-            closed = busy > 0 and (len(done) >= HELD or not batches.open)
-            batch = [] if stop() or closed else admitted(waiting, busy, size or 1)
+            full = len(done) >= HELD or cascade.held >= WINDOW * (size or 1)
+            closed = busy > 0 and (full or not batches.open)
+            choose = the_first if in_order else admitted
+            batch = [] if stop() or closed else choose(waiting, busy, size or 1)
             if batch or busy:
                 waiting = [one for one in waiting if one not in batch]
                 answers, fitted = batches.advance(batch)
@@ -95,10 +101,12 @@ def answer_each(
                     size, calm = fitted, 0
                 elif size is not None and calm >= GROW_AFTER and size < largest:
                     size, calm = min(largest, size * 2), 0
+            if cascade.open and batches.due(size or 1, len(done), not (batch or busy)):
+                done.update(batches.escalate(size or 1))
             while next_out in done:
                 yield done.pop(next_out)
                 next_out += 1
-            if not waiting and not batches.in_hand and feed.finished:
+            if not (waiting or batches.in_hand or cascade.open) and feed.finished:
                 break
     yield from (done[number] for number in sorted(done))
     if feed.error is not None:
@@ -121,6 +129,11 @@ def admitted(waiting: Sequence[Question], busy: int, size: int) -> list[Question
     least = min(len(waiting), ceil(ADMIT * size))
     batch = similar(waiting, size - busy) if size - busy >= least else []
     return batch if not busy or len(batch) >= least else []
+
+
+def the_first(waiting: Sequence[Question], busy: int, size: int) -> list[Question]:
+    """The questions to answer now, in the order of the input."""
+    return list(waiting[:size])
 
 
 def similar(waiting: Sequence[Question], size: int) -> list[Question]:

@@ -63,6 +63,7 @@ def ask(
     """Answer one question about an image.
 
     The answer streams to standard output; tokens and times go to standard error.
+    A profile that escalates may withdraw an answer, so it is shown when it is known.
 
     \b
       sts ask street.jpg "what is on the sign?"

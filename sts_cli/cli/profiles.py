@@ -46,7 +46,9 @@ def effect(profile: Profile) -> str:
     """The effect of a profile on an image of 576 tokens and 32 layers, in sentences."""
     lines = [f"For an image of {VISUAL} visual tokens and a language model of {LAYERS} layers:"]
     if not profile.cuts:
-        return "\n".join([*lines, f"all {VISUAL} tokens enter all {LAYERS} layers."])
+        return "\n".join(
+            [*lines, f"all {VISUAL} tokens enter all {LAYERS} layers.", *then(profile)]
+        )
     places = zip(profile.cuts, profile.stops(LAYERS), profile.budgets(VISUAL), strict=True)
     for number, (cut, layer, left) in enumerate(places, 1):
         place = f"after layer {layer} of {LAYERS}" if layer else "before the first layer"
@@ -55,4 +57,18 @@ def effect(profile: Profile) -> str:
         lines.append("In attention, each token left counts as many as it stands for.")
     average = profile.planned(VISUAL, LAYERS)
     lines.append(f"Average over all layers: {average:.1f} tokens, {average / VISUAL:.1%}.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *then(profile)])
+
+
+def then(profile: Profile) -> list[str]:
+    """A sentence for each profile that answers again what the one before was not sure of."""
+    found = []
+    for one in profile.ladder:
+        if one.escalate is not None:
+            to, share = one.escalate.to, one.escalate.at_most
+            most = "" if share is None else f", at most {share:.1%} of the rows"
+            found.append(
+                f"An answer whose {one.escalate.measure} is below {one.escalate.below:g} is asked "
+                f"again under {to.name}, with {to.planned(VISUAL, LAYERS):.0f} tokens{most}."
+            )
+    return found

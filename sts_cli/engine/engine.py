@@ -77,10 +77,13 @@ class Engine:
                     f"after layer {first} of the {self.layers} layers of '{self.name}'. Set them "
                     "further apart, or leave one cut out."
                 )
+        if profile.escalate is not None:
+            self.check(profile.escalate.to)
 
     def prepare(self, profile: Profile) -> None:
         """Make ready to answer under a profile, so that the first question need not wait."""
-        self.decoder.prepare(*(span for _, span, _ in profile.steps(self.layers) if span))
+        for one in profile.ladder:
+            self.decoder.prepare(*(span for _, span, _ in one.steps(self.layers) if span))
 
     @torch.inference_mode()
     def encode(self, pixels: Sequence[Pixels]) -> tuple[list[Encoded], float]:

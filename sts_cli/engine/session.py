@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +18,7 @@ from sts_cli.engine.looks import Glimpse, Looks, looks_at
 from sts_cli.engine.places import kept_of
 from sts_cli.families.default import Prompt
 from sts_cli.profile import Profile
-from sts_cli.records import KeptTokens, Look
+from sts_cli.records import Certainty, KeptTokens, Look
 
 if TYPE_CHECKING:
     from sts_cli.engine.engine import Engine
@@ -58,6 +59,7 @@ class Generation:
     prefill: float
     decode: float
     rows: int  # the most rows that it was computed with
+    certainty: Certainty
 
 
 @dataclass(eq=False)
@@ -75,6 +77,8 @@ class Row:
     decode: float = 0.0
     ids: list[int] = field(default_factory=list)
     finish: Finish | None = None
+    logs: list[float] = field(default_factory=list)  # log probabilities of the chosen tokens
+    margin: float = 0.0  # of the first token
 
     def generation(self) -> Generation:
         return Generation(
@@ -89,6 +93,7 @@ class Row:
             prefill=self.prefill,
             decode=self.decode,
             rows=self.rows,
+            certainty=Certainty(math.exp(sum(self.logs) / len(self.logs)), self.margin),
         )
 
 
@@ -198,8 +203,11 @@ class Session:
         if self.engine.penalties:
             logits = self._penalise(logits, [[*row.prompt.ids, *row.ids] for row in rows])
         best = logits.argmax(-1)  # [B]
-        for row, token in zip(rows, best.tolist(), strict=True):
-            self._append(row, token)
+        first = not rows[0].logs
+        for row, (token, log, margin) in zip(rows, told(logits, best, first), strict=True):
+            row.margin = margin if first else row.margin
+            row.logs.append(log)
+            self._append(row, int(token))
         stay = [index for index, row in enumerate(rows) if row.finish is None]
         if 0 < len(stay) < len(rows):
             kept = torch.tensor(stay, device=best.device)
@@ -229,3 +237,19 @@ class Session:
                 for history, row in zip(histories, logits.float(), strict=True)
             ]
         )
+
+
+def told(logits: Tensor, best: Tensor, first: bool) -> list[list[float]]:
+    """Each row's chosen token and its log probability; of a `first` token also its margin.
+
+    `logits` is [B, V], `best` [B] their largest. All come in one wait for the device; float32
+    holds every id below 2^24.
+    """
+    logits = logits.float()
+    log = logits.gather(-1, best[:, None])[:, 0] - logits.logsumexp(-1)
+    margin = torch.zeros_like(log)
+    if first:
+        top, second = logits.topk(2).values.unbind(-1)
+        margin = log.exp() * (1 - (second - top).exp())
+    found: list[list[float]] = torch.stack([best.float(), log, margin], dim=-1).tolist()
+    return found

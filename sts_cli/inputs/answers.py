@@ -9,9 +9,10 @@ MARKS = ("tokens", "seconds", "profile", "finish", "model")
 MEASURED = {
     *MARKS,
     *("answer", "rows", "error", "message", "full", "full_answer", "agree", "similarity"),
+    *("certainty", "escalated"),
     *("speedup", "speedup_prefill", "speedup_total"),
 }
-FLAT = ("tokens_", "seconds_")  # how a table's columns for `tokens` and `seconds` begin
+FLAT = ("certainty_", "tokens_", "seconds_")  # how a table's columns of figures begin
 
 
 def is_answer(keys: Iterable[str]) -> bool:

@@ -13,10 +13,12 @@ from sts_cli.outputs.formats import StoredRecord
 from sts_cli.outputs.keys import cell, images_of, key
 from sts_cli.records import Answer, Item, answer_row
 
+CERTAINTY = ("probability", "margin")
 TOKENS = ("visual", "structure", "semantics", "left", "average", "text", "generated")
 SECONDS = ("image", "encode", "select", "prefill", "decode", "first_token", "total")
 COLUMNS = (
-    *("id", "image", "question", "answer", "error", "message", "model", "profile"),
+    *("id", "image", "question", "answer", "error", "message", "model", "profile", "escalated"),
+    *(f"certainty_{name}" for name in CERTAINTY),
     *(f"tokens_{name}" for name in TOKENS),
     *(f"seconds_{name}" for name in SECONDS),
     *("rows", "finish", "expected", "extra"),
@@ -63,10 +65,12 @@ def cells(row: dict[str, Any]) -> dict[str, Any]:
     error = row["error"] or {}
     full, speedup = row.get("full") or {}, row.get("speedup") or {}
     return {
-        **{name: row[name] for name in ("id", "question", "answer", "model", "profile", "finish")},
+        **{name: row[name] for name in ("id", "question", "answer", "model", "profile")},
+        **{name: row[name] for name in ("escalated", "finish")},
         "image": cell(images_of(row)),
         "error": error.get("kind"),
         "message": error.get("message"),
+        **{f"certainty_{name}": (row["certainty"] or {}).get(name) for name in CERTAINTY},
         **{f"tokens_{name}": cell_of((row["tokens"] or {}).get(name)) for name in TOKENS},
         **{f"seconds_{name}": (row["seconds"] or {}).get(name) for name in SECONDS},
         "rows": row["rows"],

@@ -90,6 +90,7 @@ class Report:
         self.answered = 0
         self.errors: Counter[str] = Counter()
         self.seconds, self.average, self.share = array("d"), array("d"), array("d")
+        self.escalated = Counter[str]()  # answers, by the profile that gave them
         self.speedups: list[tuple[float, float]] = []  # prefill and total, of each batch
         self.compared = self.agreed = 0
         self.started = clock()
@@ -142,6 +143,8 @@ class Report:
             self.seconds.append(answer.seconds.total)
             self.average.append(answer.tokens.average)
             self.share.append(answer.tokens.average / max(1, answer.tokens.visual))
+            if answer.escalated is not None:
+                self.escalated[answer.profile] += 1
         if answer.comparison is not None:
             both = (answer.comparison.speedup_prefill, answer.comparison.speedup_total)
             if not self.speedups or self.speedups[-1][0] != both[0]:  # else of the same batch
@@ -175,11 +178,22 @@ class Report:
                 f"time: p50 {milliseconds(median(ordered))}, p95 {milliseconds(p95)}; "
                 f"visual tokens kept: {average:.1f} on average ({share:.1%})"
             )
+        if self.profile is not None and self.profile.escalate is not None:
+            self.console.print(escalations(self.escalated, self.answered))
         if self.agreement is not None:
             self.console.print(
                 f"against no pruning: {self.agreed} of {self.compared} answers agree "
                 f"({self.agreement:.1%})\n{speedups(self.speedups)}"
             )
+
+
+def escalations(escalated: Counter[str], answered: int) -> str:
+    """`escalated: 12 of 500 (2.4%), 10 to balanced, 2 to off`: the profiles that answered."""
+    count = escalated.total()
+    each = ", ".join(f"{times} to {name}" for name, times in escalated.most_common())
+    return f"escalated: {count} of {answered} ({count / max(1, answered):.1%})" + (
+        f" to {next(iter(escalated))}" if len(escalated) == 1 else f", {each}" if each else ""
+    )
 
 
 def line(answer: Answer, width: int | None) -> Text:

@@ -17,8 +17,9 @@ def speed(answer: Answer) -> str:
         f"{name} {milliseconds(getattr(seconds, name))}"
         for name in ("image", "encode", "select", "prefill", "decode")
     )
+    asked = f"{answer.escalated}, then " if answer.escalated else ""
     return (
-        f"{answer.profile}: visual tokens {counts(tokens)} (average {tokens.average:.1f}), "
+        f"{asked}{answer.profile}: visual tokens {counts(tokens)} (average {tokens.average:.1f}), "
         f"text {tokens.text}, generated {tokens.generated}\n"
         f"{milliseconds(seconds.total)}: {phases}"
     )
