@@ -43,6 +43,10 @@ class Escalate:
     measure: Measure = "probability"
     at_most: float | None = None  # share of the rows, in the order of the input
 
+    def doubts(self, certainty: Any) -> bool:
+        """True if the certainty of an answer, a `records.Certainty`, is below the limit."""
+        return certainty is not None and getattr(certainty, self.measure) < self.below
+
     def allows(self, number: int, before: int) -> bool:
         """True if the row `number`, from 0, may escalate after `before` earlier ones.
 

@@ -65,8 +65,9 @@ def load_profile(name_or_path: str, below: Sequence[str] = ()) -> Profile:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
         text = content.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+    except (OSError, ValueError) as error:
+        text_at_fault = isinstance(error, UnicodeDecodeError)
+        reason = "it is not UTF-8 text" if text_at_fault else getattr(error, "strerror", error)
         raise ProfileError(f"Cannot read the profile {path}: {reason}.") from error
     if len(content) > LARGEST_FILE:
         raise ProfileError(f"{path} is larger than {LARGEST_FILE >> 10} KiB: not a profile.")
@@ -114,30 +115,32 @@ def parse(text: str, name: str, where: str, below: Sequence[str] = ()) -> Profil
 def _escalate(data: Any, profile: Profile, where: str, below: Sequence[str]) -> Escalate:
     """The escalation of `profile`, its next profile loaded; `below` are the files up to here."""
     key = f"{where}: escalate"
-    if not isinstance(data, dict) or not isinstance(data.get("to"), str):
+    name = data.get("to") if isinstance(data, dict) else None
+    if name is False:  # YAML's reading of a bare off
+        name = "off"
+    if not isinstance(name, str):
         raise ProfileError(f"{key} must look like {{below: 0.9, to: balanced}}.")
     _known_keys(data, ESCALATE, key)
     measure = data.get("measure") or "probability"
     _word(measure, MEASURE, f"{key}: measure")
     limits = _number(data.get("below"), 0.0, 1.0, f"{key}: below")
-    share = data.get("at_most")
-    name = data["to"]
-    if name not in shipped():  # a file is named as seen from this one
-        name = str(Path(where).parent / name) if Path(name).suffix else name
-    if any(name == one or _same_file(name, one) for one in below):
-        raise ProfileError(f"{key} leads back to {name}: {' -> '.join((*below, name))}.")
-    next_ = load_profile(name, below)
+    share, path = data.get("at_most"), name
+    if name not in shipped() and Path(name).suffix:  # a file is named as seen from this one
+        path = str(Path(where).parent / name)
+    if any(path == one or _same_file(path, one) for one in below):
+        raise ProfileError(f"{key} leads back to {path}: {' -> '.join((*below, path))}.")
+    next_ = load_profile(path, below)
     for setting in ("quantize", "backend", "batch_size", "max_new_tokens"):
         wished, own = getattr(next_, setting), getattr(profile, setting)
         if wished is not None and wished != own:
             raise ProfileError(
-                f"{key}: '{data['to']}' asks for {setting} {wished}, but the profiles of a cascade "
+                f"{key}: '{name}' asks for {setting} {wished}, but the profiles of a cascade "
                 f"share one model and batch. Give {setting} in {where}, or remove it there."
             )
     here, there = (one.planned(VISUAL, LAYERS) for one in (profile, next_))
     if there <= here:
         raise ProfileError(
-            f"{key}: '{data['to']}' keeps {there:.0f} of {VISUAL} visual tokens on average, not "
+            f"{key}: '{name}' keeps {there:.0f} of {VISUAL} visual tokens on average, not "
             f"more than the {here:.0f} of this profile. Escalate to one that keeps more."
         )
     return Escalate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sts_cli.errors import ProfileError
-from sts_cli.profile import Cut, Profile, budget
+from sts_cli.profile import Cut, Escalate, Profile, budget
 from sts_cli.profile_files import load_profile, parse, shipped
 
 AVERAGES = {"off": 576, "gentle": 192, "balanced": 128, "aggressive": 64, "extreme": 32}
@@ -46,6 +47,7 @@ def test_an_empty_profile_prunes_nothing():
 
 STAGE = "structure: {method: repulsion, keep: 0.5"
 DEEP = "semantics: {method: instruction, depth: 0.5, keep: 0.2"
+RISE = STAGE + "}\nescalate: "
 GRID = {"method": "grid", "keep": 0.2, "depth": 0.5}
 MISTAKES = [
     ("structure: [", "not valid YAML"),
@@ -88,6 +90,18 @@ MISTAKES = [
     ("batch_size: 0", "batch_size is 0"),
     ("max_new_tokens: many", "max_new_tokens is 'many'"),
     ("about: [a, list]", "about must be text"),
+    (RISE + "balanced", "escalate must look like {below: 0.9, to: balanced}"),
+    (RISE + "{below: 0.9}", "escalate must look like {below: 0.9, to: balanced}"),
+    (RISE + "{bellow: 0.9, to: 'off'}", "unknown key 'bellow'. Known: below, to, measure, at_most"),
+    (RISE + "{below: 9, to: off}", "escalate: below is 9. Give a number from 0 to 1."),
+    (RISE + "{to: off}", "escalate: below is missing"),
+    (RISE + "{below: 0.9, to: off, at_most: 2}", "escalate: at_most is 2"),
+    (RISE + "{below: 0.9, to: off, measure: sum}", "measure is 'sum'. Known: probability, margin"),
+    (RISE + "{below: 0.9, to: extreme}", "'extreme' keeps 32 of 576 visual tokens on average"),
+    (
+        STAGE.replace("0.5", "9") + "}\nescalate: {below: 1, to: mine.yaml}",
+        "leads back to mine.yaml",
+    ),
 ]
 
 
@@ -104,6 +118,7 @@ def test_a_mistake_names_the_file_the_key_and_what_is_known(text: str, message: 
     [
         ("agressive", "Did you mean 'aggressive'?"),
         ("gone.yaml", "Cannot read the profile gone.yaml: No such file or directory."),
+        ("nul\0.yaml", "embedded null byte"),
     ],
 )
 def test_a_profile_that_is_not_there(name: str, message: str):
@@ -180,6 +195,56 @@ def test_what_a_profile_asks_for_in_vain_is_said():
     (note,) = Profile("mine", cuts=(Cut("grid", 0.1), Cut("random", 60, 0.5))).idle(576)
     assert "random keeps 60, so it drops none of the 58 visual tokens there" in note
     assert load_profile("aggressive").idle(576) == []
+
+
+def test_a_profile_escalates_to_one_that_keeps_more(tmp_path: Path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(f"{STAGE.replace('0.5', '9')}}}\nescalate: {{below: 0.9, to: second.yaml}}")
+    second.write_text(RISE + "{below: 0.8, to: off, measure: margin, at_most: 0.1}")
+    off = load_profile("off")
+    later = Profile(
+        "second", "", (Cut("repulsion", 0.5),), escalate=Escalate(0.8, off, "margin", 0.1)
+    )
+    found = load_profile(str(first))
+    assert found == Profile("first", "", (Cut("repulsion", 9),), escalate=Escalate(0.9, later))
+    assert [one.name for one in found.ladder] == ["first", "second", "off"]
+    settings = json.loads(json.dumps(found.settings()))
+    assert settings["escalate"]["to"]["escalate"] == {
+        "below": 0.8,
+        "to": off.settings(),
+        "measure": "margin",
+        "at_most": 0.1,
+    }
+    assert "escalate" not in off.settings()
+
+
+@pytest.mark.parametrize(
+    ("then", "message"),
+    [
+        (
+            "structure: {method: grid, keep: 0.6}\nescalate: {below: 1, to: first.yaml}",
+            "leads back to",
+        ),
+        (
+            "structure: {method: grid, keep: 0.5}",
+            "keeps 288 of 576 visual tokens on average, not more",
+        ),
+        ("quantize: int8", "asks for quantize int8, but the profiles of a cascade share one model"),
+        ("max_new_tokens: 3", "asks for max_new_tokens 3"),
+        ("sructure: 1", "unknown key 'sructure'"),
+        (None, "Cannot read the profile"),
+    ],
+)
+def test_a_next_profile_that_makes_no_sense_is_refused(
+    tmp_path: Path, then: str | None, message: str
+):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(RISE + "{below: 0.9, to: second.yaml}")
+    if then is not None:
+        second.write_text(then)
+    with pytest.raises(ProfileError) as caught:
+        load_profile(str(first))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_bomb_of_aliases_is_refused_before_it_grows():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sts_cli.records import (
     Answer,
+    Certainty,
     Comparison,
     Item,
     Problem,
@@ -26,6 +27,7 @@ ANSWER = Answer(
     tokens=TokenCounts(576, (96, 32), 64.0, 21, 3),
     seconds=Seconds(0.004, 0.021, 0.001, 0.011, 0.006, 0.0379999999, 0.044),
     finish="stop",
+    certainty=Certainty(0.98765, 0.5),
 )
 
 
@@ -35,6 +37,7 @@ def test_an_answer_is_the_row_of_the_contract():
         "image": "street.png",
         "question": "what is on the sign?",
         "answer": "OPEN",
+        "certainty": {"probability": 0.9877, "margin": 0.5},
         "tokens": {
             "visual": 576,
             "left": [96, 32],
@@ -55,6 +58,7 @@ def test_an_answer_is_the_row_of_the_contract():
         },
         "model": "demo",
         "profile": "aggressive",
+        "escalated": None,
         "rows": 1,
         "finish": "stop",
         "error": None,
@@ -74,7 +78,7 @@ def test_a_comparison_adds_the_unpruned_answer():
     full = Answer(ITEM, "demo", "off", text="OPEN", tokens=ANSWER.tokens, seconds=ANSWER.seconds)
     versus = Comparison(full, True, 2 / 3, 4.98765, 1.23456)
     row = answer_row(Answer(ITEM, "demo", "aggressive", text="OPEN", comparison=versus))
-    assert set(row["full"]) == {"answer", "tokens", "seconds"}
+    assert set(row["full"]) == {"answer", "certainty", "tokens", "seconds"}
     assert (row["agree"], row["similarity"]) == (True, 0.6667)
     assert row["speedup"] == {"prefill": 4.988, "total": 1.235}
 

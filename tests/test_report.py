@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from sts_cli.records import Answer, Comparison, Item, Problem, Seconds, TokenCounts
+from sts_cli.profile import Escalate, Profile
+from sts_cli.records import Answer, Certainty, Comparison, Item, Problem, Seconds, TokenCounts
 from sts_cli.report.console import Report, Screen, line, milliseconds
 from sts_cli.report.single import side_by_side, speed
 
@@ -82,6 +83,29 @@ def test_a_comparison_is_summed_up():
         "total x1.50 (1.00 to 2.00)",
     ]
     assert report.agreement == 0.5
+
+
+def test_a_cascade_says_how_many_were_asked_again():
+    screen = console()
+    steps = Profile("rising", escalate=Escalate(0.9, Profile("off"), at_most=0.5))
+    report = Report(screen, None, profile=steps, lines=False, clock=lambda: 0.0)
+    high, low = Certainty(0.95, 0.5), Certainty(0.5, 0.5)
+    again = replace(ANSWER, profile="balanced", escalated="rising", certainty=low)
+    with report:
+        report.item(replace(ANSWER, certainty=high))
+        report.item(FAILED)
+        report.item(again)
+        report.item(replace(ANSWER, certainty=low))
+    report.summary()
+    assert told(screen).splitlines()[-1] == (
+        "escalated: 1 of 3 (33.3%) to balanced; 1 more are not certain"
+    )
+    with report:
+        report.item(again)
+        report.item(replace(again, profile="off"))
+    report.summary()
+    assert "\nescalated: 3 of 5 (60.0%), 2 to balanced, 1 to off; 1 more" in told(screen)
+    assert speed(again).startswith("rising, then balanced: visual tokens 576 -> 96 -> 32")
 
 
 def test_quiet_says_nothing():

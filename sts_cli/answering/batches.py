@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from sts_cli.answering.cascade import Cascade, again, summed, uncertain
+from sts_cli.answering.cascade import Cascade, again, summed
 from sts_cli.answering.features import FeatureCache, Refused
 from sts_cli.answering.questions import Question
 from sts_cli.answering.request import Request
@@ -289,9 +289,8 @@ class Batches:
             sent = []
             for index in asked:
                 number = pending[index].question.number
-                if uncertain(rows[index], one.escalate) and one.escalate.allows(
-                    number, passed[level]
-                ):
+                asks = one.escalate.doubts(rows[index].certainty)
+                if asks and one.escalate.allows(number, passed[level]):
                     passed[level] += 1
                     sent.append(index)
             if not sent:

@@ -80,7 +80,7 @@ class Cascade:
     def take(self, level: int, question: Question, answer: Answer) -> Iterator[Tried]:
         """Rows that are answered for good, now that the profile `level` gave this answer."""
         tried = Tried(question, answer)
-        asks = level < len(self.gates) and uncertain(answer, self.gates[level].escalate)
+        asks = level < len(self.gates) and self.gates[level].escalate.doubts(answer.certainty)
         if not asks:
             yield tried
         yield from self._offered(level, question.number, tried if asks else None)
@@ -108,14 +108,6 @@ class Cascade:
             else:
                 yield tried
                 yield from self._offered(level + 1, tried.question.number, None)
-
-
-def uncertain(answer: Answer, escalate: Escalate) -> bool:
-    """True if an answer's certainty is below the limit of `escalate`."""
-    if answer.certainty is None:
-        return False
-    certainty: float = getattr(answer.certainty, escalate.measure)
-    return certainty < escalate.below
 
 
 def again(before: Answer, now: Answer) -> Answer:

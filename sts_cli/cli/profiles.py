@@ -46,9 +46,7 @@ def effect(profile: Profile) -> str:
     """The effect of a profile on an image of 576 tokens and 32 layers, in sentences."""
     lines = [f"For an image of {VISUAL} visual tokens and a language model of {LAYERS} layers:"]
     if not profile.cuts:
-        return "\n".join(
-            [*lines, f"all {VISUAL} tokens enter all {LAYERS} layers.", *then(profile)]
-        )
+        return "\n".join([*lines, f"all {VISUAL} tokens enter all {LAYERS} layers."])
     places = zip(profile.cuts, profile.stops(LAYERS), profile.budgets(VISUAL), strict=True)
     for number, (cut, layer, left) in enumerate(places, 1):
         place = f"after layer {layer} of {LAYERS}" if layer else "before the first layer"

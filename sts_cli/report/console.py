@@ -91,6 +91,7 @@ class Report:
         self.errors: Counter[str] = Counter()
         self.seconds, self.average, self.share = array("d"), array("d"), array("d")
         self.escalated = Counter[str]()  # answers, by the profile that gave them
+        self.doubtful = 0  # answers that were not certain, but stay
         self.speedups: list[tuple[float, float]] = []  # prefill and total, of each batch
         self.compared = self.agreed = 0
         self.started = clock()
@@ -145,6 +146,8 @@ class Report:
             self.share.append(answer.tokens.average / max(1, answer.tokens.visual))
             if answer.escalated is not None:
                 self.escalated[answer.profile] += 1
+            elif self.profile is not None and self.profile.escalate is not None:
+                self.doubtful += self.profile.escalate.doubts(answer.certainty)
         if answer.comparison is not None:
             both = (answer.comparison.speedup_prefill, answer.comparison.speedup_total)
             if not self.speedups or self.speedups[-1][0] != both[0]:  # else of the same batch
@@ -179,7 +182,8 @@ class Report:
                 f"visual tokens kept: {average:.1f} on average ({share:.1%})"
             )
         if self.profile is not None and self.profile.escalate is not None:
-            self.console.print(escalations(self.escalated, self.answered))
+            stay = f"; {self.doubtful} more are not certain" if self.doubtful else ""
+            self.console.print(escalations(self.escalated, self.answered) + stay)
         if self.agreement is not None:
             self.console.print(
                 f"against no pruning: {self.agreed} of {self.compared} answers agree "
