@@ -206,7 +206,7 @@ def under_cap(flags: list[bool], share: float) -> list[bool]:
 
 
 @pytest.mark.parametrize("settings", [{}, {"batch_size": 3, "compare": True}, {"batch_size": 1}])
-@pytest.mark.parametrize("share", [0.25, 0.0, 1.0])
+@pytest.mark.parametrize("share", [0.4, 0.0, 1.0])
 def test_a_cap_counts_in_the_order_of_the_input(
     engine: Engine, settings: dict[str, Any], share: float
 ):
@@ -220,6 +220,13 @@ def test_a_cap_counts_in_the_order_of_the_input(
     assert [one.item.id for one in found] == [str(number) for number in range(COUNT)]
     assert [one.escalated is not None for one in found] == under_cap(flags, share)
     assert found[5].problem is not None and found[5].escalated is None
+
+
+def test_a_cap_counts_in_the_order_of_the_input_where_batches_are_compared(engine: Engine):
+    many = [prepared(number) for number in range(40)]
+    cascade = to(OFF, 1.0, at_most=0.4)
+    found = list(answered(engine, cascade, many, compare=True, max_new_tokens=1))
+    assert [one.escalated is not None for one in found] == under_cap([True] * 40, 0.4)
 
 
 def test_a_cap_on_each_step_of_a_chain(engine: Engine):
@@ -283,12 +290,22 @@ def test_an_answer_that_may_be_withdrawn_is_heard_when_it_is_known(engine: Engin
     assert answer.profile == "rising" and heard == [answer.text]
 
 
+class Lengths:
+    """Ends each answer after a number of tokens that depends on its question."""
+
+    def end(self, prompt: list[int], answer: list[int]) -> bool:
+        return len(answer) >= 1 + sum(prompt) % 7
+
+
 def test_a_decoder_of_one_batch_at_a_time_is_not_shared_by_two(tiny_checkpoint: Path):
     loaded = load(find(str(tiny_checkpoint)), dtype="float32")
     static = Engine(loaded, StaticDecoder(loaded.model))
-    below = middle(tries(static, EXTREME))
-    found = list(answered(static, to(OFF, below)))
-    alone = list(answered(static, to(OFF, below), batch_size=1))
+    static.stop_strings = Lengths()  # type: ignore[assignment]
+    settings = {"max_new_tokens": 8}
+    below = middle(list(answered(static, EXTREME, batch_size=1, **settings)))
+    found = list(answered(static, to(OFF, below), batch_size=3, **settings))
+    alone = list(answered(static, to(OFF, below), batch_size=1, **settings))
+    assert len({one.tokens.generated for one in alone}) > 1
     assert [one.problem for one in found] == [None] * COUNT
     assert [(one.text, one.profile) for one in found] == [(one.text, one.profile) for one in alone]
 

@@ -17,7 +17,9 @@ from sts_cli.profile_files import load_profile, parse, shipped
 AVERAGES = {"off": 576, "gentle": 192, "balanced": 128, "aggressive": 64, "extreme": 32}
 
 
-@pytest.mark.parametrize(("name", "average"), [*AVERAGES.items(), ("random", 64), ("grid", 64)])
+@pytest.mark.parametrize(
+    ("name", "average"), [*AVERAGES.items(), ("random", 64), ("grid", 64), ("cascade", 64)]
+)
 def test_a_shipped_profile_keeps_what_it_says(name: str, average: int):
     profile = load_profile(name)
     assert round(profile.planned(576, 32)) == average
@@ -25,7 +27,7 @@ def test_a_shipped_profile_keeps_what_it_says(name: str, average: int):
 
 
 def test_every_file_is_listed_and_explains_itself():
-    assert set(shipped()) == {*AVERAGES, "random", "grid"}
+    assert set(shipped()) == {*AVERAGES, "random", "grid", "cascade"}
     assert all(load_profile(name).about.endswith(".") for name in shipped())
 
 
