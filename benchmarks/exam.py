@@ -35,7 +35,7 @@ class Mark:
     f1: float
     text: str
     tokens: float  # visual tokens, averaged over the layers
-    certainty: Certainty
+    certainty: Certainty = field(compare=False)
     seconds: float = field(compare=False)  # its part of its batch's, after encoding
     encode: float = field(compare=False)  # of the new images of its batch, if it brought one
 

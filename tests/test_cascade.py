@@ -21,6 +21,7 @@ from sts_cli.answering.scheduler import answer_all, answer_each
 from sts_cli.checkpoints.sources import find
 from sts_cli.decoding.static import StaticDecoder
 from sts_cli.engine.engine import Engine
+from sts_cli.evaluation.conditions import Condition
 from sts_cli.evaluation.table import Results
 from sts_cli.evaluation.threshold import threshold
 from sts_cli.inputs.images import Prepared
@@ -313,11 +314,12 @@ def test_a_decoder_of_one_batch_at_a_time_is_not_shared_by_two(tiny_checkpoint: 
 def test_a_comparison_is_that_of_the_cascade(engine: Engine):
     found = list(answered(engine, to(OFF, 1.0), compare=True))
     assert all(one.comparison.agree and one.comparison.full.escalated is None for one in found)
-    rows = answer_each(engine, questions(), Request((OFF, to(OFF, 1.0), EXTREME), batch_size=4))
-    results = Results()
+    plans = (OFF, to(OFF, 1.0), EXTREME)
+    rows = answer_each(engine, questions(), Request(plans, batch_size=4))
+    results = Results([Condition(one) for one in plans])
     for row in rows:
         results.add(row)
-    figures = {name: kinds["all"] for name, kinds in results.rows().items()}
+    figures = {name: kinds["all"] for name, kinds in results.figures().items()}
     assert list(figures) == ["off", "rising", "extreme"]
     assert figures["rising"]["agreement"] == 1.0 and figures["rising"]["questions"] == COUNT
     assert figures["rising"]["tokens"] == figures["off"]["tokens"] + figures["extreme"]["tokens"]

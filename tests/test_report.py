@@ -87,8 +87,8 @@ def test_a_comparison_is_summed_up():
 
 def test_a_cascade_says_how_many_were_asked_again():
     screen = console()
-    steps = Profile("rising", escalate=Escalate(0.9, Profile("off"), at_most=0.5))
-    report = Report(screen, None, profile=steps, lines=False, clock=lambda: 0.0)
+    steps = Escalate(0.9, Profile("off"), at_most=0.5)
+    report = Report(screen, None, escalate=steps, lines=False, clock=lambda: 0.0)
     high, low = Certainty(0.95, 0.5), Certainty(0.5, 0.5)
     again = replace(ANSWER, profile="balanced", escalated="rising", certainty=low)
     with report:

@@ -168,6 +168,7 @@ def batch(
         job.total(writer) if console.is_terminal else None,
         quiet=quiet,
         lines=out is not None or not sys.stdout.isatty(),
+        escalate=plan.escalate,
     )
     unanswered = Unanswered(job, writer)
     if rows.kind != "stdin" and writer.covers(unanswered.ahead(), dtype):

@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.text import Text
 
+from sts_cli.profile import Escalate
 from sts_cli.records import Answer, TokenCounts
 from sts_cli.report.intervals import speedups
 from sts_cli.report.visible import in_line, visible
@@ -83,10 +84,12 @@ class Report:
         *,
         quiet: bool = False,
         lines: bool = True,
+        escalate: Escalate | None = None,
         clock: Callable[[], float] = monotonic,
     ):
         self.console, self.quiet, self.clock = console, quiet, clock
         self.lines = lines and not quiet
+        self.escalate = escalate
         self.answered = 0
         self.errors: Counter[str] = Counter()
         self.seconds, self.average, self.share = array("d"), array("d"), array("d")
@@ -146,8 +149,8 @@ class Report:
             self.share.append(answer.tokens.average / max(1, answer.tokens.visual))
             if answer.escalated is not None:
                 self.escalated[answer.profile] += 1
-            elif self.profile is not None and self.profile.escalate is not None:
-                self.doubtful += self.profile.escalate.doubts(answer.certainty)
+            elif self.escalate is not None:
+                self.doubtful += self.escalate.doubts(answer.certainty)
         if answer.comparison is not None:
             both = (answer.comparison.speedup_prefill, answer.comparison.speedup_total)
             if not self.speedups or self.speedups[-1][0] != both[0]:  # else of the same batch
@@ -181,7 +184,7 @@ class Report:
                 f"time: p50 {milliseconds(median(ordered))}, p95 {milliseconds(p95)}; "
                 f"visual tokens kept: {average:.1f} on average ({share:.1%})"
             )
-        if self.profile is not None and self.profile.escalate is not None:
+        if self.escalate is not None:
             stay = f"; {self.doubtful} more are not certain" if self.doubtful else ""
             self.console.print(escalations(self.escalated, self.answered) + stay)
         if self.agreement is not None:
