@@ -18,7 +18,7 @@ from sts_cli.engine.session import Generation, Session
 from sts_cli.errors import OutputError
 from sts_cli.families.default import Prompt
 from sts_cli.machine.hardware import out_of_memory
-from sts_cli.profile import Profile
+from sts_cli.profile import Narrowing, Profile
 from sts_cli.records import Answer, Item, Problem, Seconds, TokenCounts
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ class Batches:
         """
         pending: list[Pending] | Problem = []
         if self.continuous:
-            pending = self._tried(partial(self._pending, batch))
+            pending = self._tried(partial(self._pending, batch, self.request.profile.encoder))
         if not self.continuous or isinstance(pending, Problem):
             return numbered(batch, *self.answer(batch))
         found = self._tried(partial(self._step, pending))
@@ -165,8 +165,8 @@ class Batches:
                 return self.problem(question.item, found)
         return self.problem(question.item, Problem("out_of_memory", NO_MEMORY))
 
-    def _pending(self, batch: Sequence[Question]) -> list[Pending]:
-        """The questions tokenized, their images encoded.
+    def _pending(self, batch: Sequence[Question], cut: Narrowing | None) -> list[Pending]:
+        """The questions tokenized, their images encoded with a profile's `encoder`.
 
         Under one profile, new images' seconds are divided by the rows that brought them.
         """
@@ -174,13 +174,13 @@ class Batches:
         ids = [
             family.tokenize(one.item.question, [p.pixels for p in one.pictures]) for one in batch
         ]
-        encoding = [any(p.encoded is None for p in one.pictures) for one in batch]
-        encode = self.images.encode([p for one in batch for p in one.pictures])
+        encoding = [any(cut not in p.encoded for p in one.pictures) for one in batch]
+        encode = self.images.encode([p for one in batch for p in one.pictures], cut)
         share = encode / max(1, sum(encoding)) if len(self.request.profiles) == 1 else encode
         return [
             Pending(
                 question,
-                Prompt(row, tuple(p.encoded for p in question.pictures if p.encoded is not None)),
+                Prompt(row, tuple(picture.encoded[cut] for picture in question.pictures)),
                 share if new else 0.0,
             )
             for question, row, new in zip(batch, ids, encoding, strict=True)
@@ -189,21 +189,24 @@ class Batches:
     def _answer(
         self, batch: Sequence[Question], profiles: Sequence[Profile]
     ) -> list[tuple[Answer, ...]]:
-        pending = self._pending(batch)
-        prompts = [one.prompt for one in pending]
+        cuts = dict.fromkeys(one.encoder for one in profiles)
+        pending = {cut: self._pending(batch, cut) for cut in cuts}
+        prompts = {cut: [one.prompt for one in rows] for cut, rows in pending.items()}
         if len(profiles) > 1 and self.count == 0:
             for one in profiles:  # a warm-up: first calls allocate and compile
-                self.engine.generate(prompts[:1], one, max_new_tokens=2)
+                self.engine.generate(prompts[one.encoder][:1], one, max_new_tokens=2)
         self.count += 1
         parts = len(batch) if len(profiles) == 1 else 1  # under one profile, seconds are shares
         order = list(enumerate(profiles))[:: 1 if self.count % 2 else -1]  # in turn: A B, B A
-        found = {number: self._generate(prompts, one, number == 0) for number, one in order}
+        found = {
+            number: self._generate(prompts[one.encoder], one, number == 0) for number, one in order
+        }
         return [
             tuple(
-                self._row(each, found[number][row], one, len(batch), parts)
+                self._row(pending[one.encoder][row], found[number][row], one, len(batch), parts)
                 for number, one in enumerate(profiles)
             )
-            for row, each in enumerate(pending)
+            for row in range(len(batch))
         ]
 
     def _generate(
