@@ -54,7 +54,7 @@ def ours(engine: Engine, images: list[Image.Image], profile: Profile, new: int) 
     started = clock()
     pixels = [engine.family.pixels(image) for image in images]
     image = clock() - started
-    encoded, encode = engine.encode(pixels)
+    encoded, encode = engine.encode(pixels, profile.encoder)
     prompts = [
         Prompt(engine.family.tokenize(QUESTION, [seen]), (features,))
         for seen, features in zip(pixels, encoded, strict=True)

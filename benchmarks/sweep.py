@@ -1,8 +1,11 @@
 """Variants of STS on development scenes: python -m benchmarks.sweep VARIANTS.yaml
 
 Each variant is a named profile. All variants answer the same questions, which the held-out table
-never uses. Prints Markdown: exact match by kind in per cent, the best variant first, and the share
-of `off`'s right answers that are still right.
+never uses; --held-out asks its questions. Prints Markdown: exact match by kind in per cent, the
+best variant first, and the share of `off`'s right answers that are still right. A variant with
+`encoder` is also compared with the same variant without it, where that is among them: all right
+answers as a ratio with its 95% interval, right answers that are still right, and answers that are
+the same.
 """
 
 from __future__ import annotations
@@ -10,14 +13,18 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sts_cli.machine.runtime import settle_cpu
 
 settle_cpu()
 
-import yaml  # noqa: E402  (after the CPU's settings)
+import numpy as np  # noqa: E402  (after the CPU's settings)
+import yaml  # noqa: E402
 
+from benchmarks.accuracy import ratio_interval  # noqa: E402
 from benchmarks.exam import Exam, Mark, grouped  # noqa: E402
 from benchmarks.processes import CORES  # noqa: E402
 from sts_cli.answering.request import OFF  # noqa: E402
@@ -25,7 +32,7 @@ from sts_cli.evaluation.conditions import Condition  # noqa: E402
 from sts_cli.evaluation.table import mean  # noqa: E402
 from sts_cli.profile_files import parse  # noqa: E402
 from sts_cli.scenes.questions import KINDS  # noqa: E402
-from sts_cli.scenes.suite import DEVELOPMENT  # noqa: E402
+from sts_cli.scenes.suite import DEVELOPMENT, HELD_OUT  # noqa: E402
 
 
 def main() -> None:
@@ -34,6 +41,7 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--per-kind", type=int, default=100)
     parser.add_argument("--level", type=float, default=0.5)
+    parser.add_argument("--held-out", action="store_true", help="questions of docs/accuracy.md")
     parser.add_argument("--processes", type=int, default=CORES)
     options = parser.parse_args()
     variants = yaml.safe_load(options.variants.read_text("utf-8"))
@@ -42,9 +50,13 @@ def main() -> None:
         profile = parse(yaml.safe_dump(stages), name, str(options.variants))
         conditions.append(Condition(profile))
     started = time.monotonic()
-    exam = Exam(options.model, options.per_kind, options.level, DEVELOPMENT)
+    seed = HELD_OUT if options.held_out else DEVELOPMENT
+    exam = Exam(options.model, options.per_kind, options.level, seed)
     marks = exam.marks(conditions, options.processes)
     print(table(marks))
+    beside = pairs(conditions)
+    if beside:
+        print(f"\n{encoders(marks, beside)}")
     print(f"{len(marks)} answers in {time.monotonic() - started:.0f} s", file=sys.stderr)
 
 
@@ -71,6 +83,39 @@ def table(marks: list[Mark]) -> str:
         cells = " | ".join(f"{100 * share(by_kind.get(kind, [])):.0f}" for kind in KINDS)
         every, retained_share = 100 * share(rows), 100 * retained(rows)
         lines.append(f"| {name} | {tokens:.0f} | {cells} | {every:.1f} | {retained_share:.1f} |")
+    return "\n".join(lines)
+
+
+def pairs(conditions: Sequence[Condition]) -> list[tuple[str, str]]:
+    """The names of conditions with `encoder`, each with that of the same one without it."""
+    plain = {cuts(one): one.name for one in conditions if one.profile.encoder is None}
+    narrow = [one for one in conditions if one.profile.encoder is not None]
+    return [(one.name, plain[cuts(one)]) for one in narrow if cuts(one) in plain]
+
+
+def cuts(condition: Condition) -> str:
+    """All of a condition's profile but its name and its `encoder`."""
+    return repr(replace(condition.profile, name="", encoder=None))
+
+
+def encoders(marks: list[Mark], beside: Sequence[tuple[str, str]]) -> str:
+    """The Markdown table of variants with `encoder`, each beside the same without it."""
+    by_condition = grouped(marks, lambda mark: mark.condition)
+    lines = [
+        "| variant | beside | questions | right, % of it | 95% | still right, % | same answer, % |",
+        "|---" * 7 + "|",
+    ]
+    for name, same in beside:
+        rows, others = by_condition[name], by_condition[same]
+        right, known = (np.array([mark.right for mark in part]) for part in (rows, others))
+        low, high = ratio_interval(right, known)
+        ratio = 100 * right.sum() / max(1, known.sum())
+        still = 100 * (right & known).sum() / max(1, known.sum())
+        alike = mean([a.text == b.text for a, b in zip(rows, others, strict=True)])
+        lines.append(
+            f"| {name} | {same} | {len(rows):,} | {ratio:.1f} | {low:.1f}-{high:.1f} "
+            f"| {still:.1f} | {100 * alike:.1f} |"
+        )
     return "\n".join(lines)
 
 

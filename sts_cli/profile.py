@@ -17,6 +17,8 @@ Backend = Literal["auto", "torch", "openvino"]  # runs the layers
 BACKEND: tuple[Backend, ...] = ("auto", "torch", "openvino")
 Measure = Literal["probability", "margin"]  # of an answer's certainty
 MEASURE: tuple[Measure, ...] = ("probability", "margin")
+Choice = Literal["likeness", "change"]  # of patches inside the vision tower
+CHOICES: tuple[Choice, ...] = ("likeness", "change")
 VISUAL, LAYERS = 576, 32  # of LLaVA-1.5-7B, to compare profiles
 
 
@@ -56,12 +58,26 @@ class Escalate:
 
 
 @dataclass(frozen=True, slots=True)
+class Narrowing:
+    """The place in the vision tower where patches are dropped; at its end they are rebuilt."""
+
+    method: Choice
+    keep: float  # share of the patches that go on
+    depth: float  # share of the tower's layers that run on all patches
+
+    def layer(self, layers: int) -> int:
+        """The number of layers that run on all patches: at least one."""
+        return min(layers, max(1, round(self.depth * layers)))
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """A named list of cuts, with settings. `off` is the profile without cuts."""
 
     name: str
     about: str = ""
     cuts: tuple[Cut, ...] = ()  # from the first layer to the last
+    encoder: Narrowing | None = None  # None: the vision tower runs on all patches
     attention: Attention = "plain"
     quantize: Quantize | None = None
     backend: Backend | None = None
@@ -105,20 +121,26 @@ class Profile:
 
     def settings(self) -> dict[str, Any]:
         """All settings that answers depend on, as JSON values."""
-        apart = ("about", "backend", "escalate")  # the backend that ran is told with the precision
-        next_ = self.escalate
+        # The backend that ran is told with the precision.
+        apart = ("about", "backend", "encoder", "escalate")
+        encoder, next_ = self.encoder, self.escalate
         return {
             **{f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart},
             "cuts": [{**asdict(cut), "options": dict(cut.options)} for cut in self.cuts],
+            # Without them, as in the settings of versions that had none.
+            **({"encoder": asdict(encoder)} if encoder else {}),
             **({"escalate": {**asdict(next_), "to": next_.to.settings()}} if next_ else {}),
         }
 
     def idle(self, visual: int) -> list[str]:
         """Notes on cuts that drop nothing of an image of `visual` tokens."""
+        idle = f"profile '{self.name}': encoder keeps 1, so it drops no patch"
+        notes = [idle] if self.encoder and self.encoder.keep == 1 else []
         if not self.cuts:
-            return [] if self.name == "off" else [f"profile '{self.name}' has no cuts"]
+            nothing = self.name != "off" and self.encoder is None
+            return [f"profile '{self.name}' has no cuts"] if nothing else notes
         left = [visual, *self.budgets(visual)]
-        return [
+        return notes + [
             f"profile '{self.name}': {cut.method} keeps {cut.keep}, so it drops none of the "
             f"{before} visual tokens there"
             for cut, (before, after) in zip(self.cuts, pairwise(left), strict=True)

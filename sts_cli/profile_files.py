@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -17,16 +17,19 @@ from sts_cli.errors import ProfileError, did_you_mean
 from sts_cli.profile import (
     ATTENTION,
     BACKEND,
+    CHOICES,
     LAYERS,
     MEASURE,
     QUANTIZE,
     VISUAL,
     Attention,
     Backend,
+    Choice,
     Cut,
     Escalate,
     Keep,
     Measure,
+    Narrowing,
     Profile,
     Quantize,
 )
@@ -35,8 +38,9 @@ LARGEST_FILE = 64 << 10  # bytes; profiles are a few lines
 DEEPEST = 8  # levels of a profile's YAML
 SHORT = ("structure", "semantics")  # one cut before the first layer, one between layers
 SETTINGS = ("attention", "quantize", "backend", "batch_size", "max_new_tokens")
-KEYS = ("about", *SHORT, "cuts", *SETTINGS, "escalate")
+KEYS = ("about", *SHORT, "cuts", "encoder", *SETTINGS, "escalate")
 ESCALATE = ("below", "to", "measure", "at_most")
+LEAST = 0.25  # of a tower's patches that `encoder` keeps: the grid that `likeness` needs
 
 
 def shipped() -> dict[str, Path]:
@@ -101,6 +105,7 @@ def parse(text: str, name: str, where: str, below: Sequence[str] = ()) -> Profil
         name=name,
         about=about,
         cuts=cuts,
+        encoder=_encoder(data.get("encoder"), f"{where}: encoder"),
         attention=cast(Attention, attention),
         quantize=cast("Quantize | None", quantize),
         backend=cast("Backend | None", backend),
@@ -156,15 +161,23 @@ def _same_file(one: str, other: str) -> bool:
 
 
 def as_yaml(profile: Profile) -> str:
-    """The text of a file that `parse` reads as this profile, but for its name."""
+    """The text of a file that `parse` reads as this profile, but for its name.
+
+    A profile that it escalates to is named, so it must be one that ships.
+    """
     data: dict[str, Any] = {"about": profile.about} if profile.about else {}
     depths = [bool(cut.depth) for cut in profile.cuts]
     if depths in ([False], [True], [False, True]):
         data |= {SHORT[cut.depth > 0]: _spelled(cut) for cut in profile.cuts}
     elif profile.cuts:
         data["cuts"] = [_spelled(cut) for cut in profile.cuts]
+    if profile.encoder is not None:
+        data["encoder"] = asdict(profile.encoder)
     settings = {name: getattr(profile, name) for name in SETTINGS}
     data |= {name: value for name, value in settings.items() if value not in (None, "plain")}
+    if profile.escalate is not None:
+        step = {**asdict(profile.escalate), "to": profile.escalate.to.name}
+        data["escalate"] = {key: step[key] for key in ESCALATE if step[key] is not None}
     return yaml.safe_dump(data, default_flow_style=None, sort_keys=False, width=100)
 
 
@@ -246,6 +259,19 @@ def _cut(cut: Any, key: str | None, where: str) -> Cut:
             "Give a depth above 0."
         )
     return Cut(method, _keep(cut.get("keep"), f"{where}: keep"), deep, given)
+
+
+def _encoder(value: Any, where: str) -> Narrowing | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ProfileError(f"{where} must look like {{method: ..., keep: ..., depth: ...}}.")
+    _known_keys(value, ("method", "keep", "depth"), where)
+    if "method" not in value:
+        raise ProfileError(f"{where}: method is missing. Known: {', '.join(CHOICES)}.")
+    method = cast(Choice, _word(value["method"], CHOICES, f"{where}: method"))
+    keep = _number(value.get("keep"), LEAST, 1.0, f"{where}: keep")
+    return Narrowing(method, keep, _number(value.get("depth"), 0.0, 1.0, f"{where}: depth"))
 
 
 def _method(cut: Mapping[Any, Any], where: str) -> str:

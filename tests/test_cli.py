@@ -425,6 +425,16 @@ def test_profiles_are_listed_and_explained():
     assert "keeps 70" in shown.out and "keeps 58" in shown.out and "64.0 tokens" in shown.out
 
 
+def test_a_profile_with_an_encoder_is_explained_and_answers(tmp_path: Path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("encoder: {method: likeness, keep: 0.5, depth: 0.25}\n")
+    shown = sts("profiles", "show", str(mine))
+    assert "after 25% of its layers, the vision tower runs on 50% of its patches" in shown.out
+    picture = str(Path(__file__).parents[1] / "samples" / "sign.png")
+    asked = sts("ask", picture, "what is on the sign?", "--profile", str(mine), "--json")
+    assert asked.code == 0 and json.loads(asked.out)["answer"] == "CAKE"
+
+
 @pytest.mark.parametrize(
     ("text", "note"),
     [

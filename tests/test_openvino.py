@@ -21,6 +21,7 @@ from sts_cli.decoding.tokens import Tokens, text_tokens
 from sts_cli.decoding.torch import TorchDecoder as Torch
 from sts_cli.errors import ModelError
 from sts_cli.families import FAMILIES
+from sts_cli.families.encoder import narrowed
 
 pytest.importorskip("openvino", reason="openvino is not installed: pip install sts-cli[openvino]")
 
@@ -31,6 +32,7 @@ from sts_cli.openvino.kept import Shelf, whole
 from sts_cli.openvino.ready import problem
 from sts_cli.openvino.spans import traced
 from sts_cli.openvino.tower import OpenVinoTower
+from sts_cli.profile import CHOICES, Choice, Narrowing
 
 ROWS, LENGTH, CUT, STEPS = 3, 14, 3, 3
 WHOLE = (range(tiny.LAYERS),)
@@ -342,6 +344,39 @@ def test_features_of_a_compiled_tower_equal_the_models_own(family: str, tmp_path
         for one, other in zip(found, wanted, strict=True):
             assert one.shape == other.shape and other.any()
             assert (one - other).abs().max() <= 2e-5 * other.abs().max()
+
+
+@pytest.mark.parametrize("family", [name for name in tiny.FAMILIES if "qwen" not in name])
+@pytest.mark.parametrize("method", CHOICES)
+def test_patches_dropped_inside_a_compiled_tower_equal_torch(
+    family: str, method: Choice, tmp_path: Path
+):
+    model = calm(family)
+    cut = Narrowing(method, 0.5, 0.3)
+    expected = narrowed(model, model, cut)
+    first, again = (OpenVinoTower(model, Shelf(tmp_path), EXACT).narrowed(cut) for _ in range(2))
+    for tower, seeds in ((first, (0, 20)), (first, (1,)), (again, (0,))):
+        given = pictures(family, seeds)
+        with torch.inference_mode():
+            found = tower.get_image_features(**given).pooler_output
+            wanted = expected.get_image_features(**given).pooler_output
+        for one, other in zip(found, wanted, strict=True):
+            assert one.shape == other.shape and other.any()
+            assert (one - other).abs().max() <= 2e-5 * other.abs().max()
+
+
+def test_a_tower_that_drops_patches_is_converted_once(tmp_path: Path):
+    model = calm("llava")
+    cut = Narrowing("likeness", 0.5, 0.3)
+    tower = OpenVinoTower(model, Shelf(tmp_path), EXACT)
+    tower.get_image_features(**pictures("llava", (0,)))
+    tower.narrowed(cut).get_image_features(**pictures("llava", (0,)))
+    again = OpenVinoTower(model, Shelf(tmp_path), EXACT)
+    assert again.compile_kept()
+    assert set(again.compiler.done) == {"tower-3x28x28", "projector-16x32"}
+    again.narrowed(cut)
+    assert set(again.compiler.done) == set(tower.compiler.done)
+    assert len(again.compiler.done) == 3
 
 
 def test_layers_that_nobody_reads_are_not_computed():

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sts_cli.errors import ProfileError
-from sts_cli.profile import Cut, Escalate, Profile, budget
-from sts_cli.profile_files import load_profile, parse, shipped
+from sts_cli.profile import Cut, Escalate, Narrowing, Profile, budget
+from sts_cli.profile_files import as_yaml, load_profile, parse, shipped
 
 AVERAGES = {"off": 576, "gentle": 192, "balanced": 128, "aggressive": 64, "extreme": 32}
 
@@ -39,6 +39,16 @@ def test_a_profile_of_ones_own_is_a_path(tmp_path: Path):
     )
 
 
+def test_an_encoder_stands_beside_the_cuts():
+    profile = parse(f"{STAGE}}}\n{NARROW}", "mine", "mine.yaml")
+    narrowing = Narrowing("likeness", keep=0.5, depth=0.3)
+    assert profile == Profile("mine", cuts=(Cut("repulsion", 0.5),), encoder=narrowing)
+    assert parse(as_yaml(profile), "mine", "again.yaml") == profile
+    assert profile.settings()["encoder"] == {"method": "likeness", "keep": 0.5, "depth": 0.3}
+    assert "encoder" not in parse("", "empty", "empty.yaml").settings()
+    assert [narrowing.layer(layers) for layers in (1, 6, 11, 23)] == [1, 2, 3, 7]
+
+
 def test_an_empty_profile_prunes_nothing():
     profile = parse("", "empty", "empty.yaml")
     assert profile == Profile("empty")
@@ -50,6 +60,7 @@ def test_an_empty_profile_prunes_nothing():
 STAGE = "structure: {method: repulsion, keep: 0.5"
 DEEP = "semantics: {method: instruction, depth: 0.5, keep: 0.2"
 RISE = STAGE + "}\nescalate: "
+NARROW = "encoder: {method: likeness, keep: 0.5, depth: 0.3}"
 GRID = {"method": "grid", "keep": 0.2, "depth": 0.5}
 MISTAKES = [
     ("structure: [", "not valid YAML"),
@@ -86,6 +97,12 @@ MISTAKES = [
     ("cuts: " + str([GRID, {**GRID, "depth": 0.7, "keep": 0.3}]), "cut 2 keeps 0.3, more than"),
     ("about: &a x\nbatch_size: *a", "line 1: anchors and aliases are not allowed"),
     ("about: " + "[" * 9 + "]" * 9, "nested deeper than 8 levels"),
+    ("encoder: likeness", "encoder must look like {method: ..., keep: ..., depth: ...}"),
+    ("encoder: {keep: 0.5, depth: 0.3}", "encoder: method is missing. Known: likeness, change."),
+    (NARROW.replace("likeness", "likenes"), "Did you mean 'likeness'?"),
+    (NARROW.replace("0.5", "100"), "encoder: keep is 100. Give a number from 0.25 to 1."),
+    (NARROW.replace(", depth: 0.3", ""), "encoder: depth is missing. Give a number from 0 to 1."),
+    (NARROW.replace("depth", "dept"), "unknown key 'dept'. Known: method, keep, depth."),
     ("quantize: int5", "quantize is 'int5'. Known: auto, none, int8, int4, nf4."),
     (STAGE + "}\nattention: sized", "attention is 'sized'. Known: plain, proportional."),
     ("attention: proportional", "attention is 'proportional', but there are no cuts"),
@@ -192,6 +209,9 @@ def test_equal_budgets_are_allowed_and_halves_are_rounded_up():
 def test_what_a_profile_asks_for_in_vain_is_said():
     assert Profile("off").idle(576) == []
     assert Profile("mine").idle(576) == ["profile 'mine' has no cuts"]
+    assert Profile("mine", encoder=Narrowing("likeness", 0.5, 0.3)).idle(576) == []
+    (note,) = Profile("mine", encoder=Narrowing("likeness", 1.0, 0.3)).idle(576)
+    assert note == "profile 'mine': encoder keeps 1, so it drops no patch"
     (note,) = Profile("mine", cuts=(Cut("grid", 5000),)).idle(576)
     assert "grid keeps 5000, so it drops none of the 576 visual tokens there" in note
     (note,) = Profile("mine", cuts=(Cut("grid", 0.1), Cut("random", 60, 0.5))).idle(576)

@@ -29,7 +29,7 @@ from sts_cli.engine.session import Session
 from sts_cli.errors import ProfileError
 from sts_cli.inputs.images import Prepared
 from sts_cli.loading.model import load
-from sts_cli.profile import Cut, Profile
+from sts_cli.profile import Cut, Narrowing, Profile
 from sts_cli.profile_files import load_profile
 from sts_cli.records import Answer, Item, Problem
 
@@ -88,7 +88,7 @@ def test_an_image_that_questions_share_is_encoded_once(engine: Engine):
     seen = []
     family = engine.family
     plain = family.encode
-    family.encode = lambda pixels: seen.extend(pixels) or plain(pixels)  # type: ignore
+    family.encode = lambda pixels, *more: seen.extend(pixels) or plain(pixels, *more)  # type: ignore
     try:
         answers = list(answer_all(engine, questions(), OFF, batch_size=2, max_new_tokens=1))
     finally:
@@ -96,6 +96,24 @@ def test_an_image_that_questions_share_is_encoded_once(engine: Engine):
     assert len(seen) == 3
     assert [answer.seconds.encode == 0 for answer in answers].count(False) >= 3
     assert answers[-1].seconds.encode == 0
+
+
+def test_each_profile_sees_the_images_that_its_own_encoder_made(engine: Engine):
+    narrow = replace(OFF, name="narrow", encoder=Narrowing("likeness", 0.5, 0.5))
+    seen: list[int] = []
+    family = engine.family
+    plain = family.encode
+    family.encode = lambda pixels, *more: seen.append(len(pixels)) or plain(pixels, *more)  # type: ignore
+    try:
+        request = Request((OFF, narrow, AGGRESSIVE), batch_size=9, max_new_tokens=6)
+        together = list(answer_each(engine, questions(), request))
+    finally:
+        del family.encode
+    assert sum(seen) == 2 * 3  # `off` and `aggressive` share theirs
+    for number, profile in enumerate(request.profiles):
+        alone = answer_all(engine, questions(), profile, max_new_tokens=6)
+        assert [row[number].text for row in together] == [one.text for one in alone]
+    assert [row[0].text for row in together] != [row[1].text for row in together]
 
 
 def test_a_waiting_question_does_not_hold_its_decoded_image(engine: Engine):

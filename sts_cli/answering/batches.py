@@ -19,7 +19,7 @@ from sts_cli.engine.session import Generation, Session
 from sts_cli.errors import OutputError
 from sts_cli.families.default import Prompt
 from sts_cli.machine.hardware import out_of_memory
-from sts_cli.profile import Profile
+from sts_cli.profile import Narrowing, Profile
 from sts_cli.records import Answer, Item, Problem, Seconds, TokenCounts
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ class Batches:
         """
         pending: list[Pending] | Problem = []
         if self.continuous:
-            pending = self._tried(partial(self._pending, batch))
+            pending = self._tried(partial(self._pending, batch, self.request.profile.encoder))
         if not self.continuous or isinstance(pending, Problem):
             return self._numbered(batch, *self.answer(batch, self.profiles))
         found = self._tried(partial(self._step, pending))
@@ -228,8 +228,8 @@ class Batches:
                 return self.problem(question.item, found, every)
         return self.problem(question.item, Problem("out_of_memory", NO_MEMORY), every)
 
-    def _pending(self, batch: Sequence[Question]) -> list[Pending]:
-        """The questions tokenized, their images encoded.
+    def _pending(self, batch: Sequence[Question], cut: Narrowing | None) -> list[Pending]:
+        """The questions tokenized, their images encoded with a profile's `encoder`.
 
         Under one profile, new images' seconds are divided by the rows that brought them.
         """
@@ -237,13 +237,13 @@ class Batches:
         ids = [
             family.tokenize(one.item.question, [p.pixels for p in one.pictures]) for one in batch
         ]
-        encoding = [any(p.encoded is None for p in one.pictures) for one in batch]
-        encode = self.images.encode([p for one in batch for p in one.pictures])
+        encoding = [any(cut not in p.encoded for p in one.pictures) for one in batch]
+        encode = self.images.encode([p for one in batch for p in one.pictures], cut)
         share = encode / max(1, sum(encoding)) if len(self.request.profiles) == 1 else encode
         return [
             Pending(
                 question,
-                Prompt(row, tuple(p.encoded for p in question.pictures if p.encoded is not None)),
+                Prompt(row, tuple(picture.encoded[cut] for picture in question.pictures)),
                 share if new else 0.0,
             )
             for question, row, new in zip(batch, ids, encoding, strict=True)
@@ -252,18 +252,18 @@ class Batches:
     def _answer(
         self, batch: Sequence[Question], profiles: Sequence[Profile]
     ) -> list[tuple[Answer, ...]]:
-        pending = self._pending(batch)
-        prompts = [one.prompt for one in pending]
-        if len(profiles) > 1 and self.count == 0:
-            rungs = [rung for one in profiles for rung in one.ladder]
-            for one in rungs:  # a warm-up: first calls allocate and compile
-                self.engine.generate(prompts[:1], one, max_new_tokens=2)
+        cold = len(profiles) > 1 and self.count == 0
+        warm = [rung for one in profiles for rung in one.ladder] if cold else []
+        cuts = dict.fromkeys(one.encoder for one in (*profiles, *warm))
+        pending = {cut: self._pending(batch, cut) for cut in cuts}
+        for one in warm:  # first calls allocate and compile
+            self.engine.generate([pending[one.encoder][0].prompt], one, max_new_tokens=2)
         self.count += 1
         parts = len(batch) if len(profiles) == 1 else 1  # under one profile, seconds are shares
         order = list(enumerate(profiles))[:: 1 if self.count % 2 else -1]  # in turn: A B, B A
         passed = [list(one) for one in self.passed]  # a batch that fails is answered again
         found = {
-            number: self._climbed(pending, one, number == 0, parts, passed[number])
+            number: self._climbed(pending[one.encoder], one, number == 0, parts, passed[number])
             for number, one in order
         }
         self.passed = passed
@@ -295,7 +295,8 @@ class Batches:
                     sent.append(index)
             if not sent:
                 break
-            waiting = [replace(pending[index], encode=0.0) for index in sent]
+            questions = [pending[index].question for index in sent]
+            waiting = self._pending(questions, one.escalate.to.encoder)
             later = self._under(waiting, one.escalate.to, False, parts)
             spent = later[0].seconds
             assert spent is not None

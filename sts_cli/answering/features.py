@@ -14,6 +14,7 @@ from PIL import Image
 from sts_cli.engine.engine import Engine
 from sts_cli.families.default import Encoded, Pixels
 from sts_cli.machine.hardware import out_of_memory
+from sts_cli.profile import Narrowing
 from sts_cli.records import Problem
 
 BACKLOG = 4  # decoded images that may wait for a preprocessing thread
@@ -34,7 +35,7 @@ class ImageFeatures:
 
     def __init__(self, pixels: Future[tuple[Pixels | Problem, float]]):
         self._pixels = pixels
-        self.encoded: Encoded | None = None
+        self.encoded: dict[Narrowing | None, Encoded] = {}  # by the `encoder` of a profile
 
     @property
     def ready(self) -> bool:
@@ -66,8 +67,8 @@ class ImageFeatures:
         if self.refused:
             return REFUSED_BYTES
         tensors = [*self.pixels.inputs.values()]
-        if self.encoded is not None:
-            tensors += [self.encoded.features, *self.encoded.deepstack]
+        for one in self.encoded.values():
+            tensors += [one.features, *one.deepstack]
         return sum(tensor.nbytes for tensor in tensors)
 
 
@@ -106,12 +107,15 @@ class FeatureCache:
         self._forget()
         return picture, True
 
-    def encode(self, pictures: Sequence[ImageFeatures]) -> float:
-        """Give every picture its features; returns the seconds that the new ones took."""
-        new = list(dict.fromkeys(one for one in pictures if one.encoded is None))
-        encoded, seconds = self.engine.encode([one.pixels for one in new])
+    def encode(self, pictures: Sequence[ImageFeatures], cut: Narrowing | None = None) -> float:
+        """Give every picture its features; returns the seconds that the new ones took.
+
+        `cut` is a profile's `encoder`.
+        """
+        new = list(dict.fromkeys(one for one in pictures if cut not in one.encoded))
+        encoded, seconds = self.engine.encode([one.pixels for one in new], cut)
         for one, features in zip(new, encoded, strict=True):
-            one.encoded = features
+            one.encoded[cut] = features
         self._forget()
         return seconds
 

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from sts_cli import pruning
-from sts_cli.profile import LAYERS, VISUAL, Profile
+from sts_cli.profile import LAYERS, VISUAL, Narrowing, Profile
 from sts_cli.profile_files import load_profile, shipped
 from sts_cli.report.console import stdout
 from sts_cli.report.visible import in_line
@@ -33,6 +33,15 @@ def profiles(context: typer.Context) -> None:
     stdout().print(table)
 
 
+def narrowing(encoder: Narrowing) -> str:
+    """The effect of `encoder`, in a sentence."""
+    stays = "least like their neighbours" if encoder.method == "likeness" else "changed most"
+    return (
+        f"after {encoder.depth:.0%} of its layers, the vision tower runs on {encoder.keep:.0%} of "
+        f"its patches, those that are {stays}; the others are rebuilt at its end"
+    )
+
+
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="A profile's name, or a YAML file.")]) -> None:
     """Explain one profile: its file, its stages, its budget in tokens."""
@@ -45,6 +54,8 @@ def show(name: Annotated[str, typer.Argument(help="A profile's name, or a YAML f
 def effect(profile: Profile) -> str:
     """The effect of a profile on an image of 576 tokens and 32 layers, in sentences."""
     lines = [f"For an image of {VISUAL} visual tokens and a language model of {LAYERS} layers:"]
+    if profile.encoder is not None:
+        lines.append(f"{narrowing(profile.encoder)}.")
     if not profile.cuts:
         return "\n".join([*lines, f"all {VISUAL} tokens enter all {LAYERS} layers."])
     places = zip(profile.cuts, profile.stops(LAYERS), profile.budgets(VISUAL), strict=True)

@@ -25,7 +25,8 @@ from sts_cli.engine.settings import StopStrings, check_settings, end_tokens, pen
 from sts_cli.errors import ProfileError
 from sts_cli.families import adapter, tested
 from sts_cli.families.default import Encoded, Pixels, Prompt
-from sts_cli.profile import Cut, Profile
+from sts_cli.families.encoder import narrowable, narrowed
+from sts_cli.profile import Cut, Narrowing, Profile
 
 if TYPE_CHECKING:
     from sts_cli.loading.model import Loaded
@@ -44,6 +45,7 @@ class Engine:
         model = loaded.model
         self.name = loaded.name
         self.family = adapter(model, loaded.processor, encoder)
+        self.encoders: dict[Narrowing, Any] = {}  # with patches dropped, as they were asked for
         self.decoder: Decoder[Any] = decoder or decoder_for(model)
         self.layers = self.decoder.layers
         self.clock = Clock(model.device)
@@ -60,6 +62,7 @@ class Engine:
 
     def check(self, profile: Profile) -> None:
         """Raise ProfileError for a profile that this model cannot honour."""
+        self._check_encoder(profile)
         stops = profile.stops(self.layers)
         for cut, stop in zip(profile.cuts, stops, strict=True):
             if stop >= self.layers:
@@ -80,16 +83,44 @@ class Engine:
         if profile.escalate is not None:
             self.check(profile.escalate.to)
 
+    def _check_encoder(self, profile: Profile) -> None:
+        if profile.encoder is None:
+            return
+        layers = narrowable(self.family.model)
+        if layers is None:
+            raise ProfileError(
+                f"Profile '{profile.name}': encoder drops patches inside the vision tower, which "
+                f"sts cannot do for '{self.name}' ({self.family.model.config.model_type}). Leave "
+                "encoder out."
+            )
+        if profile.encoder.layer(layers) >= layers:
+            raise ProfileError(
+                f"Profile '{profile.name}': encoder: depth {profile.encoder.depth:g} leaves none "
+                f"of the {layers} layers of the vision tower of '{self.name}' after it. "
+                f"Use a depth below {(layers - 0.5) / layers:.2f}."
+            )
+
     def prepare(self, profile: Profile) -> None:
         """Make ready to answer under a profile, so that the first question need not wait."""
         for one in profile.ladder:
+            self.encoder(one.encoder)
             self.decoder.prepare(*(span for _, span, _ in one.steps(self.layers) if span))
 
+    def encoder(self, cut: Narrowing | None) -> Any:
+        """What computes `get_image_features` with patches dropped as `cut` says."""
+        if cut is None:
+            return self.family.encoder
+        if cut not in self.encoders:
+            self.encoders[cut] = narrowed(self.family.model, self.family.encoder, cut)
+        return self.encoders[cut]
+
     @torch.inference_mode()
-    def encode(self, pixels: Sequence[Pixels]) -> tuple[list[Encoded], float]:
-        """The images' visual tokens, and the seconds that took."""
+    def encode(
+        self, pixels: Sequence[Pixels], cut: Narrowing | None = None
+    ) -> tuple[list[Encoded], float]:
+        """The images' visual tokens, and the seconds that took; `cut` is a profile's `encoder`."""
         started = self.clock()
-        encoded = self.family.encode(pixels) if pixels else []
+        encoded = self.family.encode(pixels, self.encoder(cut)) if pixels else []
         return encoded, self.clock() - started
 
     @torch.inference_mode()

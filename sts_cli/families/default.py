@@ -105,10 +105,11 @@ class Family:
             outputs.pop(name, None)
         return Pixels(dict(outputs), replacement, count, size)
 
-    def encode(self, pixels: Sequence[Pixels]) -> list[Encoded]:
+    def encode(self, pixels: Sequence[Pixels], encoder: Any = None) -> list[Encoded]:
         """The encoded images, in order. Images with inputs of the same shapes share one pass.
 
-        Raises ModelError if the model and its processor count visual tokens differently.
+        `encoder` computes `get_image_features` in the place of the family's own. Raises ModelError
+        if the model and its processor count visual tokens differently.
         """
         encoded: list[Encoded | None] = [None] * len(pixels)
         groups: dict[Any, list[int]] = {}
@@ -124,7 +125,7 @@ class Family:
                 name: value.to(self.model.dtype) if value.is_floating_point() else value
                 for name, value in inputs.items()
             }
-            output = self.encoder.get_image_features(**inputs)
+            output = (encoder or self.encoder).get_image_features(**inputs)
             counts = [pixels[i].count for i in members]
             features = self._per_image(output.pooler_output, counts)
             levels = getattr(output, "deepstack_features", None) or ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -31,12 +32,12 @@ class LlavaOnevision(LlavaNext):
         """As in Family. The processor only cuts a single image, so others are passed as a pair."""
         return self._processed([image] if single else [image, image], image.size)
 
-    def encode(self, pixels: Sequence[Pixels]) -> list[Encoded]:
+    def encode(self, pixels: Sequence[Pixels], encoder: Any = None) -> list[Encoded]:
         single = [image for image in pixels if len(image.inputs["image_sizes"]) == 1]
-        encoded = dict(zip(map(id, single), super().encode(single), strict=True))
+        encoded = dict(zip(map(id, single), super().encode(single, encoder), strict=True))
         for image in pixels:
             if id(image) not in encoded:
-                pair = super().encode([replace(image, count=2 * image.count)])[0]
+                pair = super().encode([replace(image, count=2 * image.count)], encoder)[0]
                 features, grid = pair.features[: image.count], self.places(image)
                 encoded[id(image)] = replace(pair, features=features, grid=grid, pixels=image)
         return [encoded[id(image)] for image in pixels]

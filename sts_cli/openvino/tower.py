@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from sts_cli.families.encoder import (
+    NarrowTower,
+    as_output,
+    narrowable,
+    read_by,
+    tower_name,
+)
 from sts_cli.openvino.compiler import Compiler
 from sts_cli.openvino.kept import Shelf
 from sts_cli.openvino.patches import CompiledPatches
 from sts_cli.openvino.ready import NotConvertible
 from sts_cli.openvino.weights import Weights
+from sts_cli.profile import Narrowing
 
-TOWERS = ("vision_tower", "vision_model")
 PROJECTORS = ("multi_modal_projector", "connector")
 PATCHES = "visual"  # a tower with its own projector
 
@@ -32,10 +39,23 @@ class OpenVinoTower:
         self, model: Any, shelf: Shelf, settings: Mapping[str, str], weights: Weights = "none"
     ):
         inner = model.model
+        self.model = model
         self.compiler = Compiler(shelf, settings, weights)
         self.twin = copy.copy(inner)
-        self.compiled = compiled(model.config, inner, self.compiler)
+        self.compiled = compiled(model, self.compiler)
         self.twin._modules = {**inner._modules, **self.compiled}
+
+    def narrowed(self, cut: Narrowing) -> OpenVinoTower:
+        """The same with patches dropped inside the tower, compiled for the same shapes of tiles."""
+        name = f"narrow-{cut.method}-{cut.keep:g}-{cut.layer(narrowable(self.model) or 0)}"
+        inside = CompiledTower(NarrowTower(self.model, cut), self.compiler, name)
+        for known in [name for name in self.compiler.done if name.startswith("tower-")]:
+            shape = [int(size) for size in known.removeprefix("tower-").split("x")]
+            inside(torch.zeros(1, *shape))
+        other = copy.copy(self)
+        other.twin = copy.copy(self.twin)
+        other.twin._modules = {**self.twin._modules, str(tower_name(self.model)): inside}
+        return other
 
     def compile_kept(self) -> bool:
         """Compile what earlier runs converted. False if they converted nothing."""
@@ -49,18 +69,18 @@ class OpenVinoTower:
         return self.twin.get_image_features(**inputs)
 
 
-def compiled(config: Any, inner: Any, compiler: Compiler) -> dict[str, nn.Module]:
+def compiled(model: Any, compiler: Compiler) -> dict[str, nn.Module]:
     """What takes the places of a model's tower and projector. Raises NotConvertible."""
+    inner = model.model
     if hasattr(inner, PATCHES):
         return {PATCHES: CompiledPatches(getattr(inner, PATCHES), compiler)}
-    tower = next((name for name in TOWERS if name in inner._modules), None)
+    tower = tower_name(model)
     projector = next((name for name in PROJECTORS if name in inner._modules), None)
     if tower is None or projector is None:
         raise NotConvertible(f"OpenVINO cannot take the vision tower of {type(inner).__name__}.")
-    asked = getattr(config, "vision_feature_layer", None)
-    layers = [] if asked is None else [asked] if isinstance(asked, int) else list(asked)
+    outputs = TowerOutputs(getattr(inner, tower), read_by(model))
     return {
-        tower: CompiledTower(getattr(inner, tower), compiler, layers),
+        tower: CompiledTower(outputs, compiler, "tower"),
         projector: CompiledProjector(getattr(inner, projector), compiler),
     }
 
@@ -68,26 +88,21 @@ def compiled(config: Any, inner: Any, compiler: Compiler) -> dict[str, nn.Module
 class CompiledTower(nn.Module):
     """In a tower's place: only the layers that the family reads are computed."""
 
-    def __init__(self, tower: nn.Module, compiler: Compiler, layers: list[int]):
+    def __init__(self, inside: TowerOutputs | NarrowTower, compiler: Compiler, name: str):
         super().__init__()
-        self.inside = [
-            TowerOutputs(tower, layers)
-        ]  # in a list: no submodule, no weights of its own
-        self.compiler, self.layers = compiler, layers
+        self.inside = [inside]  # in a list: no submodule, no weights of its own
+        self.compiler, self.name = compiler, name
 
     def forward(
         self, pixel_values: Tensor, patch_attention_mask: Tensor | None = None, **kwargs: Any
     ) -> Any:
         (inside,) = self.inside
         if patch_attention_mask is not None and not patch_attention_mask.all():
-            return inside.tower(pixel_values, patch_attention_mask=patch_attention_mask, **kwargs)
-        name = "tower-" + "x".join(str(size) for size in pixel_values.shape[1:])
-        found = self.compiler.tiles(name, inside, pixel_values)
-        return SimpleNamespace(
-            hidden_states=dict(zip(self.layers, found, strict=False)),
-            last_hidden_state=found[-1] if inside.last else None,
-            pooler_output=None,
-        )
+            return as_output(
+                inside, inside(pixel_values, patch_attention_mask=patch_attention_mask)
+            )
+        name = f"{self.name}-" + "x".join(str(size) for size in pixel_values.shape[1:])
+        return as_output(inside, self.compiler.tiles(name, inside, pixel_values))
 
 
 class TowerOutputs(nn.Module):
@@ -98,8 +113,9 @@ class TowerOutputs(nn.Module):
         self.tower, self.layers = tower, layers
         self.last = not layers or -1 in layers
 
-    def forward(self, given: Tensor) -> tuple[Tensor, ...]:
-        found = self.tower(given, output_hidden_states=bool(self.layers), return_dict=True)
+    def forward(self, given: Tensor, **more: Any) -> tuple[Tensor, ...]:
+        asked = bool(self.layers)
+        found = self.tower(given, output_hidden_states=asked, return_dict=True, **more)
         hidden = [found.hidden_states[layer] for layer in self.layers]
         return (*hidden, *[found.last_hidden_state] * self.last)
 
