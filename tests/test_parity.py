@@ -107,8 +107,8 @@ class Subject:
             made = self.inputs((row,))
             every = torch.tensor([ids], device=self.model.device)
             made |= {"input_ids": every, "attention_mask": torch.ones_like(every)}
-            shown = ("token_type_ids", "mm_token_type_ids")
-            made |= {name: (every == tiny.IMAGE).to(made[name].dtype) for name in shown if name in made}
+            for name in {"token_type_ids", "mm_token_type_ids"} & made.keys():
+                made[name] = (every == tiny.IMAGE).to(made[name].dtype)
             inputs.append(made)
         return prompts, inputs
 
