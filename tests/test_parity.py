@@ -501,7 +501,7 @@ def test_a_row_that_joins_others_answers_as_alone(subject: Subject, profile: Pro
 
 
 # Five questions about one image, two about another, one about a third; the second number is words.
-SHARING = [(0, 4), (1, 9), (0, 9), (2, 1), (0, 1), (0, 6), (1, 2), (0, 12)]
+SHARING = [(0, 4), (1, 2), (0, 9), (2, 1), (0, 1), (0, 6), (1, 9), (0, 12)]
 LATE = Profile(  # cuts that do not ask for the question, also between layers
     "late", cuts=(Cut("grid", 0.5), Cut("repulsion", 0.3, 0.4)), attention="proportional"
 )
@@ -577,6 +577,31 @@ def test_scores_of_words_that_follow_a_prefix_are_those_of_the_whole_prompt(subj
         decoder.run(tokens.keep(~words[None], [len(prompt.ids) - 5]), layers, cache)
         _, parts = decoder.run(tokens.keep(words[None], [5]), layers, cache, watch)
     assert torch.allclose(whole, parts, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows"),
+    [([0, 0, 1], 2), ([0, 0, 1, 2], 4), ([0], 1), ([1, 1], 1)],
+    ids=["enough", "few", "one", "two"],
+)
+def test_prefixes_run_alone_only_where_enough_prompts_share_them(
+    asked: list[int], rows: int, monkeypatch: pytest.MonkeyPatch
+):
+    llava = Subject("llava")
+    prompts, _ = llava.about([(row, 3 + place) for place, row in enumerate(asked)])
+    runs = rows_run(llava.decoder, monkeypatch)
+    answered(llava, prompts, SIZED)
+    assert runs[0][0] == rows
+
+
+def test_the_same_images_after_other_words_are_no_shared_prefix(monkeypatch: pytest.MonkeyPatch):
+    llava = Subject("llava")
+    prompts, _ = llava.about([(0, 4), (0, 5)])
+    prompts[1].ids[1] += 1
+    alone = [answered(llava, [prompt], OFF)[0].ids for prompt in prompts]
+    runs = rows_run(llava.decoder, monkeypatch)
+    assert [one.ids for one in answered(llava, prompts, OFF)] == alone
+    assert runs[0][0] == 2
 
 
 @pytest.mark.parametrize(("window", "rows"), [(25, 8), (26, 3)], ids=["narrow", "wide"])

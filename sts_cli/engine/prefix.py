@@ -22,6 +22,7 @@ from sts_cli.engine.cutting import Asked
 from sts_cli.families.default import Prompt
 from sts_cli.profile import Cut
 
+MOST = 2 / 3  # prefixes per prompt; with more, two runs take as long as one (docs/performance.md)
 Step = tuple[Cut | None, range, Cut | None]  # a cut, the layers after it, the next cut
 
 
@@ -46,7 +47,7 @@ class Prefix:
 
 
 def prefix_of(tokens: Tokens, asked: Asked) -> Prefix | None:
-    """The prefixes of `tokens` [B, L], the embedded prompts; None if no two prompts share one."""
+    """The prefixes of `tokens` [B, L], the embedded prompts; None if too few prompts share one."""
     if min(asked.words) == 0 or not all(prompt.images for prompt in asked.prompts):
         return None
     starts = [
@@ -55,7 +56,7 @@ def prefix_of(tokens: Tokens, asked: Asked) -> Prefix | None:
     ]
     keys = [(one.images, tuple(one.ids)) for one in starts]
     first = [row for row, key in enumerate(keys) if keys.index(key) == row]
-    if len(first) == len(keys):
+    if len(first) > MOST * len(keys):
         return None
     device, length = tokens.hidden.device, tokens.hidden.shape[1]
     place = torch.arange(length) - (length - torch.tensor(asked.words))[:, None]
