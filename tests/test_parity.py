@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +25,7 @@ from sts_cli.decoding.torch import TorchDecoder
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.cutting import Asked, cut_tokens
 from sts_cli.engine.engine import Engine
+from sts_cli.engine.looks import Looks
 from sts_cli.engine.session import Generation
 from sts_cli.families import FAMILIES
 from sts_cli.families.default import Pixels, Prompt
@@ -577,6 +578,19 @@ def test_scores_of_words_that_follow_a_prefix_are_those_of_the_whole_prompt(subj
         decoder.run(tokens.keep(~words[None], [len(prompt.ids) - 5]), layers, cache)
         _, parts = decoder.run(tokens.keep(words[None], [5]), layers, cache, watch)
     assert torch.allclose(whole, parts, atol=1e-5)
+
+
+@pytest.mark.parametrize("profile", [THREE, LATE], ids=lambda profile: profile.name)
+def test_a_look_at_a_shared_prefix_sees_what_one_at_a_prompt_alone_sees(profile: Profile):
+    llava = Subject("llava")
+    prompts, _ = llava.about(SHARING)
+    found = llava.engine.generate(prompts, profile, max_new_tokens=1, looks=Looks())
+    assert [bool(one.looks) for one in found] == [row in (0, 1, 3) for row in range(8)]
+    for row in (0, 1, 3):
+        (alone,) = llava.engine.generate([prompts[row]], profile, max_new_tokens=1, looks=Looks())
+        assert len(alone.looks) == len(profile.cuts)
+        for one, other in zip(found[row].looks, alone.looks, strict=True):
+            assert astuple(one) == pytest.approx(astuple(other), abs=1e-4)
 
 
 @pytest.mark.parametrize(
