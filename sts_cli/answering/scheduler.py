@@ -59,12 +59,13 @@ def answer_each(
     in length; its images are encoded once for all profiles. Under one profile, waiting questions
     take the places of those that are done, while the others are decoded; a question's seconds are
     then its own share. Without a batch size it has as many rows such as the first as fit into
-    memory, and gain something. What a profile escalates is asked again under the next one, in batches of such
-    questions. A batch that runs out of memory is halved; one question that does tries the fallbacks
-    instead of the first profile, then becomes a problem. Of a batch's first question under the
-    first profile, `on_text` hears the text while it is generated, or at its end if it may escalate.
-    When `stop` becomes true, the questions in hand are the last; answers that waited for older ones
-    come out. Raises ProfileError before the first item for a profile that the model cannot honour.
+    memory, and gain something. What a profile escalates is asked again under the next one, in
+    batches of such questions. A batch that runs out of memory is halved; one question that does
+    tries the fallbacks instead of the first profile, then becomes a problem. Of a batch's first
+    question under the first profile, `on_text` hears the text while it is generated, or at its end
+    if it may escalate. When `stop` becomes true, the questions in hand are the last; answers that
+    waited for older ones come out. Raises ProfileError before the first item for a profile that the
+    model cannot honour.
     """
     for one in (*request.profiles, *request.fallbacks):
         engine.check(one)
