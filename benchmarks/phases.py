@@ -4,7 +4,8 @@
 
 A way is BACKEND/DTYPE/WEIGHTS; `generate` is run in every dtype among them. One run, every
 contestant in turn, medians over the repeats with their 10th and 90th percentiles; speed-ups are
-ratios of medians within the run, against the faster `generate`. `token` is one decoding step. A
+ratios of medians within the run, against the faster `generate`. `token` is one decoding step. With
+several `--questions` about each image, `unshared` ones are run beside those that share a prefix. A
 table goes to stderr, one JSON line to stdout. Weights are random: nothing here is about answers.
 """
 
@@ -16,7 +17,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -48,9 +51,15 @@ def pictures(count: int) -> list[Image.Image]:
     return [Image.effect_noise((640, 480), 80 + seed).convert("RGB") for seed in range(count)]
 
 
-def ours(engine: Engine, images: list[Image.Image], profile: Profile, new: int) -> Seconds:
-    """Seconds per question of each phase, for one batch of new images."""
-    clock, rows = engine.clock, len(images)
+def ours(
+    engine: Engine, images: list[Image.Image], profile: Profile, new: int, asked: int, shares: bool
+) -> Seconds:
+    """Seconds per question of each phase, for one batch of `asked` questions about each new image.
+
+    With `shares`, they share what they begin with.
+    """
+    clock, rows = engine.clock, len(images) * asked
+    engine.shares = shares
     started = clock()
     pixels = [engine.family.pixels(image) for image in images]
     image = clock() - started
@@ -58,6 +67,7 @@ def ours(engine: Engine, images: list[Image.Image], profile: Profile, new: int) 
     prompts = [
         Prompt(engine.family.tokenize(QUESTION, [seen]), (features,))
         for seen, features in zip(pixels, encoded, strict=True)
+        for _ in range(asked)
     ]
     answer = engine.generate(prompts, profile, max_new_tokens=new)[0]
     seconds = {
@@ -72,9 +82,10 @@ def ours(engine: Engine, images: list[Image.Image], profile: Profile, new: int) 
     return {name: value / rows for name, value in seconds.items()}
 
 
-def theirs(engine: Engine, images: list[Image.Image], new: int) -> Seconds:
+def theirs(engine: Engine, images: list[Image.Image], new: int, asked: int) -> Seconds:
     """Seconds per question of `model.generate` on the same batch, processor included."""
     family, clock = engine.family, engine.clock
+    images = [image for image in images for _ in range(asked)]
     started = clock()
     inputs = family.processor(
         images=images,
@@ -90,7 +101,7 @@ def theirs(engine: Engine, images: list[Image.Image], new: int) -> Seconds:
 
 
 def contestants(
-    folder: str, ways: list[str], profiles: list[Profile], device: str, new: int
+    folder: str, ways: list[str], profiles: list[Profile], device: str, new: int, asked: int
 ) -> dict[str, Callable[[list[Image.Image]], Seconds]]:
     """The runs that are timed, by name."""
     runs: dict[str, Callable[[list[Image.Image]], Seconds]] = {}
@@ -108,10 +119,11 @@ def contestants(
         for profile in profiles:
             engine.prepare(profile)
         if backend == "torch" and weights == "none":
-            runs[f"generate {dtype}"] = lambda images, engine=engine: theirs(engine, images, new)
-        for profile in profiles:
-            runs[f"{way} {profile.name}"] = lambda images, engine=engine, profile=profile: ours(
-                engine, images, profile, new
+            runs[f"generate {dtype}"] = partial(theirs, engine, new=new, asked=asked)
+        shared = {"": True} | ({" unshared": False} if asked > 1 else {})
+        for (name, shares), profile in product(shared.items(), profiles):
+            runs[f"{way} {profile.name}{name}"] = partial(
+                ours, engine, profile=profile, new=new, asked=asked, shares=shares
             )
     return runs
 
@@ -123,7 +135,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--ways", default=WAYS)
     parser.add_argument("--profiles", default="off,balanced,aggressive")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=1, help="images")
+    parser.add_argument("--questions", type=int, default=1, help="about each image")
     parser.add_argument("--new", type=int, default=8, help="new tokens for each question")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int)
@@ -136,7 +149,12 @@ def main() -> None:
         if wish.model is None:
             random_llava.write(Path(folder) / "model", wish.shape)
         runs = contestants(
-            wish.model or f"{folder}/model", wish.ways.split(","), profiles, wish.device, wish.new
+            wish.model or f"{folder}/model",
+            wish.ways.split(","),
+            profiles,
+            wish.device,
+            wish.new,
+            wish.questions,
         )
         seconds: dict[str, list[Seconds]] = {name: [] for name in runs}
         for repeat in range(wish.repeats + 1):  # the first is the warm-up

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import astuple, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,8 @@ from sts_cli.decoding.torch import TorchDecoder
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.cutting import Asked, cut_tokens
 from sts_cli.engine.engine import Engine
+from sts_cli.engine.looks import Looks
+from sts_cli.engine.session import Generation
 from sts_cli.families import FAMILIES
 from sts_cli.families.default import Pixels, Prompt
 from sts_cli.openvino.decoder import OpenVinoDecoder
@@ -61,9 +64,12 @@ class Subject:
         dtype: torch.dtype = torch.float32,
         language: str | None = None,
         decoder: str = "torch",
+        window: int = 512,
     ):
         self.family = family
-        self.model = tiny.build(family, dtype=dtype, device=device, language=language)
+        self.model = tiny.build(
+            family, dtype=dtype, device=device, language=language, window=window
+        )
         self.model.set_attn_implementation({"text_config": NAME})
         tile = 4 if family in ("internvl", "gemma3", "smolvlm", "idefics3") else None
         processor = SimpleNamespace(tokenizer=SimpleNamespace(), image_seq_length=tile)
@@ -86,6 +92,26 @@ class Subject:
             ids = tiny.prompt(self.family, self.model, row, seen).tolist()
             made.append(Prompt(ids, tuple(self.engine.encode(pixels)[0])))
         return made
+
+    def about(self, asked: Sequence[tuple[int, int]]) -> tuple[list[Prompt], list[dict]]:
+        """Prompts, of which some share an image, and the inputs of each by itself.
+
+        Each is the image of a question, and the number of other words about it.
+        """
+        images = {row: self.prompts((row,))[0] for row, _ in asked}
+        prompts, inputs = [], []
+        for row, count in asked:
+            start = images[row].ids[: -images[row].words(tiny.IMAGE)]
+            words = torch.Generator().manual_seed(10 * row + count)
+            ids = [*start, *torch.randint(3, tiny.IMAGE, (count,), generator=words).tolist()]
+            prompts.append(Prompt(ids, images[row].images))
+            made = self.inputs((row,))
+            every = torch.tensor([ids], device=self.model.device)
+            made |= {"input_ids": every, "attention_mask": torch.ones_like(every)}
+            for name in {"token_type_ids", "mm_token_type_ids"} & made.keys():
+                made[name] = (every == tiny.IMAGE).to(made[name].dtype)
+            inputs.append(made)
+        return prompts, inputs
 
     def answers(self, rows: tuple[int, ...], profile: Profile, images: int = 1) -> list[tuple]:
         found = self.engine.generate(self.prompts(rows, images), profile, max_new_tokens=NEW)
@@ -473,3 +499,134 @@ def test_a_row_that_joins_others_answers_as_alone(subject: Subject, profile: Pro
         expected[row] for row in (3, 0, 1, 2, 0, 3)
     ]
     assert max(found.rows for _, found in done) > 2
+
+
+# Five questions about one image, two about another, one about a third; the second number is words.
+SHARING = [(0, 4), (1, 2), (0, 9), (2, 1), (0, 1), (0, 6), (1, 9), (0, 12)]
+LATE = Profile(  # cuts that do not ask for the question, also between layers
+    "late", cuts=(Cut("grid", 0.5), Cut("repulsion", 0.3, 0.4)), attention="proportional"
+)
+SHARED = {"off": 6, "three": 2, "proportional": 3, "late": 6}  # layers that a prefix runs alone
+
+
+def rows_run(decoder: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, range]]:
+    """Rows, tokens and layers of each run of the decoder from now on."""
+    runs, plain = [], decoder.run
+
+    def run(tokens: Tokens, span: range, *given: Any) -> Any:
+        runs.append((*tokens.mask.shape, span))
+        return plain(tokens, span, *given)
+
+    monkeypatch.setattr(decoder, "run", run)
+    return runs
+
+
+@pytest.mark.parametrize("profile", [OFF, SIZED, THREE, LATE], ids=lambda profile: profile.name)
+def test_questions_about_one_image_share_its_prefix_and_answer_as_alone(
+    subject: Subject, profile: Profile, monkeypatch: pytest.MonkeyPatch
+):
+    prompts, _ = subject.about(SHARING)
+    alone = [answered(subject, [prompt], profile)[0] for prompt in prompts]
+    runs = rows_run(subject.decoder, monkeypatch)
+    found = answered(subject, prompts, profile)
+    assert [one.ids for one in found] == [one.ids for one in alone]
+    assert [(one.left, one.kept) for one in found] == [(one.left, one.kept) for one in alone]
+    prefixes = [span for rows, _, span in runs if rows == 3]
+    assert prefixes[0].start == 0 and prefixes[-1].stop == SHARED[profile.name]
+    words = [(tokens, span) for rows, tokens, span in runs if rows == 8][: len(prefixes)]
+    assert words == [(12, span) for span in prefixes]
+
+
+def answered(subject: Subject, prompts: list[Prompt], profile: Profile) -> list[Generation]:
+    return subject.engine.generate(prompts, profile, max_new_tokens=NEW, places=True)
+
+
+def test_questions_that_share_an_image_equal_generate(subject: Subject):
+    prompts, inputs = subject.about(SHARING)
+    found = answered(subject, prompts, OFF)
+    for one, given in zip(found, inputs, strict=True):
+        ids = subject.model.generate(**given, max_new_tokens=NEW, do_sample=False)
+        assert one.ids == tuple(ids[0, -NEW:].tolist())
+
+
+@pytest.mark.parametrize("profile", [OFF, SIZED], ids=lambda profile: profile.name)
+def test_questions_that_share_an_image_join_others_and_leave(subject: Subject, profile: Profile):
+    """Their keys have padding in the middle, which goes with them."""
+    if not subject.decoder.joins:
+        pytest.skip("a static cache takes no rows in: its memory is fixed")
+    prompts, _ = subject.about(SHARING)
+    alone = [answered(subject, [prompt], profile)[0].ids for prompt in prompts]
+    session = subject.engine.session(profile, max_new_tokens=NEW)
+    done = session.admit(prompts[:3])
+    for part in (prompts[3:4], prompts[4:]):
+        done += session.step() + session.step()
+        done += session.admit(part)
+    while session.rows:
+        done += session.step()
+    assert [found.ids for _, found in sorted(done, key=lambda one: one[0])] == alone
+
+
+def test_scores_of_words_that_follow_a_prefix_are_those_of_the_whole_prompt(subject: Subject):
+    (prompt, *_), _ = subject.about([(0, 5)])
+    decoder, layers = subject.decoder, range(3)
+    with torch.inference_mode():
+        tokens = subject.engine.family.embed([prompt])
+        words = torch.arange(tokens.mask.shape[1], device=tokens.mask.device) >= len(prompt.ids) - 5
+        watch = Watch(torch.ones((1, 5), dtype=torch.bool, device=tokens.mask.device))
+        _, whole = decoder.run(tokens, layers, decoder.cache(1, 1), watch)
+        cache = decoder.cache(1, 6)
+        decoder.run(tokens.keep(~words[None], [len(prompt.ids) - 5]), layers, cache)
+        _, parts = decoder.run(tokens.keep(words[None], [5]), layers, cache, watch)
+    assert torch.allclose(whole, parts, atol=1e-5)
+
+
+@pytest.mark.parametrize("profile", [THREE, LATE], ids=lambda profile: profile.name)
+def test_a_look_at_a_shared_prefix_sees_what_one_at_a_prompt_alone_sees(profile: Profile):
+    llava = Subject("llava")
+    prompts, _ = llava.about(SHARING)
+    found = llava.engine.generate(prompts, profile, max_new_tokens=1, looks=Looks())
+    assert [bool(one.looks) for one in found] == [row in (0, 1, 3) for row in range(8)]
+    for row in (0, 1, 3):
+        (alone,) = llava.engine.generate([prompts[row]], profile, max_new_tokens=1, looks=Looks())
+        assert len(alone.looks) == len(profile.cuts)
+        for one, other in zip(found[row].looks, alone.looks, strict=True):
+            assert astuple(one) == pytest.approx(astuple(other), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows"),
+    [([0, 0, 1], 2), ([0, 0, 1, 2], 4), ([0], 1), ([1, 1], 1)],
+    ids=["enough", "few", "one", "two"],
+)
+def test_prefixes_run_alone_only_where_enough_prompts_share_them(
+    asked: list[int], rows: int, monkeypatch: pytest.MonkeyPatch
+):
+    llava = Subject("llava")
+    prompts, _ = llava.about([(row, 3 + place) for place, row in enumerate(asked)])
+    runs = rows_run(llava.decoder, monkeypatch)
+    answered(llava, prompts, SIZED)
+    assert runs[0][0] == rows
+
+
+def test_the_same_images_after_other_words_are_no_shared_prefix(monkeypatch: pytest.MonkeyPatch):
+    llava = Subject("llava")
+    prompts, _ = llava.about([(0, 4), (0, 5)])
+    prompts[1].ids[1] += 1
+    alone = [answered(llava, [prompt], OFF)[0].ids for prompt in prompts]
+    runs = rows_run(llava.decoder, monkeypatch)
+    assert [one.ids for one in answered(llava, prompts, OFF)] == alone
+    assert runs[0][0] == 2
+
+
+@pytest.mark.parametrize(("window", "rows"), [(25, 8), (26, 3)], ids=["narrow", "wide"])
+def test_a_sliding_window_that_cannot_hold_all_shares_no_prefix(
+    window: int, rows: int, monkeypatch: pytest.MonkeyPatch
+):
+    """The window would count the padding between a prefix and its words."""
+    gemma = Subject("gemma3", window=window)
+    prompts, _ = gemma.about(SHARING)
+    assert max(len(prompt.ids) for prompt in prompts) == 20  # and NEW more
+    alone = [answered(gemma, [prompt], OFF)[0].ids for prompt in prompts]
+    runs = rows_run(gemma.decoder, monkeypatch)
+    assert [one.ids for one in answered(gemma, prompts, OFF)] == alone
+    assert runs[0][0] == rows

@@ -116,6 +116,25 @@ def test_each_profile_sees_the_images_that_its_own_encoder_made(engine: Engine):
     assert [row[0].text for row in together] != [row[1].text for row in together]
 
 
+def test_questions_about_the_same_image_come_into_one_batch(engine: Engine):
+    """Then those about the image with the question nearest in length; all in input order."""
+    lengths = (10, 40, 20, 90, 10, 30, 80, 10, 70, 25)
+    rows = [prepared(n, n % 3, "x" * length) for n, length in enumerate(lengths)]
+    with ThreadPoolExecutor(1) as pool:
+        known = features.FeatureCache(engine, pool)
+        waiting = [question_of(number, row, known) for number, row in enumerate(rows)]
+        assert all(one.pictures[0].pixels for one in waiting)
+
+    def numbers(size: int) -> list[int]:
+        return [one.number for one in scheduler.similar(waiting, size)]
+
+    assert numbers(1) == [0]
+    assert numbers(3) == [0, 6, 9]
+    assert numbers(4) == [0, 3, 6, 9]
+    assert numbers(6) == [0, 3, 4, 6, 7, 9]
+    assert numbers(7) == [0, 1, 3, 4, 6, 7, 9]
+
+
 def test_a_waiting_question_does_not_hold_its_decoded_image(engine: Engine):
     ready = prepared(0, 0)
     decoded = weakref.ref(ready.images[0])

@@ -14,7 +14,6 @@ from test_parity import BOTH, NEW, OFF, SIZED, Subject
 from torch import Tensor
 
 from benchmarks.synchronisations import WAITING, counted
-from sts_cli.decoding import NotWatchable, Watch
 from sts_cli.decoding.graphs import MOST, Graphs
 from sts_cli.decoding.masks import attention_mask
 from sts_cli.decoding.static import StaticDecoder
@@ -172,9 +171,6 @@ def test_a_later_batch_takes_the_memory_over():
             decoder.run(prompt(1, 3, width), every, cache)
         with pytest.raises(ValueError, match="A later batch"):
             decoder.run(prompt(1, 1, width), every, earlier)
-        with pytest.raises(NotWatchable, match="only prompts"):
-            watch = Watch(torch.ones(1, 1, dtype=torch.bool))
-            decoder.run(prompt(1, 1, width), every, later, watch)
 
 
 def test_a_full_device_is_freed_for_smaller_batches(monkeypatch: pytest.MonkeyPatch):

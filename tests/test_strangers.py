@@ -62,6 +62,7 @@ def test_a_family_that_fits_the_default_answers_as_generate(
     inputs = loaded.processor(images=[[image]], text=text, return_tensors="pt")
     expected = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)
     profiles = [load_profile("off"), load_profile("aggressive")]
+    assert not engine.shares  # prefixes: only tests show that this is exact
     off, pruned = (engine.generate([prompt], one, max_new_tokens=5)[0] for one in profiles)
     assert list(off.ids) == expected[0, len(prompt.ids) :].tolist()
     assert pruned.left == (8, 6)

@@ -1,4 +1,4 @@
-"""Questions to answers: batches of similar length, shared images, the order of the input."""
+"""Questions to answers: batches about the same images or of similar length, in input order."""
 
 from __future__ import annotations
 
@@ -55,16 +55,17 @@ def answer_each(
 ) -> Iterator[tuple[Answer, ...]]:
     """For each prepared item, in input order, its Answer under each of the request's profiles.
 
-    A batch is the oldest question that waits and those nearest to it in length; its images are
-    encoded once for all profiles. Under one profile, waiting questions take the places of those
-    that are done, while the others are decoded; a question's seconds are then its own share.
-    Without a batch size it has as many rows such as the first as fit into memory, and gain
-    something. What a profile escalates is asked again under the next one, in batches of such
-    questions. A batch that runs out of memory is halved; one question that does tries the fallbacks
-    instead of the first profile, then becomes a problem. Of a batch's first question under the
-    first profile, `on_text` hears the text while it is generated, or at its end if it may escalate.
-    When `stop` becomes true, the questions in hand are the last; answers that waited for older ones
-    come out. Raises ProfileError before the first item for a profile that the model cannot honour.
+    A batch is the oldest question that waits, those about the same images and those nearest to it
+    in length; its images are encoded once for all profiles. Under one profile, waiting questions
+    take the places of those that are done, while the others are decoded; a question's seconds are
+    then its own share. Without a batch size it has as many rows such as the first as fit into
+    memory, and gain something. What a profile escalates is asked again under the next one, in
+    batches of such questions. A batch that runs out of memory is halved; one question that does
+    tries the fallbacks instead of the first profile, then becomes a problem. Of a batch's first
+    question under the first profile, `on_text` hears the text while it is generated, or at its end
+    if it may escalate. When `stop` becomes true, the questions in hand are the last; answers that
+    waited for older ones come out. Raises ProfileError before the first item for a profile that the
+    model cannot honour.
     """
     for one in (*request.profiles, *request.fallbacks):
         engine.check(one)
@@ -137,7 +138,11 @@ def the_first(waiting: Sequence[Question], busy: int, size: int) -> list[Questio
 
 
 def similar(waiting: Sequence[Question], size: int) -> list[Question]:
-    """The oldest question and the ready ones nearest to it in length, in input order."""
+    """The oldest question and the ready ones nearest to it in length, in input order.
+
+    Questions about the same images come together, as near as the nearest of them: they share what
+    their prompts begin with.
+    """
     oldest = waiting[0]
     others = [one for one in waiting[1:] if one.ready]
 
@@ -146,5 +151,9 @@ def similar(waiting: Sequence[Question], size: int) -> list[Question]:
         text = len(one.item.question) - len(oldest.item.question)
         return abs(images) * 1000 + abs(text)
 
-    batch = [oldest, *sorted(others, key=distance)[: size - 1]]
-    return sorted(batch, key=lambda one: one.number)
+    order = sorted(others, key=distance)
+    groups = {oldest.pictures: list[Question]()}
+    for one in order:
+        groups.setdefault(one.pictures, []).append(one)
+    together = [one for group in groups.values() for one in group]
+    return sorted([oldest, *together[: size - 1]], key=lambda one: one.number)

@@ -37,7 +37,10 @@ class Cache(Protocol):
     """
 
     def keep(self, rows: Tensor) -> None:
-        """Keep only the batch's rows `rows` [K], in this order."""
+        """Keep only the batch's rows `rows` [K], in this order.
+
+        Until the first new token, one may come several times: it began several prompts.
+        """
         ...
 
     def join(self, other: Any) -> None:
@@ -68,12 +71,12 @@ class Decoder(Protocol[C]):
     def run(
         self, tokens: Tokens, span: range, cache: C, watch: Watch | None = None
     ) -> tuple[Tokens, Tensor | None]:
-        """`tokens` after the layers `span`, and attention scores [B, L] float32 from `watch`.
+        """`tokens` after the layers `span`, and attention scores [B, K] float32 from `watch`.
 
         The tokens attend to each other and to the keys in `cache`, which then holds their keys too.
-        The scores are the attention of the watched queries to each token in the last layer: the
-        softmax over all visible keys, its mean over heads, then over the queries. None without a
-        `watch`. Raises NotWatchable.
+        Prompts run whole, or in two parts. The scores are the attention of the watched queries to
+        each of the K keys in the last layer: the softmax over all visible keys, its mean over
+        heads, then over the queries. None without a `watch`. Raises NotWatchable.
         """
         ...
 

@@ -29,6 +29,11 @@ def layer_kinds(config: Any) -> list[str]:
     return [kind] * config.num_hidden_layers
 
 
+def sliding_window(config: Any) -> int | None:
+    """The keys that the layers with a sliding window see; None if there are no such layers."""
+    return config.sliding_window if "sliding_attention" in layer_kinds(config) else None
+
+
 def attention_mask(
     tokens: Tokens, keys: Keys, window: int | None, both_ways: bool = False
 ) -> Tensor | None:
@@ -42,7 +47,7 @@ def attention_mask(
     """
     length, total = tokens.hidden.shape[1], keys.mask.shape[1]
     held = total if window is None else min(total, window - 1 + length)
-    both_ways = both_ways and length > 1
+    both_ways = both_ways and 1 < length == total  # later tokens are text
     narrow = both_ways or length < total or (window is not None and length > window)
     if (length == 1 or not narrow) and not keys.padded and keys.log_size is None:
         return None

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sts_cli.decoding import NotWatchable, Watch
+from sts_cli.decoding import Watch
 from sts_cli.decoding.graphs import Capture, Graphs, cuda_capture
 from sts_cli.decoding.static_cache import Buffers, StaticCache
 from sts_cli.decoding.tokens import Tokens, text_tokens
@@ -50,7 +50,7 @@ class StaticDecoder:
     ) -> tuple[Tokens, Tensor | None]:
         """`tokens` after the layers `span`, and the scores from `watch`; see the protocol.
 
-        The prompts come first and whole, then one token at a time, which is not watched.
+        The prompts come first, whole or in two parts, then one token at a time.
         """
         if not span:
             return tokens, None
@@ -58,9 +58,9 @@ class StaticDecoder:
             if cache.held[span.start] is None:
                 cache.hold(span, tokens)
                 return self.torch.run_layers(tokens, span, tokens.keys, cache, watch)
-            if watch is not None:
-                raise NotWatchable("only prompts are watched")
             cache.reserve([span])
+            if watch is not None or tokens.hidden.shape[1] > 1:
+                return self._second_part(tokens, span, cache, watch)
             hidden = self._through(*cache.spread(tokens), [span], cache)
             cache.advance([span])
             return replace(tokens, hidden=hidden.index_select(0, cache.live)), None
@@ -80,6 +80,21 @@ class StaticDecoder:
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [B, V] of each row's last token, from `hidden` [B, L, D]."""
         return self.torch.logits(hidden)
+
+    def _second_part(
+        self, tokens: Tokens, span: range, cache: StaticCache, watch: Watch | None
+    ) -> tuple[Tokens, Tensor | None]:
+        """`tokens` behind what the cache holds of their prompts, and the scores from `watch`."""
+        held, length = cache.held[span.start], tokens.hidden.shape[1]
+        assert held is not None
+        held.real.index_copy_(1, held.places(length), tokens.mask)
+        masks = {
+            kind: held.mask(self.torch.window(kind), tokens.hidden.dtype, length)
+            for kind in self.torch.kinds_of(span)
+        }
+        tokens, scores = self.torch.through(tokens, span, masks, cache, watch)
+        held.advance(length)
+        return tokens, None if scores is None else scores[:, : held.length]
 
     def _through(
         self, hidden: Tensor, positions: Tensor, spans: Sequence[range], cache: StaticCache

@@ -41,7 +41,7 @@ class Buffers:
         return buffer
 
 
-@dataclass
+@dataclass(eq=False)
 class Held:
     """The keys that the layers of a span hold, in R rows of K slots."""
 
@@ -50,17 +50,28 @@ class Held:
     real: Tensor  # [R, K] bool; False is padding, or free
     log_size: Tensor | None  # [R, K]
 
-    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """The mask [R, 1, 1, K] of a new token; see `masks.attention_mask`."""
-        allowed = self.real
+    def mask(self, window: int | None, dtype: torch.dtype, new: int = 1) -> Tensor:
+        """The mask [R, 1, L, K] of `new` tokens, L; see `masks.attention_mask`."""
+        allowed = self.real[:, None, None]
+        slots = torch.arange(allowed.shape[-1], device=allowed.device)
+        places = self.places(new)[:, None]
+        if new > 1:
+            allowed = allowed & (slots <= places)
         if window is not None:
-            slots = torch.arange(allowed.shape[1], device=allowed.device)
-            allowed = allowed & (slots > self.place - window)
-        allowed = allowed[:, None, None]
+            allowed = allowed & (slots > places - window)
         if self.log_size is None:
             return allowed
         bias = self.log_size[:, None, None].to(dtype)
         return torch.where(allowed, bias, torch.finfo(dtype).min)
+
+    def places(self, new: int) -> Tensor:
+        """The slots [L] of the next `new` tokens, L."""
+        return self.place if new == 1 else self.place + torch.arange(new, device=self.place.device)
+
+    def advance(self, new: int = 1) -> None:
+        """Count `new` tokens."""
+        self.length += new
+        self.place.add_(new)
 
 
 class StaticCache:
@@ -100,7 +111,7 @@ class StaticCache:
             )
             return keys, values
         for buffer, new in zip(pair, (keys, values), strict=True):
-            buffer.index_copy_(2, held.place, new)
+            buffer.index_copy_(2, held.places(new.shape[2]), new)
         return pair
 
     def keep(self, rows: Tensor) -> None:
@@ -108,6 +119,8 @@ class StaticCache:
 
         The others stay in the buffers until half of them or more are gone: few shapes occur.
         """
+        if len(rows) > len(self.live):
+            return self._repeat(rows)
         self.live = self.live.index_select(0, rows)
         slots = self.rows
         while slots >= 2 * len(rows):
@@ -123,6 +136,22 @@ class StaticCache:
         for held in distinct(self.held):
             held.real = compact(held.real, chosen)
             held.log_size = None if held.log_size is None else compact(held.log_size, chosen)
+
+    def _repeat(self, rows: Tensor) -> None:
+        """Give each of the prompts `rows` [K] its own copy of a row, before any token is new."""
+
+        def copies(name: Hashable, values: Tensor) -> Tensor:
+            return self.buffers.filled(name, values.index_select(0, rows), values.shape[1], 1)
+
+        self.rows, self.live = len(rows), torch.arange(len(rows), device=rows.device)
+        for layer, pair in enumerate(self.pairs):
+            if pair is not None:
+                keys, values = pair
+                self.pairs[layer] = copies(("keys", layer), keys), copies(("values", layer), values)
+        for held in distinct(self.held):
+            start, size = self.held.index(held), held.log_size
+            held.real = copies(("real", start), held.real)
+            held.log_size = None if size is None else copies(("size", start), size)
 
     def join(self, other: StaticCache) -> None:
         """Impossible: both would need the same memory."""
@@ -156,8 +185,7 @@ class StaticCache:
     def advance(self, spans: Sequence[range]) -> None:
         """Count the new token in the layers `spans`."""
         for held in distinct([self.held[span.start] for span in spans]):
-            held.length += 1
-            held.place.add_(1)
+            held.advance()
 
 
 def compact(buffer: Tensor, rows: Tensor) -> Tensor:

@@ -32,16 +32,15 @@ class Keys:
     def joined(self, other: Keys) -> Keys:
         """The prompts of these keys, then those of `other`, as long as the longest of them.
 
-        Columns that are padding in every row are dropped. Waits for the device.
+        Columns before the first token of every row are dropped. Waits for the device.
         """
         batch = [self, other]
-        counts = torch.cat([keys.mask.sum(1) for keys in batch]).tolist()
-        longest = int(max(counts))
+        longest = max(keys.mask.shape[1] - int(keys.mask.int().argmax(1).min()) for keys in batch)
         size = None
         if self.log_size is not None or other.log_size is not None:
             size = torch.cat([last(sizes_of(keys), longest, 1) for keys in batch])
         mask = torch.cat([last(keys.mask, longest, 1) for keys in batch])
-        return Keys(mask, min(counts) < longest, size)
+        return Keys(mask, not bool(mask.all()), size)
 
 
 def last(values: Tensor, length: int, dim: int) -> Tensor:
@@ -65,6 +64,7 @@ class Tokens:
     """B prompts of at most L tokens each, padded on the left.
 
     All tensors that shrink when tokens are dropped are here, so one call of `keep` prunes them.
+    After `followed_by` there may be padding in the middle, until the next `keep`.
     """
 
     hidden: Tensor  # [B, L, D]
@@ -108,6 +108,37 @@ class Tokens:
             grid=take(self.grid, index),
             log_size=None if self.log_size is None else take(self.log_size, index),
             residuals=tuple(take(residual, index) for residual in self.residuals),
+        )
+
+    def rows(self, index: Tensor) -> Tokens:
+        """The prompts at `index` [K], of which each may come several times."""
+        size = self.log_size
+        return Tokens(
+            hidden=self.hidden[index],
+            mask=self.mask[index],
+            padded=self.padded,
+            positions=self.positions[:, index],
+            image=self.image[index],
+            segment=self.segment[index],
+            grid=self.grid[index],
+            log_size=None if size is None else size[index],
+            residuals=tuple(residual[index] for residual in self.residuals),
+        )
+
+    def followed_by(self, text: Tokens) -> Tokens:
+        """Each prompt's tokens, then those of `text`, which has no visual ones."""
+        return Tokens(
+            hidden=torch.cat([self.hidden, text.hidden], 1),
+            mask=torch.cat([self.mask, text.mask], 1),
+            padded=self.padded or text.padded,
+            positions=torch.cat([self.positions, text.positions], 2),
+            image=torch.cat([self.image, text.image], 1),
+            segment=torch.cat([self.segment, text.segment], 1),
+            grid=torch.cat([self.grid, text.grid], 1),
+            log_size=self.keys.appended(text.keys).log_size,
+            residuals=tuple(
+                torch.cat(pair, 1) for pair in zip(self.residuals, text.residuals, strict=True)
+            ),
         )
 
 

@@ -12,16 +12,19 @@ from torch import Tensor
 
 from sts_cli import pruning
 from sts_cli.decoding import Cache, Decoder, Watch, next_logits
+from sts_cli.decoding.masks import sliding_window
 from sts_cli.decoding.static import StaticDecoder
 from sts_cli.decoding.tokens import Tokens, text_tokens
 from sts_cli.decoding.torch import TorchDecoder
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.clock import Clock
-from sts_cli.engine.cutting import Asked, Counts, cut_tokens
-from sts_cli.engine.looks import Glimpse, Looks, glimpse
+from sts_cli.engine.cutting import Asked, cut_tokens
+from sts_cli.engine.looks import Looks
+from sts_cli.engine.prefix import Prefix, Step, prefix_of, shared_steps
 from sts_cli.engine.proof import prove
 from sts_cli.engine.session import Generation, Prefill, Session
 from sts_cli.engine.settings import StopStrings, check_settings, end_tokens, penalties
+from sts_cli.engine.way import Way
 from sts_cli.errors import ProfileError
 from sts_cli.families import adapter, tested
 from sts_cli.families.default import Encoded, Pixels, Prompt
@@ -57,7 +60,10 @@ class Engine:
         self.stop_strings = StopStrings(self.family.tokenizer, stops) if stops else None
         self.max_new_tokens = settings.max_new_tokens or MAX_NEW_TOKENS
         vision = getattr(getattr(model.config, "vision_config", None), "model_type", None)
-        if not tested(model.config.model_type, model.get_decoder().config.model_type, vision):
+        text = model.get_decoder().config
+        self.window = sliding_window(text)
+        self.shares = tested(model.config.model_type, text.model_type, vision)
+        if not self.shares:
             prove(self.family, self.decoder)
 
     def check(self, profile: Profile) -> None:
@@ -184,42 +190,62 @@ class Engine:
     ) -> Prefill:
         """Cut, run the layers behind the cut, next: up to the first token's logits.
 
+        Prefixes that prompts share go first and alone, up to a cut that asks for the question.
         `looks` are the rows to look at, of one image each.
         """
         tokens = self.family.embed(prompts)
         words = [prompt.words(self.family.image_token_id) for prompt in prompts]
         asked = Asked(prompts, words, profile.attention == "proportional")
+        way = Way.start(tokens, asked, places, looks)
+        steps = list(profile.steps(self.layers))
+        prefix, shared = self._prefix(tokens, asked, limit), shared_steps(steps)
+        if prefix is None or not shared:
+            cache = self.decoder.cache(len(prompts), limit)
+        else:
+            looked = [prefix.of[row] for row in looks]
+            alone = Way.start(prefix.tokens, prefix.asked, places, looked)
+            cache = self.decoder.cache(len(prefix.asked.prompts), limit + max(words))
+            self._go(alone, [(cut, span, None) for cut, span, _ in shared], cache, choices)
+            cache.keep(prefix.rows)
+            way.tokens = prefix.words
+            self._go(way, [(None, span, ahead) for _, span, ahead in shared], cache, choices)
+            way.join(alone, prefix.of)
+            steps = steps[len(shared) :]
+        self._go(way, steps, cache, choices)
         positions = tokens.positions.amax((0, 2)) + 1  # [B]; of the unpruned prompt
-        axes = len(tokens.positions)
-        cache = self.decoder.cache(len(prompts), limit)
-        left: list[Counts] = [[[len(one.features) for one in prompt.images] for prompt in prompts]]
-        seen, spans, scores, select = [tokens] if places else [], [], None, 0.0
-        glimpses: dict[int, list[Glimpse]] = {row: [] for row in looks}
-        for cut, span, ahead in profile.steps(self.layers):
-            if cut is not None:
-                selecting, before = self.clock(), tokens
-                tokens, counts = cut_tokens(tokens, cut, asked, left[-1], scores, choices)
-                select += self.clock() - selecting
-                for row in looks:
-                    (had,), (has,) = left[-1][row], counts[row]
-                    glimpses[row].append(glimpse(before, tokens, row, had, has))
-                left.append(counts)
-                if places:
-                    seen.append(tokens)
-            if span:
-                watch = None if ahead is None else watch_for(ahead, words, tokens)
-                tokens, scores = self.decoder.run(tokens, span, cache, watch)
-                spans.append(span)
         return Prefill(
-            logits=self.decoder.logits(tokens.hidden),
+            logits=self.decoder.logits(way.tokens.hidden),
             cache=cache,
-            spans=tuple(spans),
-            positions=positions.expand(axes, -1),
-            left=left,
-            seen=seen,
-            glimpses=glimpses,
-            select=select,
+            spans=tuple(span for _, span, _ in profile.steps(self.layers) if span),
+            positions=positions.expand(len(tokens.positions), -1),
+            left=way.left,
+            seen=way.seen,
+            glimpses=way.glimpses,
+            select=way.select,
         )
+
+    def _prefix(self, tokens: Tokens, asked: Asked, limit: int) -> Prefix | None:
+        """The prefixes of prompts, if some are shared and can run alone.
+
+        A sliding window counts the padding between a prefix and its words, so it must hold all.
+        """
+        prefix = prefix_of(tokens, asked) if self.shares else None
+        if prefix is None or (self.window is not None and prefix.width + limit > self.window):
+            return None
+        return prefix
+
+    def _go(self, way: Way, steps: Sequence[Step], cache: Cache, choices: Choices) -> None:
+        """Take prompts through `steps`: each a cut, the layers after it, and the next cut."""
+        for cut, span, ahead in steps:
+            if cut is not None:
+                selecting = self.clock()
+                left, scores = way.left[-1], way.scores
+                tokens, counts = cut_tokens(way.tokens, cut, way.asked, left, scores, choices)
+                way.select += self.clock() - selecting
+                way.cut(tokens, counts)
+            if span:
+                watch = None if ahead is None else watch_for(ahead, way.asked.words, way.tokens)
+                way.tokens, way.scores = self.decoder.run(way.tokens, span, cache, watch)
 
     @torch.inference_mode()
     def step(self, ids: Tensor, positions: Tensor, spans: Sequence[range], cache: Cache) -> Tensor:

@@ -198,7 +198,11 @@ class OpenVinoDecoder:
         held.beam = torch.arange(len(hidden), dtype=torch.int32)
         scores = None
         if watch is not None:
-            scores = watched(watch, outputs, biases[self.kinds[span[-1]]])
+            key = torch.from_numpy(outputs["key"])
+            if held.keys.mask.shape[1] > key.shape[2]:
+                key = state_of(held.requests[-1][1], f"{span[-1]}.keys")
+            query = torch.from_numpy(outputs["query"])
+            scores = watched(watch, query, key, biases[self.kinds[span[-1]]])
         return replace(tokens, hidden=hidden.clone()), scores  # off the request's own memory
 
     def _held(self, tokens: Tokens, span: range, cache: Cache) -> Held:
@@ -242,11 +246,17 @@ class OpenVinoDecoder:
         return torch.from_numpy(outputs["logits"])
 
 
-def watched(watch: Watch, outputs: Any, bias: Tensor) -> Tensor:
-    """[B, L]: what the watched rows attended to in the layer that gave `outputs`."""
-    query, key = (torch.from_numpy(outputs[name]) for name in ("query", "key"))
-    if bias.shape[-1] != key.shape[2]:
-        raise ValueError("only a prompt can be watched, not tokens that follow others")
+def state_of(request: ov.InferRequest, name: str) -> Tensor:
+    """The keys or values [B, G, K, d] of the state whose name begins so, in float32."""
+    (state,) = (one for one in request.query_state() if one.name.startswith(name))
+    return torch.from_numpy(state.state.data).float()
+
+
+def watched(watch: Watch, query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
+    """[B, K]: what the watched queries attended to.
+
+    `query` [B, H, L, d] is scaled for its logits; `key` [B, G, K, d] are all keys.
+    """
     least = torch.finfo(bias.dtype).min
     mask = torch.where(bias > HIDDEN, bias, least).expand(len(query), -1, -1, -1)
     return attention_paid((query, key, mask, 1.0), watch.queries)
