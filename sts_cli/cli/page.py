@@ -70,7 +70,7 @@ class BatchPage:
         An interrupted run leaves some items without an answer.
         """
         item, pictures = self._ahead.popleft()
-        while item is not answer.item and item.id != answer.item.id:
+        while item is not answer.item:
             item, pictures = self._ahead.popleft()
         number = self._row(answer_row(answer), pictures, answer.kept or ())
         self._numbers.setdefault(key, deque()).append(number)

@@ -53,14 +53,18 @@ def scatter(
     import pygal
 
     chart = pygal.XY(
-        **settings(True), x_title=axes[0], y_title=axes[1], dots_size=5, show_y_guides=True
+        **{**settings(True), "width": 760, "height": 420},
+        x_title=axes[0],
+        y_title=axes[1],
+        print_labels=True,
     )
     for point in points:
         x, y = point["x"], point["y"]
-        across = [(point["x_low"], y), (x, y), (point["x_high"], y)]
-        down = [(x, point["y_low"]), (x, y), (x, point["y_high"])]
-        line = [one for one in (*across, *down) if None not in one]
-        chart.add(point["name"], line or [(x, y)])
+        ends = [(point["x_low"], y), (point["x_high"], y), (x, y)]
+        ends += [(x, point["y_low"]), (x, point["y_high"])]
+        line = [{"value": one, "node": {"r": 0}} for one in ends if None not in one]
+        label = {"value": (x, y), "node": {"r": 5}, "label": point["name"]}
+        chart.add(point["name"], [*line, label])
     return drawn(chart, name, title, caption)
 
 
@@ -83,6 +87,7 @@ def settings(legend: bool) -> dict[str, Any]:
         legend_font_size=13,
         opacity=".65",
         colors=COLORS,
+        value_colors=("var(--ink)",) * 64,
     )
     return {
         "style": style,
@@ -90,6 +95,7 @@ def settings(legend: bool) -> dict[str, Any]:
         "width": 500,
         "height": 290,
         "margin": 4,
+        "margin_bottom": 14 if legend else 4,
         "show_legend": legend,
         "legend_at_bottom": True,
         "legend_box_size": 12,

@@ -187,7 +187,8 @@ def thumbnail(image: Image.Image, side: int = SIDE) -> bytes:
     """The image as a small JPEG file, its longer side at most `side` pixels."""
     scale = min(1.0, side / max(image.size))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    small = image.convert("RGB").resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    plain = image if image.mode == "RGB" else image.convert("RGB")
+    small = plain.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     file = io.BytesIO()
     small.save(file, "JPEG", quality=QUALITY, optimize=True)
     return file.getvalue()
@@ -310,7 +311,10 @@ def write_evaluation(
         page.close()
 
 
-HEADER = ("", "kind", "accuracy", "agreement", "visual tokens", "prefill", "total", "p")
+HEADER = (
+    *("condition", "kind", "accuracy (%)", "agreement (%)", "visual tokens"),
+    *("speed-up, prefill", "speed-up, total", "p"),
+)
 
 
 def line_of(one: Mapping[str, Any]) -> tuple[str, ...]:
