@@ -49,10 +49,11 @@ class Browser:
 
     def open(self, page: Path, hash_: str = "") -> None:
         """Open a file and wait until it is loaded."""
-        self.seen.clear()
-        self.call("Page.navigate", url=page.resolve().as_uri() + hash_)
-        while not any(one.get("method") == "Page.loadEventFired" for one in self.seen):
-            self.seen.append(self._next())
+        for url in ("about:blank", page.resolve().as_uri() + hash_):  # another hash loads nothing
+            self.seen.clear()
+            self.call("Page.navigate", url=url)
+            while not any(one.get("method") == "Page.loadEventFired" for one in self.seen):
+                self.seen.append(self._next())
 
     def run(self, code: str) -> Any:
         """The value of an expression in the page, after what the page still has to draw."""
@@ -65,6 +66,13 @@ class Browser:
         )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def until(self, code: str, frames: int = 600) -> None:
+        """Wait until an expression in the page is true."""
+        for _ in range(frames):
+            if self.run(code):
+                return
+        raise AssertionError(f"never true: {code}")
 
     def press(self, key: str) -> None:
         """Type one key."""

@@ -121,6 +121,7 @@ function show() {
   state.at = -1;
   find("rows").replaceChildren();
   find("count").textContent = `${state.shown.length.toLocaleString("en")} of ${ordered.length.toLocaleString("en")} rows`;
+  watch.observe(find("end"));
   document.querySelectorAll("#filters button").forEach((one) => one.setAttribute("aria-pressed", one.dataset.show === state.show));
   extend();
   const hash = new URLSearchParams(["q", "show", "kind"].filter((key) => state[key] && state[key] !== "all").map((key) => [key, state[key]])).toString();
@@ -200,6 +201,11 @@ find("veil").hidden = !ordered.some((row) => row.cells.length);
 find("veil").addEventListener("change", toggle);
 find("theme").addEventListener("click", theme);
 find("large").addEventListener("click", (event) => { if (event.target === find("large")) find("large").close(); });
-new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) extend(); }, { rootMargin: "800px" }).observe(find("end"));
+const watch = new IntersectionObserver((seen) => {
+  if (!seen.some((one) => one.isIntersecting)) return;
+  extend();
+  watch.unobserve(find("end")); // else it stays silent while the end stays near
+  if (state.made < state.shown.length) watch.observe(find("end"));
+}, { rootMargin: "800px" });
 document.addEventListener("DOMContentLoaded", () => { for (const [image, number] of state.waiting.splice(0)) load(image, number); });
 show();
