@@ -80,6 +80,11 @@ def test_tiles_and_the_whole_image_are_grids_of_their_own():
     assert right.left == 0.5 and whole == Raster(0, 0, 0.25, 0.25, 4, 4)
 
 
+def test_a_tile_below_another_column_is_no_part_of_it():
+    corners = [(one.top, one.left) for one in rasters(places(square_tiles(5 * 16, 16, (99, 99))))]
+    assert corners == [(0, 0), (0, 0.5), (0.5, 0), (0.5, 0.5), (0, 0)]
+
+
 def test_newline_tokens_have_no_cell():
     mixed = places(with_newlines(16 + 4 * (8 + 1), 16, (200, 100)))
     whole, parts = rasters(mixed)
