@@ -229,7 +229,7 @@ def test_an_overlay_replaces_overlays_only(place: Path):
     for number in (0, 1):
         assert sts("ask", f"A/{number}.png", "--overlay", "kept.png", *SHORT).code == 0
     with Image.open("kept.png") as drawn:
-        assert drawn.size == (1024, 819)
+        assert drawn.size[0] > 2 * 1024
 
 
 def test_results_told_apart_by_ids_only_go_on_from_a_file_and_not_from_stdin(place: Path):

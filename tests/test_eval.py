@@ -277,6 +277,8 @@ def test_the_interval_of_a_median_holds_it_as_often_as_promised():
     assert median_interval([1, 5, 2, 4, 3]) == (1, 5)  # too few: their range
     assert median_interval([1, 2, 3, 4, 5, 6]) == (1, 6)
     assert median_interval(range(1, 101)) == (40, 61)  # of a table of the sign test
+    low, high = median_interval(range(1, 10_001))  # where 0.5**n is 0: nearly 1.96 * sqrt(n) / 2
+    assert low == 4902 and high == 5099
     random = Random(1)
     held = 0
     for _ in range(2000):

@@ -32,6 +32,8 @@ def test_the_wheel_holds_what_the_readme_needs(wheel: Path):
         assert f"sts_cli/{path.relative_to(ROOT).as_posix()}" in names
     for name in ("config.json", "model.safetensors", "tokenizer.json", "processor_config.json"):
         assert f"sts_cli/demo/{name}" in names
+    for name in ("page.html", "page.css", "page.js"):
+        assert f"sts_cli/report/templates/{name}" in names
     assert any(name.startswith("sts_cli/scenes/fonts/") for name in names)
     assert not any(name.startswith(("tests/", "demo_model/", "benchmarks/")) for name in names)
 

@@ -25,6 +25,7 @@ from sts_cli.cli.options import (
     check_choices,
     chosen_profile,
 )
+from sts_cli.cli.parsing import check_ending
 from sts_cli.inputs.images import prepare
 from sts_cli.inputs.rows import CAPTION
 from sts_cli.outputs.disk import write_whole
@@ -32,7 +33,7 @@ from sts_cli.outputs.settings import link_target
 from sts_cli.outputs.stream import to_stdout
 from sts_cli.records import Item, KeptTokens, answer_row
 from sts_cli.report.console import stderr, stream
-from sts_cli.report.overlay import is_overlay
+from sts_cli.report.overlay import encoded, format_for, is_overlay, overlay
 from sts_cli.report.single import side_by_side, speed
 from sts_cli.report.visible import visible_json
 
@@ -53,9 +54,11 @@ def ask(
     quantize: Quantization = None,
     backend: RunsLayers = None,
     max_new_tokens: MaxNewTokens = None,
-    overlay: Annotated[
+    overlay_: Annotated[
         Path | None,
-        typer.Option(help="A .png file that shows which tokens each cut kept."),
+        typer.Option(
+            "--overlay", help="A picture (.png, .jpg, ...) of the tokens that each cut kept."
+        ),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object, not the text.")] = False,
     quiet: Quiet = False,
@@ -72,8 +75,8 @@ def ask(
     """
     console = stderr()
     check_choices(device, dtype, quantize)
-    if overlay is not None:
-        check_overlay(overlay, image)
+    if overlay_ is not None:
+        check_overlay(overlay_, image)
     plan = chosen_profile(profile, quantize, backend)
     source = find(model)
     ready = prepare(Item(id="1", images=(image,), question=question, folder=Path()))
@@ -84,7 +87,7 @@ def ask(
         (plan,),
         compare=compare,
         max_new_tokens=max_new_tokens or plan.max_new_tokens,
-        places=overlay is not None,
+        places=overlay_ is not None,
     )
     vlm = load_for(source, request, device, dtype, console, quiet)
     (answer,) = vlm.answers([ready], request, on_text=None if json_ else show)
@@ -96,9 +99,9 @@ def ask(
         message = f"sts: {answer.problem.kind}: {answer.problem.message}"
         console.print(message, style="red")
         raise typer.Exit(1)
-    if overlay is not None:
+    if overlay_ is not None:
         assert answer.kept is not None
-        draw(overlay, ready.images[0], answer.kept[0])
+        draw(overlay_, ready.images[0], answer.kept[0])
     for sentence in () if quiet else answer.notes:
         console.print(sentence, style="yellow")
     if compare and not quiet and not json_:
@@ -115,8 +118,7 @@ def show(piece: str) -> None:
 
 def check_overlay(path: Path, image: str) -> None:
     """Raise OptionError if the overlay would replace a file that is no overlay."""
-    if path.suffix.lower() != ".png":
-        raise OptionError(f"--overlay {path}: the name must end in .png.")
+    check_ending("--overlay", path)
     if path.exists() and Path(image).exists() and path.samefile(image):
         raise OptionError(f"--overlay {path} is the image; give another name.")
     if path.is_dir():
@@ -127,6 +129,6 @@ def check_overlay(path: Path, image: str) -> None:
 
 def draw(path: Path, image: Image.Image, kept: KeptTokens) -> None:
     """Write the overlay. Raises OutputError."""
-    from sts_cli.report.overlay import overlay, png
-
-    write_whole(link_target(path), png(overlay(image, kept)))
+    form = format_for(path)
+    assert form is not None
+    write_whole(link_target(path), encoded(overlay(image, kept), form))

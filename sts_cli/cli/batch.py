@@ -27,12 +27,15 @@ from sts_cli.cli.options import (
     check_choices,
     chosen_profile,
 )
+from sts_cli.cli.page import BatchPage, check_html
 from sts_cli.cli.parsing import (
     check_ids,
     check_places,
     fallbacks,
     images_folder,
     least_agreement,
+    names_start,
+    overlays_at,
     rows_at_once,
     shard_of,
 )
@@ -102,6 +105,13 @@ def batch(
     check: Annotated[
         bool, typer.Option("--dry-run", help="Read everything, load no weights, answer nothing.")
     ] = False,
+    overlay: Annotated[
+        str | None,
+        typer.Option(help="Folder of pictures of the kept tokens; FOLDER/*.png for another kind."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="A report of all rows in one .html file, with pictures.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Answer every row of a question file, or one question about a folder.
@@ -127,6 +137,7 @@ def batch(
         fallbacks=fallbacks(plan, on_oom),
         batch_size=rows_at_once(batch_size) or plan.batch_size,
         max_new_tokens=max_new_tokens or plan.max_new_tokens,
+        places=overlay is not None or html is not None,
     )
     part = shard_of(shard)
     gate = least_agreement(fail_under, compare)
@@ -134,6 +145,9 @@ def batch(
     rows = open_input(input_, question, images)
     sidecars = Sidecars(replace=fresh) if sidecar_ else None
     check_places(rows, out, sidecars)
+    overlays = overlays_at(overlay)
+    if html is not None:
+        check_html(html)
     check_ids(rows, form)
     source = find(model)
     run = {
@@ -151,6 +165,10 @@ def batch(
     if check:
         pace = measured(None if fresh else out, form, run)
         raise typer.Exit(dry_run(rows, plan, limit, part, source, pace))
+    page = None
+    if html is not None:
+        subtitle = f"model {source.name} · profile {plan.name}"
+        page = BatchPage(html, rows, names_start(rows, images), subtitle)
     if out is not None:
         writer: Journal | Stdout = Journal(out, form, run, fresh=fresh, retry=retry_errors)
     else:
@@ -161,6 +179,8 @@ def batch(
         part=part,
         request=request,
         sidecars=sidecars,
+        overlays=overlays,
+        page=page,
         quiet=quiet,
     )
     report = Report(

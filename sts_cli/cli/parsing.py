@@ -8,11 +8,13 @@ from pathlib import Path
 from sts_cli.cli.options import OptionError
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.formats import Format
+from sts_cli.outputs.overlays import Overlays
 from sts_cli.outputs.settings import link_target, run_file
 from sts_cli.outputs.sidecar import Sidecars, check_one_each
 from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.profile_files import load_profile
 from sts_cli.records import printable
+from sts_cli.report.overlay import endings, format_for, holds_mark
 
 STRONGER = ("gentle", "balanced", "aggressive", "extreme")  # from weak to strong pruning
 
@@ -102,5 +104,35 @@ def images_folder(questions: Input, images: Path | None) -> dict[str, str]:
     """The folder of the images as a setting, if the input's identity does not include it."""
     if questions.kind in ("folder", "image"):
         return {}
-    folder = images or (Path() if questions.kind == "stdin" else questions.path.parent)
-    return {"images": printable(str(folder.resolve()))}
+    return {"images": printable(str(names_start(questions, images).resolve()))}
+
+
+def names_start(questions: Input, images: Path | None) -> Path:
+    """The folder that image names are relative to."""
+    if questions.kind == "folder":
+        return questions.path
+    return images or (Path() if questions.kind == "stdin" else questions.path.parent)
+
+
+def check_ending(option: str, path: Path, marked: bool = False) -> None:
+    """Raise OptionError for an overlay in a format that Pillow does not write here.
+
+    `marked` formats say in the file that it is an overlay.
+    """
+    form = format_for(path)
+    if form is None or marked and not holds_mark(form):
+        raise OptionError(
+            f"{option} {path}: the name must end in one of {', '.join(endings(marked))}."
+        )
+
+
+def overlays_at(value: str | None) -> Overlays | None:
+    """The overlays of a run: `FOLDER`, or `FOLDER/*.png` for files of another format."""
+    if value is None:
+        return None
+    path = Path(value)
+    folder, name = (path.parent, path.name) if path.name.startswith("*.") else (path, "*.jpg")
+    check_ending("--overlay", folder / name, marked=True)
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(f"--overlay {folder} is a file; give a folder, or FOLDER/*.png.")
+    return Overlays(folder, Path(name).suffix)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from sts_cli.answering.request import Request
 from sts_cli.cli.interrupt import Interruption
+from sts_cli.cli.page import BatchPage
 from sts_cli.errors import OutputError
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.journal import Journal
+from sts_cli.outputs.overlays import Overlays
 from sts_cli.outputs.sidecar import Sidecars
 from sts_cli.outputs.stream import Nowhere, Stdout
 from sts_cli.records import Item
@@ -30,6 +32,8 @@ class Job:
     part: tuple[int, int]  # of the rows: the i-th of n
     request: Request
     sidecars: Sidecars | None
+    overlays: Overlays | None
+    page: BatchPage | None
     quiet: bool
 
     def total(self, writer: Journal | Stdout) -> int | None:
@@ -93,9 +97,15 @@ def run_job(
     try:
         with report, Interruption(job.quiet) as stop:
             ready = decode_ahead(unanswered)
+            if job.page is not None:
+                ready = job.page.seen(ready)
             for answer in vlm.answers(ready, job.request, stop=lambda: stop.asked):
                 if job.sidecars is not None:
                     job.sidecars.write(answer)
+                if job.overlays is not None:
+                    job.overlays.write(answer)
+                if job.page is not None:
+                    job.page.add(answer, writer.form.key(answer.item))
                 writer.append(answer)
                 report.item(answer)
             outcome.whole = not stop.asked
@@ -110,9 +120,16 @@ def run_job(
 def finish(job: Job, writer: Journal | Stdout, outcome: Outcome) -> Outcome:
     """Put what was answered on disk, in the order of the input if that is all of it."""
     outcome.skipped = dict(job.rows.skipped)
+    if job.overlays is not None and job.overlays.missing:
+        outcome.skipped["overlays whose image is gone"] = job.overlays.missing
     try:
         order = () if job.rows.kind == "stdin" else None  # another stdin may hold other rows
         writer.close(outcome.whole, order, limited=job.limit is not None)
     except OutputError as error:
         outcome.failure = outcome.failure or error
+    if job.page is not None:
+        try:
+            job.page.write(writer, outcome.whole and outcome.failure is None)
+        except OutputError as error:
+            outcome.failure = outcome.failure or error
     return outcome

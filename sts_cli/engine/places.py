@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sts_cli.decoding.tokens import Tokens
 from sts_cli.engine.cutting import Counts
 from sts_cli.families.default import Prompt
+from sts_cli.families.places import Part
 from sts_cli.records import KeptTokens, Place
 
 
@@ -17,7 +18,8 @@ def kept_of(
 
     `seen` are the tokens of the batch before the first cut and after each; `left` their counts.
     """
-    moments = [places_of(tokens, counts) for tokens, counts in zip(seen, left, strict=True)]
+    shown = [[image.pixels.shown for image in prompt.images] for prompt in prompts]
+    moments = [places_of(*moment, shown) for moment in zip(seen, left, strict=True)]
     return [
         tuple(
             KeptTokens(moments[0][row][image], tuple(later[row][image] for later in moments[1:]))
@@ -27,13 +29,19 @@ def kept_of(
     ]
 
 
-def places_of(tokens: Tokens, counts: Counts) -> list[list[tuple[Place, ...]]]:
-    """The places of each row's tokens, by image."""
+def places_of(
+    tokens: Tokens, counts: Counts, shown: Sequence[Sequence[Part]]
+) -> list[list[tuple[Place, ...]]]:
+    """The places of each row's tokens in the whole of their image, by image."""
     grids, images = tokens.grid.tolist(), tokens.image.tolist()
     return [
         [
-            tuple((place[0], place[1]) for place, n in zip(grid, image, strict=True) if n == number)
-            for number in range(len(row))
+            tuple(
+                (top + height * place[0], left + width * place[1])
+                for place, n in zip(grid, image, strict=True)
+                if n == number
+            )
+            for number, (top, left, height, width) in enumerate(parts[: len(row)])
         ]
-        for grid, image, row in zip(grids, images, counts, strict=True)
+        for grid, image, row, parts in zip(grids, images, counts, shown, strict=True)
     ]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sts_cli.decoding.tokens import Tokens
 from sts_cli.errors import ModelError
-from sts_cli.families.places import square_tiles
+from sts_cli.families.places import WHOLE, Part, cropped, square_tiles
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Pixels:
     replacement: str  # the text that replaces the image's placeholder in the prompt
     count: int  # visual tokens in that text
     size: tuple[int, int]  # width and height in pixels
+    shown: Part = WHOLE  # what the model sees of the image, where `places` are
 
     @cached_property
     def seed(self) -> int:
@@ -103,7 +104,11 @@ class Family:
         count = int((outputs.pop("input_ids") == self.image_token_id).sum()) // len(images)
         for name in ("attention_mask", "token_type_ids", "mm_token_type_ids"):
             outputs.pop(name, None)
-        return Pixels(dict(outputs), replacement, count, size)
+        return Pixels(dict(outputs), replacement, count, size, self.shown(size))
+
+    def shown(self, size: tuple[int, int]) -> Part:
+        """What the model sees of an image of this width and height."""
+        return cropped(self.processor.image_processor, size)
 
     def encode(self, pixels: Sequence[Pixels], encoder: Any = None) -> list[Encoded]:
         """The encoded images, in order. Images with inputs of the same shapes share one pass.

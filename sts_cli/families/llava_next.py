@@ -10,11 +10,14 @@ from PIL import Image
 from torch import Tensor
 
 from sts_cli.families.default import Encoded, Family, Pixels
-from sts_cli.families.places import with_newlines
+from sts_cli.families.places import WHOLE, Part, with_newlines
 
 
 class LlavaNext(Family):
     """The tiles' tokens are merged into one grid; each row of it ends in a newline token."""
+
+    def shown(self, size: tuple[int, int]) -> Part:
+        return WHOLE  # every tile has the size to which its processor would crop it
 
     def places(self, pixels: Pixels) -> Tensor:
         vision = self.model.config.vision_config

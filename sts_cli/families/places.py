@@ -2,8 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+Part = tuple[float, float, float, float]  # of an image: top, left, height, width, each in 0..1
+WHOLE: Part = (0.0, 0.0, 1.0, 1.0)
+
+
+def cropped(processor: Any, size: tuple[int, int]) -> Part:
+    """The part of an image that an image processor cuts out of its middle, as CLIP's does.
+
+    `size` is width and height in pixels.
+    """
+    if not getattr(processor, "do_center_crop", None):
+        return WHOLE
+    width, height = size
+    wanted, crop = processor.size, processor.crop_size
+    if processor.do_resize and wanted.get("shortest_edge"):
+        scale = wanted["shortest_edge"] / min(size)
+        width, height = round(width * scale), round(height * scale)
+    elif processor.do_resize:
+        width, height = wanted["width"], wanted["height"]
+    across, down = min(1.0, crop["width"] / width), min(1.0, crop["height"] / height)
+    return (1 - down) / 2, (1 - across) / 2, down, across
 
 
 def raster(rows: int, columns: int) -> Tensor:

@@ -43,6 +43,9 @@ class Table:
         row = cells(answer_row(answer))
         return encoded([row.get(name) for name in COLUMNS])
 
+    def row_of(self, record: bytes) -> dict[str, Any]:
+        return row_of(columns(record))
+
     def key(self, item: Item) -> int:
         images = item.labels[0] if len(item.labels) == 1 else list(item.labels)
         return key(plain(item.id), plain(cell(images)), plain(item.question))
@@ -115,8 +118,7 @@ def records(file: BinaryIO) -> Iterator[bytes]:
 
 def stored_record(record: bytes, start: int, end: int) -> StoredRecord | None:
     try:
-        values = cells_of(record.decode().removesuffix("\r\n"), ",")
-        row = dict(zip(COLUMNS, map(unguarded, values), strict=True))
+        row = columns(record)
     except ValueError:
         return None
     if not record.endswith(b"\r\n"):
@@ -124,3 +126,45 @@ def stored_record(record: bytes, start: int, end: int) -> StoredRecord | None:
     row_key = key(row["id"], row["image"], row["question"])
     agree = {"True": True, "False": False}.get(row["agree"])
     return StoredRecord(start, end, row_key, row["error"] != "", row["model"], agree)
+
+
+def columns(record: bytes) -> dict[str, str]:
+    """The cells of a record by their columns. Raises ValueError for another number of them."""
+    values = cells_of(record.decode().removesuffix("\r\n"), ",")
+    return dict(zip(COLUMNS, map(unguarded, values), strict=True))
+
+
+def row_of(row: dict[str, str]) -> dict[str, Any]:
+    """The output row that `cells` made flat; figures that no report shows are left out."""
+    failed, compared = row["error"] != "", row["agree"] != ""
+    tokens = {name: row[f"tokens_{name}"] for name in ("visual", "left", "average")}
+    return {
+        **{name: row[name] for name in ("id", "question", "model", "profile")},
+        "answer": None if failed else row["answer"],
+        "image": None,
+        "images": listed(row["image"]),
+        "error": {"kind": row["error"], "message": row["message"]} if failed else None,
+        "tokens": None if failed else {name: json.loads(text) for name, text in tokens.items()},
+        "seconds": None if failed else {"total": float(row["seconds_total"])},
+        "expected": json.loads(row["expected"]) if row["expected"] else [],
+        "extra": json.loads(row["extra"]) if row["extra"] else {},
+        **(compared_of(row) if compared else {}),
+    }
+
+
+def listed(cell: str) -> list[str]:
+    """The images in a cell: a list as JSON, null, or one name."""
+    try:
+        value = json.loads(cell)
+    except ValueError:
+        return [cell]
+    return value if isinstance(value, list) else [] if value is None else [cell]
+
+
+def compared_of(row: dict[str, str]) -> dict[str, Any]:
+    """The part of an output row about the unpruned answer."""
+    return {
+        "full": {"answer": row["full_answer"]},
+        "agree": row["agree"] == "True",
+        "speedup": {name: float(row[f"speedup_{name}"]) for name in ("prefill", "total")},
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from sts_cli.errors import OutputError, did_you_mean
 from sts_cli.records import Answer, Item
@@ -37,6 +37,10 @@ class Format(Protocol):
         ...
 
     def record(self, answer: Answer) -> bytes: ...
+
+    def row_of(self, record: bytes) -> dict[str, Any]:
+        """The row of docs/formats.md in a whole record, as far as the format holds it."""
+        ...
 
     def key(self, item: Item) -> int:
         """The number that identifies the item's record."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sts_cli.outputs.disk import Appender, write_errors
 from sts_cli.outputs.formats import Format
 from sts_cli.outputs.keys import Answered
 from sts_cli.outputs.lock import Lock
-from sts_cli.outputs.scan import Contents, drop_errors, reorder, scan
+from sts_cli.outputs.scan import Contents, drop_errors, read, reorder, scan
 from sts_cli.outputs.settings import (
     FRESH,
     difference,
@@ -120,6 +120,14 @@ class Journal:
             if complete and (self.fresh or not limited):
                 run = self._settings[FRESH] if self.fresh else self._settings
                 self._note(run if limited else {**run, "complete": True})
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The key and the row of each record, in the order of the closed file."""
+        path = self.target if self.target.exists() else self.path
+        with path.open("rb") as file:
+            for record in read(path, self.form):
+                file.seek(record.start)
+                yield record.key, self.form.row_of(file.read(record.end - record.start))
 
     def discard(self) -> None:
         """Remove the file that this run created, if it cannot begin."""

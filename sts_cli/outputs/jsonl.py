@@ -29,6 +29,15 @@ class JsonLines:
     def row(self, answer: Answer) -> dict[str, Any]:
         return answer_row(answer)
 
+    def row_of(self, record: bytes) -> dict[str, Any]:
+        row = json.loads(record)
+        return {**self.source(row), "answer": self.text(row)}
+
+    def text(self, row: Mapping[str, Any]) -> str | None:
+        """The answer in a row; None for an error."""
+        answer: str | None = row["answer"]
+        return answer
+
     def key(self, item: Item) -> int:
         return key_of(item)
 
@@ -74,6 +83,10 @@ class Llava(JsonLines):
             "metadata": {name: ours[name] for name in ours if name != "answer"},
         }
 
+    def text(self, row: Mapping[str, Any]) -> str | None:
+        answer: str = row["text"]
+        return None if self.source(row)["error"] else answer
+
     def source(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         inside: Mapping[str, Any] = row["metadata"]
         return inside
@@ -101,6 +114,12 @@ class OpenAI(JsonLines):
             "error": error and {"code": error["kind"], "message": error["message"]},
             "sts": {name: ours[name] for name in ours if name != "answer"},
         }
+
+    def text(self, row: Mapping[str, Any]) -> str | None:
+        if row["response"] is None:
+            return None
+        answer: str = row["response"]["body"]["choices"][0]["message"]["content"]
+        return answer
 
     def source(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         inside: Mapping[str, Any] = row["sts"]

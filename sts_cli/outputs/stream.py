@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from sts_cli.errors import OutputError
 from sts_cli.outputs.disk import reason
@@ -58,6 +59,10 @@ class Stdout:
 
     def covers(self, items: Iterable[Item], dtype: str) -> bool:
         return False
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Nothing: rows are not kept."""
+        return iter(())
 
     def append(self, answer: Answer) -> None:
         self._write(self.form.before(self._empty) + self.form.record(answer))

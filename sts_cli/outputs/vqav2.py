@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sts_cli.outputs.formats import StoredRecord
 from sts_cli.outputs.jsonl import number, starts_alike
@@ -31,6 +31,12 @@ class Results:
         if answer.problem is not None:
             row["error"] = answer.problem.kind
         return json.dumps(row, ensure_ascii=False).encode()
+
+    def row_of(self, record: bytes) -> dict[str, Any]:
+        row = json.loads(record)
+        error = {"kind": row["error"], "message": ""} if "error" in row else None
+        answer = row["answer"] if error is None else None
+        return {"id": row["question_id"], "answer": answer, "error": error}
 
     def key(self, item: Item) -> int:
         return key(item.id, None, None)

@@ -28,11 +28,17 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     Of n values, the number below the true median is binomial (n, 1/2), whatever they measure.
     """
     ordered, n = sorted(values), len(values)
-    below, rank = 0.5**n, 0  # the chance that at most `rank` values are below the median
-    while n >= LEAST and below + math.comb(n, rank + 1) * 0.5**n <= 0.025:
+    below, rank = chance(n, 0), 0  # the chance that at most `rank` values are below the median
+    while n >= LEAST and below + chance(n, rank + 1) <= 0.025:
         rank += 1
-        below += math.comb(n, rank) * 0.5**n
+        below += chance(n, rank)
     return ordered[rank], ordered[n - 1 - rank]
+
+
+def chance(n: int, k: int) -> float:
+    """The chance that exactly k of n values are below the true median."""
+    ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return math.exp(ways - n * math.log(2))
 
 
 def sign_test(scores: Sequence[float], others: Sequence[float]) -> float:
