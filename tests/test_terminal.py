@@ -146,7 +146,7 @@ def test_eval_on_a_terminal(evil: Path):
     Path(f"{EVIL}.yaml").write_text("structure: {method: grid, keep: 8}\n")
     done = on_terminal("eval", "q.jsonl", "-p", f"off,{EVIL}.yaml", *SHORT)
     assert done.code == 0 and steering(done.out) == set()
-    assert flat(done.out).count("owned") == 2
+    assert flat(done.out).count("owned") == 3  # the profile in two tables, the kind in one
 
 
 @pytest.mark.parametrize(

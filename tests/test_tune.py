@@ -18,6 +18,7 @@ from sts_cli.evaluation.tune import (
     Trial,
     Tuned,
     best_of_each,
+    cascading,
     enough,
     possible,
     searched,
@@ -39,9 +40,11 @@ def test_each_shape_spends_the_average_it_is_given(shape, average: float):
 
 
 def trial(average: float, agreed: int, asked: int, similarity: float = 0.0) -> Trial:
-    tally = Tally(agree=[True] * agreed + [False] * (asked - agreed), prefill=[2.0], total=[1.5])
+    agree = [True] * agreed + [False] * (asked - agreed)
+    tally = Tally(agree=agree, tokens=[9.0], prefill=[2.0], total=[1.5])
     plan = Profile(f"{average}", cuts=(Cut("repulsion", average),))
-    return Trial(plan, average, tally, similarity)
+    certainties = tuple(1 - 0.01 * number for number in range(asked))
+    return Trial(plan, average, tally, similarity, certainties)
 
 
 def test_the_best_is_the_last_before_the_first_that_fails():
@@ -78,6 +81,14 @@ def test_the_promise_is_kept_as_often_as_it_says():
         best = Tuned(0.94, 60, ladder, 0, None).best
         broken += best is not None and best.average <= 2  # 0.93 or 0.9
     assert broken <= 65  # of 1000: 5%, and three standard errors
+
+
+def test_a_cascade_asks_again_below_the_certainty_that_its_trial_calls_for():
+    assert cascading(trial(0.1, 20, 20), 0.95).escalate is None
+    profile = cascading(trial(0.1, 16, 20), 0.9)  # at 95%, one of the four may stay
+    assert profile.escalate is not None and profile.escalate.to == load_profile("off")
+    assert profile.escalate.below == pytest.approx(1 - 0.01 * 16.5)
+    assert parse(as_yaml(profile), profile.name, "again.yaml") == profile
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
@@ -127,6 +138,15 @@ def test_tune_writes_a_profile_with_its_evidence(questions: Questions):
     assert again.code == 2 and "mine.yaml exists; give another name, or --force" in again.err
     used = sts("ask", "a.png", "what?", "--profile", "mine.yaml", "--max-new-tokens", "1")
     assert used.code == 0, used.err
+
+
+def test_tune_writes_a_cascade(questions: Questions):
+    done = tuned(questions(30), "--keep-agreement", "0.8", "--cascade", "--out", "mine.yaml")
+    assert done.code in (0, 3), done.err
+    assert "to off" in done.out
+    profile = load_profile("mine.yaml")
+    used = sts("ask", "a.png", "what?", "--profile", "mine.yaml", "--max-new-tokens", "1")
+    assert profile.cuts and used.code == 0, used.err
 
 
 def test_tune_says_how_many_questions_are_missing(questions: Questions):

@@ -31,7 +31,7 @@ from sts_cli.cli.options import (
 from sts_cli.cli.parsing import rows_at_once
 from sts_cli.outputs.disk import write_whole
 from sts_cli.outputs.settings import link_target
-from sts_cli.profile import VISUAL, Profile
+from sts_cli.profile import Profile
 from sts_cli.profile_files import as_yaml, parse, shipped
 from sts_cli.report.console import stderr, stdout
 
@@ -49,6 +49,10 @@ def tune(
         float,
         typer.Option(min=0.5, max=0.999, help="The share of answers that must stay the same."),
     ] = 0.95,
+    cascade: Annotated[
+        bool,
+        typer.Option("--cascade", help="Answers that are not certain are given again by off."),
+    ] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="The profile.")] = Path("tuned.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Replace --out.")] = False,
     seed: Annotated[int, typer.Option(help="Decides which questions the search sees.")] = 0,
@@ -97,7 +101,16 @@ def tune(
             if spinner is not None:
                 spinner.update(text)
 
-        found = search(vlm, ready, keep_agreement, request, seed=seed, limit=limit, say=say)
+        found = search(
+            vlm,
+            ready,
+            keep_agreement,
+            request,
+            seed=seed,
+            limit=limit,
+            cascade=cascade,
+            say=say,
+        )
     name = "scenes" if questions == SCENES else Path(questions).name
     profile = written(found, name, source.name, out)
     show(stdout(), found)
@@ -141,7 +154,7 @@ def evidence(found: Tuned) -> str:
     return (
         f"{proof}{one.agreed} of {one.asked} unseen answers agree with off, so at least "
         f"{one.proved:.1%} do (95% confidence; asked for: {found.target:.1%}). "
-        f"{one.average:.2g} of the visual tokens on average, prefill "
+        f"{one.tokens:.0f} visual tokens on average, prefill "
         f"x{median(one.tally.prefill):.1f}, total x{median(one.tally.total):.1f}."
     )
 
@@ -165,7 +178,7 @@ def show(console: Console, found: Tuned) -> None:
     """Print the best profile of each budget, on the questions that the search did not see."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(f"{found.chosen.asked} unseen questions")
-    for name in (f"tokens of {VISUAL}", "same, %", "proved", "prefill", "total"):
+    for name in ("tokens", "same, %", "proved", "prefill", "total"):
         table.add_column(name, justify="right")
     for one in found.trials:
         table.add_row(*cells(one), style="bold" if one is found.best else "")
@@ -175,7 +188,7 @@ def show(console: Console, found: Tuned) -> None:
 def cells(one: Trial) -> tuple[str, ...]:
     return (
         one.profile.name,
-        f"{one.average * VISUAL:.0f}",
+        f"{one.tokens:.0f}",
         f"{100 * one.agreed / one.asked:.1f}",
         f"{100 * one.proved:.1f}",
         f"x{median(one.tally.prefill):.2f}",

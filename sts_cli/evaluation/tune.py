@@ -21,9 +21,11 @@ from sts_cli.answering.request import OFF, Request
 from sts_cli.errors import ProfileError
 from sts_cli.evaluation.conditions import Condition
 from sts_cli.evaluation.exam import answers
-from sts_cli.evaluation.table import Tally
+from sts_cli.evaluation.table import Tally, mean
+from sts_cli.evaluation.threshold import threshold
 from sts_cli.inputs.images import Prepared
-from sts_cli.profile import Cut, Profile
+from sts_cli.profile import Cut, Escalate, Profile
+from sts_cli.profile_files import load_profile
 from sts_cli.records import Problem
 from sts_cli.report.intervals import lower_bound, wilson
 
@@ -71,9 +73,10 @@ class Trial:
     """A candidate on some questions."""
 
     profile: Profile
-    average: float  # share of the visual tokens, as planned
+    average: float  # share of the visual tokens, as planned for the first try
     tally: Tally
     similarity: float  # sum of the token F1 with the answers of `off`
+    certainties: tuple[float, ...] = ()  # the probability of each answer
 
     @property
     def agreed(self) -> int:
@@ -87,6 +90,11 @@ class Trial:
     def proved(self) -> float:
         """The agreement that these questions prove, with 95% confidence."""
         return lower_bound(self.agreed, self.asked)
+
+    @property
+    def tokens(self) -> float:
+        """Visual tokens of an answer, averaged over layers, all tries together."""
+        return mean(self.tally.tokens)
 
     @property
     def rank(self) -> tuple[int, float]:
@@ -128,13 +136,14 @@ def tune(
     *,
     seed: int = 0,
     limit: int | None = None,
+    cascade: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Tuned:
     """The search for a profile whose answers agree with `off` on a share of at least `target`.
 
-    `seed` decides which of the first `limit` questions are searched with; `say` hears how far the
-    search is. All images are held at once. Raises ProfileError if there are too few questions, or
-    if none can be answered.
+    `seed` decides which of the first `limit` questions are searched with. With `cascade`, answers
+    that are not certain are given again by `off`. `say` hears how far the search is. All images are
+    held at once. Raises ProfileError if there are too few questions, or if none can be answered.
     """
     questions = list(islice(ready, limit))
     Random(seed).shuffle(questions)
@@ -147,8 +156,13 @@ def tune(
     search = Search(vlm, request, say)
     plans = [(shape.profile(average), average) for shape in SHAPES for average in AVERAGES]
     seen = search.trials(questions[:part], [one for one in plans if able(vlm, one[0])])
-    ladder = [one for one in best_of_each(seen) if possible(one, target)] or best_of_each(seen)[:1]
-    unseen = search.trials(questions[part:], [(one.profile, one.average) for one in ladder])
+    best = best_of_each(seen)
+    if cascade:
+        ladder = [(cascading(one, target), one.average) for one in best]
+    else:
+        hopeful = [one for one in best if possible(one, target)] or best[:1]
+        ladder = [(one.profile, one.average) for one in hopeful]
+    unseen = search.trials(questions[part:], ladder)
     return Tuned(target, part, tuple(unseen), search.failed, search.problem)
 
 
@@ -171,6 +185,7 @@ class Search:
         ]
         tallies = [Tally() for _ in named]
         similar = [0.0] * len(named)
+        certain: list[list[float]] = [[] for _ in named]
         found = answers(self.vlm, questions, [Condition(plan) for plan in named], self.request)
         for done, row in enumerate(found, 1):
             self.say(f"{len(plans)} profiles, {done} of {len(questions)} questions")
@@ -182,6 +197,7 @@ class Search:
             for number, one in enumerate(row):
                 tallies[number].add(one, row[0])
                 similar[number] += token_f1(one.text or "", row[0].text or "")
+                certain[number].append(one.certainty.probability if one.certainty else 0.0)
         if not tallies[0].agree:
             assert self.problem is not None
             raise ProfileError(
@@ -189,8 +205,10 @@ class Search:
                 f"{self.problem.kind}: {self.problem.message}"
             )
         return [
-            Trial(plan, average, tally, total)
-            for (plan, average), tally, total in zip(plans, tallies[1:], similar[1:], strict=True)
+            Trial(plan, average, tally, total, tuple(sure))
+            for (plan, average), tally, total, sure in zip(
+                plans, tallies[1:], similar[1:], certain[1:], strict=True
+            )
         ]
 
 
@@ -215,6 +233,19 @@ def best_of_each(trials: Sequence[Trial]) -> list[Trial]:
 def possible(trial: Trial, target: float) -> bool:
     """False if the questions so far speak against the target."""
     return wilson(trial.agreed, trial.asked)[1] >= target
+
+
+def cascading(trial: Trial, target: float) -> Profile:
+    """The profile, whose answers are given again by `off` below a certainty that fits its trial.
+
+    The certainty is the lowest with which half as many would differ as `target` allows: few
+    questions have set it. Without a question that differs there is no second try.
+    """
+    below = threshold(trial.certainties, trial.tally.agree, (1 + target) / 2)
+    if not below:
+        return trial.profile
+    again = Escalate(min(1.0, round(below, 4)), load_profile("off"))
+    return replace(trial.profile, name=f"{trial.profile.name} to off", escalate=again)
 
 
 def searched(questions: int) -> int:
