@@ -294,3 +294,17 @@ def test_speed_ups_say_of_how_many_batches_they_are():
         "total x2.50 (2.00 to 3.00)"
     )
     assert "median of 6 batches (95% interval)" in speedups([(4.0, 2.0)] * 6)
+
+
+def test_eval_writes_a_page_of_every_answer(questions: Questions, tmp_path: Path):
+    rows = ({"question": f"is it {word}?", "answer": word, "kind": word} for word in ("x", "y"))
+    file = questions(*rows, {"image": "gone.png", "question": "gone?"})
+    done = tell(file, "-p", "off,grid", "--controls", "none", "--html", tmp_path / "r.html")
+    assert done.code == 1 and "1 of 3 questions have errors" in done.err
+    page = (tmp_path / "r.html").read_text()
+    for text in ("is it x?", "is it y?", "gone?", "image_missing", "Accuracy is exact match."):
+        assert text in page
+    assert page.count("data:image/jpeg") + page.count("/9j/") >= 1
+    (tmp_path / "mine.html").write_text("my page")
+    done = tell(file, "-p", "off", "--html", tmp_path / "mine.html")
+    assert done.code == 2 and "is no report of sts; give another name" in done.err

@@ -14,6 +14,7 @@ import tiny
 import torch
 from torch import Tensor
 
+from sts_cli.answering.request import OFF
 from sts_cli.checkpoints.sources import find
 from sts_cli.decoding import Watch
 from sts_cli.decoding.attention import NAME
@@ -21,7 +22,9 @@ from sts_cli.decoding.tokens import Tokens, text_tokens
 from sts_cli.decoding.torch import TorchDecoder as Torch
 from sts_cli.errors import ModelError
 from sts_cli.families import FAMILIES
+from sts_cli.families.default import Prompt
 from sts_cli.families.encoder import narrowed
+from sts_cli.library import load_model
 
 pytest.importorskip("openvino", reason="openvino is not installed: pip install sts-cli[openvino]")
 
@@ -32,7 +35,8 @@ from sts_cli.openvino.kept import Shelf, whole
 from sts_cli.openvino.ready import problem
 from sts_cli.openvino.spans import traced
 from sts_cli.openvino.tower import OpenVinoTower
-from sts_cli.profile import CHOICES, Choice, Narrowing
+from sts_cli.profile import CHOICES, Choice, Narrowing, Profile
+from sts_cli.scenes.suite import suite
 
 ROWS, LENGTH, CUT, STEPS = 3, 14, 3, 3
 WHOLE = (range(tiny.LAYERS),)
@@ -457,3 +461,17 @@ def test_why_openvino_cannot_be_used_is_said(
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     said = problem()
     assert said is not None and words in said and "pip install" in said
+
+
+def test_prompts_of_equal_length_are_answered_right_in_bfloat16():
+    """Without padding one bias would do for all rows, but OpenVINO then computes only the first."""
+    vlm = load_model(find("demo"), Profile("off", backend="openvino"), dtype="bfloat16")
+    engine, (asked, *others) = vlm.engine, suite(4, 0.0)
+    scenes = {one.digests[0]: one.images[0] for one in (asked, *others)}
+    pixels = [engine.family.pixels(image) for image in list(scenes.values())[:3]]
+    encoded, _ = engine.encode(pixels)
+    ids = engine.family.tokenize("what color is the sign?", pixels[:1])
+    prompts = [Prompt(ids, (image,)) for image in encoded]
+    together = engine.generate(prompts, OFF, max_new_tokens=8)
+    alone = [engine.generate([prompt], OFF, max_new_tokens=8)[0] for prompt in prompts]
+    assert [row.ids for row in together] == [row.ids for row in alone]

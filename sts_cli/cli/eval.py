@@ -20,6 +20,7 @@ from rich.table import Table
 from sts_cli.answering.request import Request
 from sts_cli.checkpoints.sources import find
 from sts_cli.cli.engine import load_for
+from sts_cli.cli.eval_page import EvalPage
 from sts_cli.cli.options import (
     BatchSize,
     Device,
@@ -33,6 +34,7 @@ from sts_cli.cli.options import (
     check_choice,
     check_choices,
 )
+from sts_cli.cli.page import check_html
 from sts_cli.cli.parsing import rows_at_once
 from sts_cli.errors import ProfileError
 from sts_cli.evaluation.conditions import Condition, controls, strongest
@@ -71,6 +73,9 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The table as .csv or .json.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="A page of the table and of every answer.")
+    ] = None,
     per_kind: Annotated[
         int, typer.Option(min=1, help="Questions of each kind; for scenes only.")
     ] = 50,
@@ -108,11 +113,14 @@ def evaluate(
     check_choice("--metric", metric, tuple(NAMES))
     if out is not None:
         check_table(out, questions)
+    if html is not None:
+        check_html(html)
     size = rows_at_once(batch_size)
     plans = on_one_model(uniquely_named(profiles.split(",")), quantize, backend)
     conditions = [Condition(plan) for plan in plans] + controls_of(plans, controls_)
     source = find(model)
     ready = questions_of(questions, per_kind, level, development)
+    page = EvalPage(metric)
     request = Request(
         tuple(one.profile for one in conditions), batch_size=size, max_new_tokens=max_new_tokens
     )
@@ -124,8 +132,12 @@ def evaluate(
     moving = console.is_terminal and not quiet
     count = 0
     with console.status("0 questions") if moving else contextlib.nullcontext() as counter:
-        for count, found in enumerate(answers(vlm, islice(ready, limit), conditions, request), 1):
+        asked: Iterator[Prepared] = islice(ready, limit)
+        asked = asked if html is None else page.seen(asked)
+        for count, found in enumerate(answers(vlm, asked, conditions, request), 1):
             results.add(found)
+            if html is not None:
+                page.add(found)
             if counter is not None:
                 counter.update(f"{count} questions under {len(conditions)} conditions")
     figures = results.figures()
@@ -138,6 +150,9 @@ def evaluate(
     }
     if out is not None and figures:
         write_table(out, record)
+    if html is not None and figures:
+        subtitle = f"{Path(questions).name}; model {source.name}"
+        page.write(html, conditions, figures, subtitle)
     if json_:
         typer.echo(json.dumps(record))
     elif figures:

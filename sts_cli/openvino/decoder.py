@@ -218,7 +218,11 @@ class OpenVinoDecoder:
         return held
 
     def _bias(self, tokens: Tokens, keys: Keys, kind: str) -> Tensor:
-        """[B or 1, 1, L, K]: a key's log size where it may be seen, else HIDDEN."""
+        """[B, 1, L, K]: a key's log size where it may be seen, else HIDDEN.
+
+        Never one bias for all rows: in bfloat16 OpenVINO (2026.4) then computes only the first one
+        right.
+        """
         length, total = tokens.mask.shape[1], keys.mask.shape[1]
         key = torch.arange(total)
         query = key[-length:, None]
@@ -231,7 +235,8 @@ class OpenVinoDecoder:
         if keys.padded:
             seen = seen & keys.mask[:, None]
         size = torch.zeros(1, 1, 1) if keys.log_size is None else keys.log_size[:, None].float()
-        return torch.where(seen, size, HIDDEN)[:, None].contiguous()
+        bias = torch.where(seen, size, HIDDEN)[:, None]
+        return bias.expand(len(tokens.hidden), -1, -1, -1).contiguous()
 
     def _rotation(self, tokens: Tokens, kind: str) -> tuple[Tensor, Tensor]:
         """RoPE's cosines and sines [B, L, d]; Gemma 3 has others for each kind of layer."""
