@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sts_cli import pruning
 from sts_cli.answering.request import Request
 from sts_cli.answering.scheduler import answer_all, answer_each
 from sts_cli.checkpoints.sources import Source
 from sts_cli.engine.engine import Engine
+from sts_cli.engine.needs import lacking, needs_of
+from sts_cli.errors import ProfileError
 from sts_cli.inputs.images import Prepared, decode_ahead
 from sts_cli.inputs.rows import CAPTION
+from sts_cli.loading.foreign import explained, quiet
 from sts_cli.loading.model import load as load_weights
-from sts_cli.profile import Profile
+from sts_cli.loading.model import read_config
+from sts_cli.profile import Backend, Profile
 from sts_cli.profile_files import load_profile
 from sts_cli.records import Answer, Item
 from sts_cli.report.notes import Notes
@@ -128,19 +133,39 @@ def load_model(
 
     Raises ModelError, or ProfileError for a profile that the model cannot honour.
     """
+    profiles = (profile, *others)
+    particular = {"products", *pruning.OF_ENCODER} & needs_of(profiles)
+    if source.checkpoint is not None and particular:  # before its weights are read
+        with quiet(), explained(source.name):
+            config = read_config(source.checkpoint.folder)
+        for rung in (rung for wanted in profiles for rung in wanted.ladder):
+            lacking(rung, source.name, config)
+    backend = backend_for(profiles, profile.backend or "auto")
     loaded = load_weights(
         source,
         device=device,
         dtype=dtype,
         quantize=profile.quantize or "none",
-        backend=profile.backend or "auto",
+        backend=backend,
         progress=progress,
     )
     engine = Engine(loaded, loaded.decoder, loaded.encoder)
-    for wanted in (profile, *others):
+    for wanted in profiles:
         engine.check(wanted)
         engine.prepare(wanted)
     return Model(engine, profile, loaded.precision)
+
+
+def backend_for(profiles: Sequence[Profile], wish: Backend) -> Backend:
+    """The backend that runs all `profiles`; raises ProfileError for a wish that none can keep."""
+    if "products" not in needs_of(profiles) or wish == "torch":
+        return wish
+    if wish == "openvino":
+        raise ProfileError(
+            f"Profile '{profiles[0].name}' has a method that needs queries and keys of the "
+            "language model, which OpenVINO does not give. Use --backend torch."
+        )
+    return "torch"
 
 
 def as_items(items: Iterable[Question]) -> Iterator[Item]:

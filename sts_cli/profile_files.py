@@ -253,7 +253,13 @@ def _cut(cut: Any, key: str | None, where: str) -> Cut:
         if name in cut
     }
     deep = _depth(cut, key, f"{where}: depth")
-    if not deep and "attention" in pruning.find(method).needs:
+    needs = pruning.find(method).needs
+    if deep and any(need in pruning.OF_ENCODER for need in needs):
+        raise ProfileError(
+            f"{where}: {method} needs attention in the vision encoder, which is at hand before the "
+            "first layer only. Leave depth out."
+        )
+    if not deep and "attention" in needs:
         raise ProfileError(
             f"{where}: {method} needs the attention of earlier layers; there are none at depth 0. "
             "Give a depth above 0."

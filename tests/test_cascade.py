@@ -145,7 +145,7 @@ def test_a_second_try_has_the_same_encoded_image_and_adds_its_seconds(
     now, encoded = [0.0], []
     plain = engine.family.encode
     monkeypatch.setattr(
-        engine.family, "encode", lambda pixels, by: encoded.extend(pixels) or plain(pixels, by)
+        engine.family, "encode", lambda pixels, *by: encoded.extend(pixels) or plain(pixels, *by)
     )
 
     def clock() -> float:

@@ -13,6 +13,8 @@ from PIL import Image
 from running import no_waiting_for_the_disk, process, read_rows, sts, without_times
 from safetensors.torch import load_file, save_file
 
+from sts_cli import pruning
+
 __all__ = ["no_waiting_for_the_disk"]
 
 
@@ -458,3 +460,11 @@ def test_what_a_profile_asks_for_in_vain_is_noted_once(
     assert done.err.count(f"note: {note}" if "no cuts" in note else note) == 1, done.err
     quiet = sts("batch", folder / "questions.jsonl", "--model", model, *chosen, "--quiet")
     assert "note:" not in quiet.err
+
+
+def test_methods_are_listed_with_source_needs_and_options():
+    listed = sts("profiles", "methods")
+    words = " ".join(listed.out.split())
+    assert listed.code == 0 and all(name in words for name in pruning.names())
+    assert "2412.13180" in words and "uniform 0 to 1 (0.33)" in words
+    assert "heads uniform or qwen2.5-vl-7b (uniform)" in words

@@ -10,12 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from sts_cli import pruning
 from sts_cli.families import FAMILIES
-from sts_cli.profile_files import load_profile, shipped
+from sts_cli.profile_files import load_profile, parse, shipped
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+METHODS = (ROOT / "docs" / "method.md").read_text("utf-8")
+SCHEDULES = re.findall(r"```yaml\n(.*?)```", METHODS, re.S)
 BLOCKS = re.findall(r"```console\n(.*?)```", README, re.S)
 COMMANDS = [
     (line.removeprefix("$ "), block)
@@ -71,3 +75,31 @@ def test_the_readme_says_which_language_models_each_family_is_tested_around(fami
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
 def test_the_readme_links_to_what_exists(link: str):
     assert (ROOT / link).exists()
+
+
+OURS = ("grid", "instruction", "pooling", "random", "relevance", "repulsion")
+
+
+@pytest.mark.parametrize("name", [name for name in pruning.names() if name not in OURS])
+def test_every_other_method_is_in_the_table_with_its_source(name: str):
+    (row,) = (line for line in METHODS.splitlines() if line.startswith(f"| `{name}` |"))
+    assert row.split("|")[2].strip() == pruning.source_of(name)
+
+
+@pytest.mark.parametrize("text", SCHEDULES)
+def test_the_schedules_of_the_papers_are_profiles_and_keep_what_they_say(text: str):
+    profile = parse(text, "schedule", "docs/method.md")
+    average = re.search(r"(\d+)(%| of 576) [a-z ]*on average", profile.about)
+    planned = profile.planned(576, 32)
+    told = {"%": 5.76, " of 576": 1.0}[average[2]] * int(average[1]) if average else planned
+    assert planned == pytest.approx(told, rel=0.02)
+
+
+def test_the_methods_are_compared_at_equal_tokens():
+    variants = yaml.safe_load((ROOT / "benchmarks/variants/methods.yaml").read_text("utf-8"))
+    seen = set()
+    for name, cuts in variants.items():
+        profile = parse(yaml.safe_dump(cuts), name, "methods.yaml")
+        assert profile.planned(576, 8) == pytest.approx(int(name.rpartition(", ")[2]), abs=0.6)
+        seen |= {cut.method for cut in profile.cuts}
+    assert seen == set(pruning.names())

@@ -16,7 +16,7 @@ from replaying import Recorder
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from benchmarks.synchronisations import waits
-from sts_cli.decoding import Watch
+from sts_cli.decoding import Compares, Watch
 from sts_cli.decoding.attention import NAME
 from sts_cli.decoding.masks import attention_mask
 from sts_cli.decoding.static import StaticDecoder
@@ -47,6 +47,11 @@ DECODERS = {
     "recomputing": Recomputing,
     "openvino": lambda model: OpenVinoDecoder(model, Shelf(None)),
 }
+OTHERS = (  # a cut by each method beside STS, and a second one later
+    *("cdpruner", "divprune", "feather", "hawk", "star", "star_pro", "todre", "topv", "vflowopt"),
+    *("visionzip", "vscan"),
+)
+INSIDE = ("fastv", "feather", "hawk", "pyramid_drop", "sparsevlm", "topv")
 REPLAYED = ("llava", "gemma3", "qwen3_vl")  # plain, two kinds of mask, DeepStack; "static" has all
 EVERYWHERE = [(family, device) for family in tiny.FAMILIES for device in DEVICES]
 # What `apart` may be in bfloat16, where kernels for other shapes round otherwise: at most 0.033 was
@@ -80,7 +85,9 @@ class Subject:
     def inputs(self, rows: tuple[int, ...], images: int = 1) -> dict[str, torch.Tensor]:
         return tiny.batch(self.family, self.model, rows, images)
 
-    def prompts(self, rows: tuple[int, ...], images: int = 1) -> list[Prompt]:
+    def prompts(
+        self, rows: tuple[int, ...], images: int = 1, profiles: tuple[Profile, ...] = ()
+    ) -> list[Prompt]:
         made = []
         for row in rows:
             seen = [tiny.picture(self.family, 10 * row + place) for place in range(images)]
@@ -90,7 +97,7 @@ class Subject:
                 count = sum(tiny.placeholders(self.family, self.model, one))
                 pixels.append(Pixels(inputs, "", count, (tiny.SIDE, tiny.SIDE)))
             ids = tiny.prompt(self.family, self.model, row, seen).tolist()
-            made.append(Prompt(ids, tuple(self.engine.encode(pixels)[0])))
+            made.append(Prompt(ids, tuple(self.engine.encode(pixels, profiles=profiles)[0])))
         return made
 
     def about(self, asked: Sequence[tuple[int, int]]) -> tuple[list[Prompt], list[dict]]:
@@ -114,7 +121,8 @@ class Subject:
         return prompts, inputs
 
     def answers(self, rows: tuple[int, ...], profile: Profile, images: int = 1) -> list[tuple]:
-        found = self.engine.generate(self.prompts(rows, images), profile, max_new_tokens=NEW)
+        prompts = self.prompts(rows, images, (profile,))
+        found = self.engine.generate(prompts, profile, max_new_tokens=NEW)
         return [one.ids for one in found]
 
     def dictated(self, rows: tuple[int, ...], profile: Profile, ids: torch.Tensor) -> torch.Tensor:
@@ -122,7 +130,8 @@ class Subject:
         writer = Dictated(ids)
         engine = Engine(self.loaded, self.decoder)
         engine.penalties = LogitsProcessorList([writer])
-        engine.generate(self.prompts(rows), profile, max_new_tokens=ids.shape[1])
+        prompts = self.prompts(rows, profiles=(profile,))
+        engine.generate(prompts, profile, max_new_tokens=ids.shape[1])
         return torch.stack(writer.logits).unflatten(0, (-1, len(rows))).transpose(0, 1)
 
 
@@ -208,6 +217,8 @@ class Recording:
     def __init__(self, decoder: Any):
         self.decoder, self.layers = decoder, decoder.layers
         self.cache, self.logits = decoder.cache, decoder.logits
+        if isinstance(decoder, Compares):
+            self.products, self.comparable = decoder.products, decoder.comparable
         self.spans: list[tuple[range, Tokens, Tokens]] = []
 
     def run(self, tokens: Tokens, span: range, cache: Any, watch: Watch | None = None) -> Any:
@@ -224,7 +235,7 @@ def dropped_and_hidden(subject: Subject, profile: Profile) -> tuple[torch.Tensor
     it. It runs the layers eagerly, without a cache, with masks and sizes of its own.
     """
     engine, oracle = subject.engine, Recomputing(subject.model)
-    prompts = subject.prompts((0, 1))
+    prompts = subject.prompts((0, 1), profiles=(profile,))
     ids = written(subject, (0, 1))[0][:, :2]
     spans = recorded(subject, profile, prompts)
     with torch.inference_mode():
@@ -398,6 +409,84 @@ def test_every_image_of_a_question_keeps_its_part(subject: Subject, method: str)
         for row, floors in zip(second, least, strict=True)
         for there, floor in zip(row, floors, strict=True)
     )
+
+
+@pytest.fixture(scope="module", params=tiny.FAMILIES)
+def family(request: pytest.FixtureRequest) -> Subject:
+    return Subject(request.param)
+
+
+@pytest.mark.parametrize("method", sorted({*OTHERS, *INSIDE}))
+def test_other_methods_answer_a_batch_as_its_rows_alone(family: Subject, method: str):
+    """In every family, first or between layers, with sizes and two images, to the exact budget."""
+    first = (Cut(method, 0.5),) if method in OTHERS else ()
+    second = (Cut(method, 0.3, 0.5),) if method in INSIDE else ()
+    profile = Profile(method, cuts=(*first, *second), attention="proportional")
+    rows = (0, 1, 2, 3)
+    assert family.answers(rows, profile) == [family.answers((r,), profile)[0] for r in rows]
+    prompts = family.prompts((0, 1), images=2, profiles=(profile,))
+    for prompt, found in zip(
+        prompts, family.engine.generate(prompts, profile, max_new_tokens=2), strict=True
+    ):
+        budgets = [profile.budgets(len(image.features)) for image in prompt.images]
+        assert found.left == tuple(map(sum, zip(*budgets, strict=True)))
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        (Cut("cdpruner", 0.5),),
+        (Cut("hawk", 0.5),),
+        *((Cut("divprune", 0.8), Cut(method, 0.4, 0.5)) for method in ("sparsevlm", "feather")),
+    ],
+    ids=lambda cuts: cuts[-1].method,
+)
+def test_questions_about_one_image_choose_each_for_itself(family: Subject, cuts: tuple[Cut, ...]):
+    """A choice that depends on the question is not remembered with the image, nor shared."""
+    profile = Profile("mine", cuts=cuts)
+    one, other = family.prompts((0, 2))
+    words = [prompt.words(tiny.IMAGE) for prompt in (one, other)]
+    other = Prompt([*one.ids[: -words[0]], *other.ids[-words[1] :]], one.images)
+    found = family.engine.generate((one, other), profile, max_new_tokens=1, places=True)
+    alone = [
+        family.engine.generate((prompt,), profile, max_new_tokens=1, places=True)[0]
+        for prompt in (one, other)
+    ]
+    assert [each.kept for each in found] == [each.kept for each in alone]
+
+
+DROPPING = Profile("dropping", cuts=(Cut("star", 0.8), Cut("sparsevlm", 0.6, 0.3)))
+COMPARING = Profile("comparing", cuts=(Cut("hawk", 0.8), Cut("feather", 0.6, 0.3)))
+
+
+@pytest.mark.parametrize("profile", [DROPPING, COMPARING], ids=lambda profile: profile.name)
+def test_other_methods_prune_as_masking_does(family: Subject, profile: Profile):
+    found, expected = dropped_and_hidden(family, profile)
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("decoder", ["torch", "static"])
+@pytest.mark.parametrize("name", tiny.FAMILIES)
+def test_products_equal_attention_at_one_position(name: str, decoder: str):
+    """RoPE turns nothing where all positions are 0: the oracle runs the layer eagerly there."""
+    subject, layer = Subject(name, decoder=decoder), 1
+    assert isinstance(subject.decoder, Compares) and subject.decoder.comparable
+    oracle = Recomputing(subject.model)
+    last = torch.tensor([[True], [True]])
+    with torch.inference_mode():
+        tokens = subject.engine.family.embed(subject.prompts((0, 1)))
+        tokens = replace(tokens, positions=torch.zeros_like(tokens.positions), residuals=())
+        products = subject.decoder.products(tokens, layer, last)
+        span = range(layer, layer + 1)
+        _, expected = oracle.run(tokens, span, oracle.cache(2, 0), Watch(last))
+        found = products.masked_fill(~tokens.mask[:, None], -torch.inf).softmax(-1).mean(1)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+        both = torch.tensor([[True, True], [False, True]])
+        one, other = torch.tensor([[True, False]] * 2), torch.tensor([[False, True]] * 2)
+        mean = subject.decoder.products(tokens, layer, both)
+        parts = [subject.decoder.products(tokens, layer, rows) for rows in (one, other)]
+    torch.testing.assert_close(mean[0], (parts[0][0] + parts[1][0]) / 2)
+    torch.testing.assert_close(mean[1], parts[1][1])
 
 
 def test_two_images_in_one_question_equal_generate(subject: Subject):

@@ -14,7 +14,7 @@ from PIL import Image
 from sts_cli.engine.engine import Engine
 from sts_cli.families.default import Encoded, Pixels
 from sts_cli.machine.hardware import out_of_memory
-from sts_cli.profile import Narrowing
+from sts_cli.profile import Narrowing, Profile
 from sts_cli.records import Problem
 
 BACKLOG = 4  # decoded images that may wait for a preprocessing thread
@@ -68,7 +68,7 @@ class ImageFeatures:
             return REFUSED_BYTES
         tensors = [*self.pixels.inputs.values()]
         for one in self.encoded.values():
-            tensors += [one.features, *one.deepstack]
+            tensors += [one.features, *one.deepstack, *one.attention.values()]
         return sum(tensor.nbytes for tensor in tensors)
 
 
@@ -78,8 +78,10 @@ class FeatureCache:
     One thread may ask for pictures while another encodes them.
     """
 
-    def __init__(self, engine: Engine, pool: Executor):
+    def __init__(self, engine: Engine, pool: Executor, profiles: Sequence[Profile] = ()):
+        """Pictures are encoded with what the methods of `profiles` need."""
         self.engine = engine
+        self.profiles = profiles
         self.pool = pool
         self._lock = Lock()
         self._room = Semaphore(BACKLOG)
@@ -113,7 +115,7 @@ class FeatureCache:
         `cut` is a profile's `encoder`.
         """
         new = list(dict.fromkeys(one for one in pictures if cut not in one.encoded))
-        encoded, seconds = self.engine.encode([one.pixels for one in new], cut)
+        encoded, seconds = self.engine.encode([one.pixels for one in new], cut, self.profiles)
         for one, features in zip(new, encoded, strict=True):
             one.encoded[cut] = features
         self._forget()

@@ -74,7 +74,7 @@ def answer_each(
     waiting: list[Question] = []
     done: dict[int, tuple[Answer, ...]] = {}
     pool = ThreadPoolExecutor(WORKERS)
-    images = FeatureCache(engine, pool)
+    images = FeatureCache(engine, pool, (*request.profiles, *request.fallbacks))
     batches = Batches(engine, images, request, on_text)
     cascade = batches.cascade
     in_order = not batches.continuous and capped(request.profiles)  # which rows may escalate

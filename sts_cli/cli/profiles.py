@@ -19,7 +19,7 @@ app = typer.Typer(invoke_without_command=True, help="List and explain profiles."
 
 @app.callback()
 def profiles(context: typer.Context) -> None:
-    """List the profiles that come with sts; `sts profiles show NAME` explains one."""
+    """List the profiles that come with sts; see also `sts profiles show NAME` and `methods`."""
     if context.invoked_subcommand is not None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -49,6 +49,31 @@ def show(name: Annotated[str, typer.Argument(help="A profile's name, or a YAML f
     path = shipped().get(name, Path(name))
     content = path.read_text("utf-8").rstrip()
     stdout(soft_wrap=True).print(f"# {in_line(str(path))}\n{content}\n\n{effect(profile)}")
+
+
+@app.command()
+def methods() -> None:
+    """List the pruning methods: what each keeps, its source, what it needs, its options."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("method", style="bold")
+    table.add_column("keeps; source; needs; options", overflow="fold")
+    for name in pruning.names():
+        needs = dict.fromkeys(pruning.IN_WORDS[need] for need in pruning.find(name).needs)
+        lines = [
+            f"{pruning.about(name)}.",
+            f"{pruning.source_of(name)}; needs {' and '.join(needs) or 'nothing'}",
+            *(option(name, *known) for known in pruning.options_of(name).items()),
+        ]
+        table.add_row(in_line(name), "\n".join(map(in_line, lines)))
+    stdout().print(table)
+
+
+def option(method: str, name: str, known: pruning.Range | tuple[str, ...]) -> str:
+    """An option with its values and its default, such as "weight 0 to 16 (0.1)"."""
+    default = getattr(pruning.build(method, {}), name)
+    if isinstance(known, pruning.Range):
+        return f"{name} {known.low:g} to {known.high:.10g} ({default:g})"
+    return f"{name} {' or '.join(known)} ({default})"
 
 
 def effect(profile: Profile) -> str:

@@ -94,6 +94,20 @@ class WholeSteps(Protocol):
         ...
 
 
+@runtime_checkable
+class Compares(Protocol):
+    """A decoder that can compare tokens by a layer's queries and keys, without running it."""
+
+    comparable: bool  # False if its layers do not compute queries and keys apart
+
+    def products(self, tokens: Tokens, layer: int, queries: Tensor) -> Tensor:
+        """[B, H, L] float32: the watched tokens' mean query . key / sqrt(d) of each token, by head.
+
+        Without RoPE; `queries` [B, R] as of a Watch. Only if `comparable`.
+        """
+        ...
+
+
 def next_logits(decoder: Decoder[C], tokens: Tokens, spans: Sequence[range], cache: C) -> Tensor:
     """Logits [B, V] after one new token in each row, run whole or span by span."""
     if isinstance(decoder, WholeSteps):

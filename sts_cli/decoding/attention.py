@@ -27,7 +27,11 @@ def watched_sdpa(
     record: list[AttentionInputs] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' SDPA. Appends its inputs to `record`, an argument of one layer's call."""
+    """transformers' SDPA. Appends its inputs to `record`, an argument of one layer's call.
+
+    Layers of vision encoders do not pass such an argument on: there it is the module's attribute.
+    """
+    record = vars(module).get("record") if record is None else record
     if record is not None:
         record.append((query, key, attention_mask, scaling))
     return sdpa_attention_forward(

@@ -32,6 +32,7 @@ class StaticDecoder:
         """`new_capture` makes what captures a new token's run; without it, CUDA graphs on CUDA."""
         self.torch = TorchDecoder(model)
         self.layers = self.torch.layers
+        self.comparable = self.torch.comparable
         if new_capture is None and model.device.type == "cuda":
             new_capture = partial(cuda_capture, model.device)
         self.graphs = Graphs(new_capture)
@@ -76,6 +77,10 @@ class StaticDecoder:
             )
             cache.advance(spans)
             return logits.index_select(0, cache.live)
+
+    def products(self, tokens: Tokens, layer: int, queries: Tensor) -> Tensor:
+        """[B, H, L] float32: queries times keys of a layer, without RoPE; see `Compares`."""
+        return self.torch.products(tokens, layer, queries)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [B, V] of each row's last token, from `hidden` [B, L, D]."""

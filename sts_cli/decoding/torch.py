@@ -75,6 +75,7 @@ class TorchDecoder:
         self.kinds = layer_kinds(self.config)
         self.both_ways = self.config.model_type in BOTH_WAYS
         self.cache_name = cache_argument(decoder.layers[0])
+        self.comparable = hasattr(getattr(decoder.layers[0], "self_attn", None), "q_proj")
         self.rotates_by_kind = "layer_type" in signature(self.rotary.forward).parameters
 
     def prepare(self, *spans: range) -> None:
@@ -129,6 +130,23 @@ class TorchDecoder:
             raise NotWatchable(f"layer {span[-1]} does not use the attention '{NAME}'")
         scores = None if watch is None else attention_paid(record[0], watch.queries)
         return replace(tokens, hidden=hidden), scores
+
+    def products(self, tokens: Tokens, layer: int, queries: Tensor) -> Tensor:
+        """[B, H, L] float32: queries times keys of a layer, without RoPE; see `Compares`."""
+        module = self.modules[layer]
+        attention = module.self_attn
+        hidden = module.input_layernorm(tokens.hidden)
+        shape = (*hidden.shape[:2], -1, attention.head_dim)
+        asked = hidden[:, -queries.shape[1] :]
+        query = attention.q_proj(asked).view(*asked.shape[:2], -1, attention.head_dim)
+        key = attention.k_proj(hidden).view(shape)
+        if hasattr(attention, "q_norm"):
+            query, key = attention.q_norm(query), attention.k_norm(key)
+        weight = queries / queries.sum(1, keepdim=True).clamp(min=1)
+        mean = (query.float() * weight[..., None, None]).sum(1)  # [B, H, d]
+        grouped = mean.unflatten(1, (key.shape[2], -1))  # a group's heads share its keys
+        found = torch.einsum("bghd,blgd->bghl", grouped, key.float()).flatten(1, 2)
+        return found * attention.scaling
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [B, V] of each row's last token, from `hidden` [B, L, D]."""

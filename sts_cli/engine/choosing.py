@@ -21,7 +21,7 @@ from sts_cli.decoding.tokens import Tokens
 from sts_cli.engine.sizes import log_sizes
 from sts_cli.families.default import Encoded, Prompt
 from sts_cli.profile import Cut, budget
-from sts_cli.pruning import Candidates, Cutting, Method
+from sts_cli.pruning import OF_ENCODER, OF_QUESTION, Candidates, Cutting, Method
 
 FLOOR = 0.25  # of an image's own budget that it keeps, whatever the question is about
 
@@ -54,18 +54,23 @@ def choose_images(
     cut: Cut,
     prompt: Prompt,
     words: Tensor,
+    products: Tensor | None,
     choices: Choices,
     proportional: bool,
 ) -> Chosen:
-    """A row after a cut before the first layer: each image has its own budget."""
+    """A row after a cut before the first layer: each image has its own budget.
+
+    `products` [H, N] are of all its visual tokens.
+    """
     made: list[Chosen] = []
-    for image in prompt.images:
-        choose = partial(choose_image, method, cut, image, words, proportional)
-        asks = "question" in method.needs
+    parts = ranges([len(image.features) for image in prompt.images])
+    for image, part in zip(prompt.images, parts, strict=True):
+        own = None if products is None else products[:, part[0] : part[-1] + 1]
+        choose = partial(choose_image, method, cut, image, words, own, proportional)
+        asks = any(need in method.needs for need in OF_QUESTION)
         made.append(choose() if asks else choices.of(image, f"{cut} {proportional}", choose))
     if len(made) == 1:
         return made[0]
-    parts = ranges([len(image.features) for image in prompt.images])
     sizes = [one.log_size for one in made if one.log_size is not None]
     return Chosen(
         joined(list(zip(parts, [one.cutting for one in made], strict=True))),
@@ -75,7 +80,12 @@ def choose_images(
 
 
 def choose_image(
-    method: Method, cut: Cut, image: Encoded, words: Tensor, proportional: bool
+    method: Method,
+    cut: Cut,
+    image: Encoded,
+    words: Tensor,
+    products: Tensor | None,
+    proportional: bool,
 ) -> Chosen:
     """One image after a cut before the first layer."""
     total = len(image.features)
@@ -87,6 +97,8 @@ def choose_image(
         size=torch.ones(total, device=device),
         question=words if "question" in method.needs else None,
         seed=image.pixels.seed if "seed" in method.needs else None,
+        products=products,
+        **{need: image.attention[need] for need in OF_ENCODER if need in method.needs},
     )
     cutting = exactly(method, look, budget(cut.keep, total))
     size = None
@@ -103,6 +115,7 @@ def look_into(
     prompt: Prompt,
     words: Tensor,
     scores: Tensor | None,
+    products: Tensor | None,
 ) -> Candidates:
     """A row's visual tokens at the places `where` [N], as `method` sees them between layers."""
     size = torch.ones(len(where), device=where.device)
@@ -115,6 +128,7 @@ def look_into(
         attention=None if scores is None else scores[row, where],  # watched only if needed
         question=words if "question" in method.needs else None,
         seed=seed,
+        products=products,
     )
 
 
@@ -207,7 +221,14 @@ def joined(parts: Sequence[tuple[Tensor, Cutting]]) -> Cutting:
             for part, one in parts
         ]
     )
-    return Cutting(keep, into[every.argsort()])
+    weight = None
+    if any(one.weight is not None for _, one in parts):
+        ones = [torch.ones(len(part), device=keep.device) for part, _ in parts]
+        given = [one.weight for _, one in parts]
+        pairs = zip(given, ones, strict=True)
+        weight = torch.cat([own if mine is None else mine for mine, own in pairs])
+        weight = weight[every.argsort()]
+    return Cutting(keep, into[every.argsort()], weight)
 
 
 def ranges(counts: Sequence[int]) -> list[Tensor]:
@@ -223,11 +244,12 @@ def nowhere(cutting: Cutting, total: int) -> Tensor:
 
 def part_of(look: Candidates, index: Tensor) -> Candidates:
     """The look at the tokens `index` alone."""
+    each: dict[str, Tensor | None] = {
+        name: getattr(look, name)
+        for name in ("features", "grid", "image", "size", "attention", *OF_ENCODER)
+    }
     return replace(
         look,
-        features=look.features[index],
-        grid=look.grid[index],
-        image=look.image[index],
-        size=look.size[index],
-        attention=None if look.attention is None else look.attention[index],
+        products=None if look.products is None else look.products[:, index],
+        **{name: None if values is None else values[index] for name, values in each.items()},
     )

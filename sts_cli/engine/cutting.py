@@ -39,10 +39,12 @@ def cut_tokens(
     counts: Counts,
     scores: Tensor | None,
     choices: Choices,
+    products: Tensor | None = None,
 ) -> tuple[Tokens, Counts]:
     """The tokens that `cut` leaves, and how many of each image those are.
 
-    `counts` are those before the cut, `scores` [B, L] what a watch of the layer before it said.
+    `counts` are those before the cut, `scores` [B, L] what a watch of the layer before it said,
+    `products` [B, H, L] what the layer behind it says of queries and keys.
     """
     method = pruning.build(cut.method, cut.options)
     length = tokens.hidden.shape[1]
@@ -51,12 +53,13 @@ def cut_tokens(
     for row, (prompt, before) in enumerate(zip(asked.prompts, counts, strict=True)):
         where = order[row, length - sum(before) :]  # [N]
         words = tokens.hidden[row, length - asked.words[row] :]
+        of_row = None if products is None else products[row][:, where]
         if not prompt.images:
             chosen = Chosen(Cutting(where), None, [])
         elif cut.depth == 0:
-            chosen = choose_images(method, cut, prompt, words, choices, asked.proportional)
+            chosen = choose_images(method, cut, prompt, words, of_row, choices, asked.proportional)
         else:
-            look = look_into(method, tokens, row, where, prompt, words, scores)
+            look = look_into(method, tokens, row, where, prompt, words, scores, of_row)
             chosen = choose_row(method, cut, look, prompt, before, asked.proportional)
         rows.append((where, chosen))
     left = [chosen.counts for _, chosen in rows]

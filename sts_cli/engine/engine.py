@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sts_cli import pruning
-from sts_cli.decoding import Cache, Decoder, Watch, next_logits
+from sts_cli.decoding import Cache, Compares, Decoder, Watch, next_logits
 from sts_cli.decoding.masks import sliding_window
 from sts_cli.decoding.static import StaticDecoder
 from sts_cli.decoding.tokens import Tokens, text_tokens
@@ -20,6 +20,7 @@ from sts_cli.engine.choosing import Choices
 from sts_cli.engine.clock import Clock
 from sts_cli.engine.cutting import Asked, cut_tokens
 from sts_cli.engine.looks import Looks
+from sts_cli.engine.needs import lacking, needs_of
 from sts_cli.engine.prefix import Prefix, Step, prefix_of, shared_steps
 from sts_cli.engine.proof import prove
 from sts_cli.engine.session import Generation, Prefill, Session
@@ -70,6 +71,7 @@ class Engine:
         """Raise ProfileError for a profile that this model cannot honour."""
         self._check_encoder(profile)
         stops = profile.stops(self.layers)
+        lacking(profile, self.name, self.family.model.config, self.decoder)
         for cut, stop in zip(profile.cuts, stops, strict=True):
             if stop >= self.layers:
                 raise ProfileError(
@@ -122,11 +124,19 @@ class Engine:
 
     @torch.inference_mode()
     def encode(
-        self, pixels: Sequence[Pixels], cut: Narrowing | None = None
+        self,
+        pixels: Sequence[Pixels],
+        cut: Narrowing | None = None,
+        profiles: Sequence[Profile] = (),
     ) -> tuple[list[Encoded], float]:
-        """The images' visual tokens, and the seconds that took; `cut` is a profile's `encoder`."""
+        """The images' visual tokens, and the seconds that took.
+
+        `cut` is a profile's `encoder`; what `profiles` need of a whole encoder comes with them.
+        """
         started = self.clock()
-        encoded = self.family.encode(pixels, self.encoder(cut)) if pixels else []
+        needs = needs_of(profiles) if cut is None else set()
+        watch = [need for need in pruning.OF_ENCODER if need in needs]
+        encoded = self.family.encode(pixels, self.encoder(cut), watch) if pixels else []
         return encoded, self.clock() - started
 
     @torch.inference_mode()
@@ -198,6 +208,11 @@ class Engine:
         asked = Asked(prompts, words, profile.attention == "proportional")
         way = Way.start(tokens, asked, places, looks)
         steps = list(profile.steps(self.layers))
+        queries = {
+            cut.depth: queries_of(cut, words, tokens)
+            for cut in profile.cuts
+            if {"attention", "products"} & {*pruning.find(cut.method).needs}
+        }
         prefix, shared = self._prefix(tokens, asked, limit), shared_steps(steps)
         if prefix is None or not shared:
             cache = self.decoder.cache(len(prompts), limit)
@@ -205,13 +220,14 @@ class Engine:
             looked = [prefix.of[row] for row in looks]
             alone = Way.start(prefix.tokens, prefix.asked, places, looked)
             cache = self.decoder.cache(len(prefix.asked.prompts), limit + max(words))
-            self._go(alone, [(cut, span, None) for cut, span, _ in shared], cache, choices)
+            self._go(alone, [(cut, span, None) for cut, span, _ in shared], cache, choices, {})
             cache.keep(prefix.rows)
             way.tokens = prefix.words
-            self._go(way, [(None, span, ahead) for _, span, ahead in shared], cache, choices)
+            words_only = [(None, span, ahead) for _, span, ahead in shared]
+            self._go(way, words_only, cache, choices, queries)
             way.join(alone, prefix.of)
             steps = steps[len(shared) :]
-        self._go(way, steps, cache, choices)
+        self._go(way, steps, cache, choices, queries)
         positions = tokens.positions.amax((0, 2)) + 1  # [B]; of the unpruned prompt
         return Prefill(
             logits=self.decoder.logits(way.tokens.hidden),
@@ -234,17 +250,36 @@ class Engine:
             return None
         return prefix
 
-    def _go(self, way: Way, steps: Sequence[Step], cache: Cache, choices: Choices) -> None:
-        """Take prompts through `steps`: each a cut, the layers after it, and the next cut."""
+    def _go(
+        self,
+        way: Way,
+        steps: Sequence[Step],
+        cache: Cache,
+        choices: Choices,
+        queries: Mapping[float, Tensor],
+    ) -> None:
+        """Take prompts through `steps`: each a cut, the layers after it, and the next cut.
+
+        `queries` [B, R] are the tokens that a cut's method asks, by the cut's depth.
+        """
         for cut, span, ahead in steps:
             if cut is not None:
                 selecting = self.clock()
+                products = None
+                if "products" in pruning.find(cut.method).needs:
+                    assert isinstance(self.decoder, Compares)  # checked with the profile
+                    asks = queries[cut.depth]
+                    products = self.decoder.products(way.tokens, cut.layer(self.layers), asks)
                 left, scores = way.left[-1], way.scores
-                tokens, counts = cut_tokens(way.tokens, cut, way.asked, left, scores, choices)
+                tokens, counts = cut_tokens(
+                    way.tokens, cut, way.asked, left, scores, choices, products
+                )
                 way.select += self.clock() - selecting
                 way.cut(tokens, counts)
             if span:
-                watch = None if ahead is None else watch_for(ahead, way.asked.words, way.tokens)
+                watch = None
+                if ahead is not None and "attention" in pruning.find(ahead.method).needs:
+                    watch = Watch(queries[ahead.depth])
                 way.tokens, way.scores = self.decoder.run(way.tokens, span, cache, watch)
 
     @torch.inference_mode()
@@ -259,17 +294,31 @@ def decoder_for(model: Any) -> Decoder[Any]:
     return StaticDecoder(model) if model.device.type == "cuda" else TorchDecoder(model)
 
 
-def watch_for(cut: Cut, words: Sequence[int], tokens: Tokens) -> Watch | None:
-    """The tokens whose attention a cut asks for: the words of each question, or the last token.
+def queries_of(cut: Cut, words: Sequence[int], entered: Tokens) -> Tensor:
+    """[B, R] bool: the tokens that a cut's method asks, among the last R of each prompt.
 
-    `words` says how many tokens follow each prompt's last image; a prompt without words there is
-    watched at its last token.
+    The words of each question, its last token, or its raters. `words` says how many tokens follow
+    each prompt's last image; of a prompt without words there, the last token is asked. `entered`
+    are the prompts before the first layer and before any cut.
     """
-    method = pruning.build(cut.method, cut.options)
-    if "attention" not in method.needs:
-        return None
-    last = getattr(method, "rows", "all") == "last"
-    counts = [1 if last else max(1, count) for count in words]
+    rows = getattr(pruning.build(cut.method, cut.options), "rows", "all")
+    counts = [1 if rows == "last" else max(1, count) for count in words]
     most = max(counts)
-    rows = torch.arange(most) >= most - torch.tensor(counts)[:, None]
-    return Watch(rows.to(tokens.hidden.device))
+    asked = torch.arange(most) >= most - torch.tensor(counts)[:, None]
+    asked = asked.to(entered.hidden.device)
+    return raters(asked, entered) if rows == "raters" else asked
+
+
+def raters(asked: Tensor, entered: Tokens) -> Tensor:
+    """[B, R] bool: those of the words `asked` that are at least as like the image as their mean.
+
+    SparseVLM's likeness: each visual token shares itself out over the words, by the softmax of the
+    products of their embeddings; a word's likeness is its mean share.
+    """
+    hidden = entered.hidden.float()
+    products = hidden @ hidden[:, -asked.shape[1] :].mT  # [B, L, R]
+    shares = products.masked_fill(~asked[:, None], -torch.inf).softmax(-1)
+    seen = (entered.visual & entered.mask)[..., None]
+    likeness = (shares * seen).sum(1) / seen.sum(1).clamp(min=1)
+    mean = likeness.sum(1, keepdim=True) / asked.sum(1, keepdim=True)
+    return asked & (likeness >= mean * (1 - 1e-5))

@@ -78,5 +78,4 @@ def shared_steps(steps: Sequence[Step]) -> Sequence[Step]:
 
 def asks(cut: Cut) -> bool:
     """True if what `cut` keeps depends on the question."""
-    needs = pruning.build(cut.method, cut.options).needs
-    return "attention" in needs or "question" in needs
+    return any(need in pruning.OF_QUESTION for need in pruning.find(cut.method).needs)

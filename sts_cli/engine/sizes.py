@@ -43,8 +43,12 @@ def others(keep: Tensor, total: int) -> Tensor:
 
 
 def merged(values: Tensor, size: Tensor, cutting: Cutting) -> Tensor:
-    """[K, D]: the means, by `size` [N], of those `values` [N, D] that a kept token takes in."""
+    """[K, D]: the means of those `values` [N, D] that a kept token takes in.
+
+    By the cutting's own weights, or by `size` [N].
+    """
     assert cutting.into is not None
+    size = size if cutting.weight is None else cutting.weight.float()
     into, count = torch.searchsorted(cutting.keep, cutting.into), len(cutting.keep)
     weighted = torch.zeros((count, values.shape[1]), device=values.device)
     weighted.index_add_(0, into, values.float() * size[:, None])

@@ -35,6 +35,18 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 UNTESTED_TOWERS = ("pixtral",)  # vision encoders of listed families that no test has
 
 
+# encoders whose attention can be observed, as the tests do in every family
+OBSERVED_TOWERS = (
+    *("clip_vision_model", "siglip_vision_model", "internvl_vision", "idefics3_vision"),
+    *("smolvlm_vision", "qwen2_vl_vision", "qwen2_5_vl_vision", "qwen3_vl_vision"),
+)
+
+
+def observed(kind: str, vision: str | None) -> bool:
+    """True if the attention in the encoder `vision` of the family `kind` can be observed."""
+    return kind in FAMILIES and vision in OBSERVED_TOWERS
+
+
 def tested(kind: str, text: str | None, vision: str | None) -> bool:
     """True if the tests cover the family `kind` with these model_types of its two parts.
 

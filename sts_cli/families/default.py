@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from sts_cli.decoding.tokens import Tokens
 from sts_cli.errors import ModelError
+from sts_cli.families.observing import Observer
 from sts_cli.families.places import WHOLE, Part, cropped, square_tiles
+from sts_cli.pruning import Need
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Encoded:
     grid: Tensor  # [N, 2]; row and column, each in 0..1
     deepstack: tuple[Tensor, ...]  # [N, D] each; features added after the first layers (Qwen3-VL)
     pixels: Pixels
+    attention: Mapping[Need, Tensor] = field(default_factory=dict)  # [N] each; what was asked for
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ class Family:
 
     # Images
 
+    @cached_property
+    def observer(self) -> Observer:
+        """The encoder with its attention observed."""
+        return Observer(self.model, self.encoder)
+
     def pixels(self, image: Image.Image, single: bool = True) -> Pixels:
         """The processor's output for one RGB image. Safe to call from several threads.
 
@@ -110,11 +118,14 @@ class Family:
         """What the model sees of an image of this width and height."""
         return cropped(self.processor.image_processor, size)
 
-    def encode(self, pixels: Sequence[Pixels], encoder: Any = None) -> list[Encoded]:
+    def encode(
+        self, pixels: Sequence[Pixels], encoder: Any = None, watch: Collection[Need] = ()
+    ) -> list[Encoded]:
         """The encoded images, in order. Images with inputs of the same shapes share one pass.
 
-        `encoder` computes `get_image_features` in the place of the family's own. Raises ModelError
-        if the model and its processor count visual tokens differently.
+        `encoder` computes `get_image_features` in the place of the family's own; `watch` names the
+        attention inside the family's own that is wanted with them. Raises ModelError if the model
+        and its processor count visual tokens differently.
         """
         encoded: list[Encoded | None] = [None] * len(pixels)
         groups: dict[Any, list[int]] = {}
@@ -130,8 +141,12 @@ class Family:
                 name: value.to(self.model.dtype) if value.is_floating_point() else value
                 for name, value in inputs.items()
             }
-            output = (encoder or self.encoder).get_image_features(**inputs)
+            if watch:
+                output, seen = self.observer.run(inputs, watch)
+            else:
+                output, seen = (encoder or self.encoder).get_image_features(**inputs), {}
             counts = [pixels[i].count for i in members]
+            attention = {need: self._per_image(got, counts) for need, got in seen.items()}
             features = self._per_image(output.pooler_output, counts)
             levels = getattr(output, "deepstack_features", None) or ()
             deepstack = list(zip(*(self._per_image(x, counts) for x in levels), strict=True))
@@ -142,6 +157,7 @@ class Family:
                     grid=self.places(image).to(self.model.device),
                     deepstack=deepstack[member] if deepstack else (),
                     pixels=image,
+                    attention={need: got[member][:, 0] for need, got in attention.items()},
                 )
         return [image for image in encoded if image is not None]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sts_cli.families.default import Encoded, Family, Pixels
 from sts_cli.families.places import WHOLE, Part, with_newlines
+from sts_cli.pruning import Need
 
 
 class LlavaNext(Family):
@@ -35,12 +36,16 @@ class LlavaOnevision(LlavaNext):
         """As in Family. The processor only cuts a single image, so others are passed as a pair."""
         return self._processed([image] if single else [image, image], image.size)
 
-    def encode(self, pixels: Sequence[Pixels], encoder: Any = None) -> list[Encoded]:
+    def encode(
+        self, pixels: Sequence[Pixels], encoder: Any = None, watch: Collection[Need] = ()
+    ) -> list[Encoded]:
         single = [image for image in pixels if len(image.inputs["image_sizes"]) == 1]
-        encoded = dict(zip(map(id, single), super().encode(single, encoder), strict=True))
+        encoded = dict(zip(map(id, single), super().encode(single, encoder, watch), strict=True))
         for image in pixels:
             if id(image) not in encoded:
-                pair = super().encode([replace(image, count=2 * image.count)], encoder)[0]
+                twice = replace(image, count=2 * image.count)
+                pair = super().encode([twice], encoder, watch)[0]
                 features, grid = pair.features[: image.count], self.places(image)
-                encoded[id(image)] = replace(pair, features=features, grid=grid, pixels=image)
+                attention = {need: got[: image.count] for need, got in pair.attention.items()}
+                encoded[id(image)] = Encoded(features, grid, (), image, attention)
         return [encoded[id(image)] for image in pixels]

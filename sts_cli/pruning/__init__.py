@@ -2,9 +2,10 @@
 
 A method is a frozen dataclass in a file of its own: `random.py` holds `Random`. Its fields are the
 options that a profile may set, each with a default: a number with a `Range`, or a `Literal` of
-words. The first line of its docstring says which tokens it keeps. `needs` names its inputs besides
-the tokens. `cut` chooses the tokens. Another package adds a method with an entry point of the group
-"sts.pruning": the entry point has the method's name and points to the dataclass.
+words. The first line of its docstring says which tokens it keeps, `source` where it comes from.
+`needs` names its inputs besides the tokens. `cut` chooses the tokens. Another package adds a method
+with an entry point of the group "sts.pruning": the entry point has the method's name and points to
+the dataclass.
 
 The engine does what all methods share: it never prunes text, keeps budgets exact, gives each image
 of a question its part, and counts how many tokens each kept token stands for.
@@ -35,8 +36,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GROUP = "sts.pruning"
-Need = Literal["attention", "question", "seed"]
+Need = Literal["attention", "encoder", "patches", "products", "question", "seed", "shallow"]
 NEEDS: tuple[Need, ...] = get_args(Need)
+OF_ENCODER: tuple[Need, ...] = ("encoder", "patches", "shallow")  # at hand before the first layer
+OF_QUESTION: tuple[Need, ...] = ("attention", "products", "question")  # they differ by question
+IN_WORDS: dict[Need, str] = {
+    "attention": "attention of the question in the language model",
+    "encoder": "attention in the vision encoder",
+    "patches": "attention in the vision encoder",
+    "products": "queries and keys of the language model",
+    "question": "the question",
+    "seed": "the image's checksum",
+    "shallow": "attention early in the vision encoder",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,12 @@ class Candidates:
     attention: Tensor | None = None  # [N]; from the watched queries to each, mean over heads
     question: Tensor | None = None  # [Q, D]; the tokens after the last image
     seed: int | None = None  # follows from the images' pixels; for methods that draw at random
+    # [H, N]; query . key / sqrt(d) of the next layer without RoPE, from the watched tokens' mean
+    products: Tensor | None = None
+    # [N] each; what each token's patches got in the vision encoder, mean over heads
+    encoder: Tensor | None = None  # from the class token, or, where there is none, from all patches
+    patches: Tensor | None = None  # from all patches; this and `encoder`: in the last layer read
+    shallow: Tensor | None = None  # as `encoder`, but after a quarter of the layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +88,20 @@ class Cutting:
 
     keep: Tensor  # [K]; sorted indices into the N candidates
     into: Tensor | None = None  # [N]; the kept index that each token is merged into; None: dropped
+    weight: Tensor | None = None  # [N]; of each in the mean that it is merged into; None: its size
 
 
 class Method(Protocol):
-    """A way to choose tokens. Pure: equal candidates give equal cuttings."""
+    """A way to choose tokens. Pure: equal candidates give equal cuttings.
+
+    A method that needs `attention` or `products` may have an attribute or an option `rows`: "all"
+    (words after the last image; the default), "last" (the last token) or "raters" (the words that
+    are nearest to the image). A method that only fits some models has a method `unfit`: for a
+    language model's config the reason, or None.
+    """
 
     needs: tuple[Need, ...]
+    source: str
 
     def cut(self, candidates: Candidates, count: int) -> Cutting:
         """Exactly `count` of the N candidates, 1 <= count < N."""
@@ -139,6 +165,13 @@ def build(name: str, options: Mapping[str, float | str]) -> Method:
 def about(name: str) -> str:
     """One line that says which tokens a method keeps, for `sts profiles`."""
     return (find(name).__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+
+def source_of(name: str) -> str:
+    """The paper that a method comes from, or the package."""
+    point = third_party().get(name)
+    given: str = getattr(find(name), "source", "")
+    return given or (point.value if point else "")
 
 
 def options_of(name: str) -> dict[str, Range | tuple[str, ...]]:

@@ -16,6 +16,7 @@ class Grid:
     """Tokens on a regular grid: a control."""
 
     needs: ClassVar[tuple[Need, ...]] = ()
+    source: ClassVar[str] = "a control"
 
     def cut(self, candidates: Candidates, count: int) -> Cutting:
         return Cutting(lattice(candidates.grid, count))

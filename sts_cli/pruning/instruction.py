@@ -7,9 +7,12 @@ instruction-aware cross-attention inside the language model.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sts_cli.pruning import Candidates, Cutting, Need
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +24,14 @@ class Instruction:
     """
 
     needs: ClassVar[tuple[Need, ...]] = ("attention",)
+    source: ClassVar[str] = "STS, arXiv 2606.03569"
     rows: Literal["all", "last"] = "all"
 
     def cut(self, candidates: Candidates, count: int) -> Cutting:
         assert candidates.attention is not None
-        order = candidates.attention.argsort(descending=True, stable=True)
-        return Cutting(order[:count].sort().values)
+        return Cutting(most(candidates.attention, count))
+
+
+def most(scores: Tensor, count: int) -> Tensor:
+    """Sorted indices [count] of the highest `scores` [N]; ties go to the lower index."""
+    return scores.argsort(descending=True, stable=True)[:count].sort().values

@@ -16,6 +16,7 @@ class Pooling:
     """Tokens on a regular grid, each the mean of the tokens nearest to it: a control."""
 
     needs: ClassVar[tuple[Need, ...]] = ()
+    source: ClassVar[str] = "a control"
 
     def cut(self, candidates: Candidates, count: int) -> Cutting:
         import torch

@@ -16,6 +16,7 @@ class Random:
     """
 
     needs: ClassVar[tuple[Need, ...]] = ("seed",)
+    source: ClassVar[str] = "a control"
     draw: Annotated[float, Range(0, 2**31)] = 0
 
     def cut(self, candidates: Candidates, count: int) -> Cutting:

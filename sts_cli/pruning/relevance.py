@@ -25,6 +25,7 @@ class Relevance:
     """
 
     needs: ClassVar[tuple[Need, ...]] = ("attention",)
+    source: ClassVar[str] = "STS, arXiv 2606.03569"
     rows: Literal["all", "last"] = "all"
     weight: Annotated[float, Range(0, 16)] = 0.1
     spatial: Annotated[float, Range(0, 10)] = 1.0

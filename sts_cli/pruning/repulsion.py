@@ -34,6 +34,7 @@ class Repulsion:
     """
 
     needs: ClassVar[tuple[Need, ...]] = ()
+    source: ClassVar[str] = "STS, arXiv 2606.03569"
     spatial: Annotated[float, Range(0, 10)] = 1.0
     exponent: Annotated[float, Range(0.1, 64)] = 2.0
 

@@ -1,0 +1,65 @@
+"""What the methods of a profile need, and whether a model has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sts_cli import pruning
+from sts_cli.decoding import Compares, Decoder
+from sts_cli.errors import ProfileError
+from sts_cli.families import observed
+from sts_cli.profile import Cut, Profile
+from sts_cli.pruning import Need
+
+
+def needs_of(profiles: Iterable[Profile]) -> set[Need]:
+    """All that the methods of `profiles`, and of what they escalate to, need beside the tokens."""
+    return {
+        need
+        for profile in profiles
+        for rung in profile.ladder
+        for cut in rung.cuts
+        for need in pruning.find(cut.method).needs
+    }
+
+
+def lacking(profile: Profile, name: str, config: Any, decoder: Decoder[Any] | None = None) -> None:
+    """Raise ProfileError if the model `name` of `config` has not what a method of `profile` needs.
+
+    Without a `decoder` the config alone is asked: no weights are needed for that.
+    """
+    for cut in profile.cuts:
+        reason = reason_against(cut, profile, config, decoder)
+        if reason is not None:
+            raise ProfileError(f"Profile '{profile.name}', method {cut.method}: {reason}.")
+
+
+def reason_against(
+    cut: Cut, profile: Profile, config: Any, decoder: Decoder[Any] | None
+) -> str | None:
+    """The reason why a cut's method does not work with a model, or None."""
+    method = pruning.build(cut.method, cut.options)
+    text = config.get_text_config()
+    vision = getattr(getattr(config, "vision_config", None), "model_type", None)
+    watched = [pruning.IN_WORDS[need] for need in method.needs if need in pruning.OF_ENCODER]
+    if watched and profile.encoder is not None:
+        return f"it needs {watched[0]}, where 'encoder' drops patches. Leave one of the two out"
+    if watched and not observed(config.model_type, vision):
+        return (
+            f"it needs {watched[0]}, which sts cannot observe in '{config.model_type}' with the "
+            f"encoder '{vision}'. 'sts profiles methods' lists methods that need nothing of it"
+        )
+    if "products" in method.needs and decoder is not None:
+        if not isinstance(decoder, Compares):
+            return (
+                "it needs queries and keys of the language model, which OpenVINO does not give. "
+                "Add 'backend: torch' to the profile"
+            )
+        if not decoder.comparable:
+            return (
+                f"it needs queries and keys, which the layers of '{text.model_type}' do not "
+                "compute apart. Use a method that needs attention"
+            )
+    unfit = getattr(method, "unfit", None)
+    return None if unfit is None else unfit(text)
