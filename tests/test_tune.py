@@ -127,13 +127,16 @@ def tuned(*arguments: object):
 
 
 def test_tune_writes_a_profile_with_its_evidence(questions: Questions):
-    done = tuned(questions(60), "--keep-agreement", "0.5", "--out", "mine.yaml")
+    asked = (questions(60), "--keep-agreement", "0.5", "--out", "mine.yaml")
+    done = tuned(*asked, "--html", "front.html")
     assert done.code in (0, 3), done.err
     profile = load_profile("mine.yaml")
     assert profile.cuts and "of 40 unseen answers agree with off" in profile.about
     assert "Questions: q.jsonl." in profile.about
     assert profile.about.startswith("Not proved: ") == (done.code == 3)
     assert "40 unseen questions" in done.out
+    page = Path("front.html").read_text()
+    assert "<svg" in page and "Agreement against speed" in page
     again = tuned(questions(60), "--out", "mine.yaml")
     assert again.code == 2 and "mine.yaml exists; give another name, or --force" in again.err
     used = sts("ask", "a.png", "what?", "--profile", "mine.yaml", "--max-new-tokens", "1")

@@ -28,17 +28,21 @@ from sts_cli.cli.options import (
     RunsLayers,
     check_choices,
 )
+from sts_cli.cli.page import check_html
 from sts_cli.cli.parsing import rows_at_once
-from sts_cli.outputs.disk import write_whole
+from sts_cli.outputs.disk import replacing, write_whole
 from sts_cli.outputs.settings import link_target
 from sts_cli.profile import Profile
 from sts_cli.profile_files import as_yaml, parse, shipped
+from sts_cli.report.charts import scatter
 from sts_cli.report.console import stderr, stdout
+from sts_cli.report.html import Page
 
 if TYPE_CHECKING:
     from sts_cli.evaluation.tune import Trial, Tuned
 
 NOT_PROVED = 3
+COLUMNS = ("tokens", "same, %", "proved", "prefill", "total")
 
 
 def tune(
@@ -54,6 +58,9 @@ def tune(
         typer.Option("--cascade", help="Answers that are not certain are given again by off."),
     ] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="The profile.")] = Path("tuned.yaml"),
+    html: Annotated[
+        Path | None, typer.Option("--html", help="A page with the front: agreement against speed.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace --out.")] = False,
     seed: Annotated[int, typer.Option(help="Decides which questions the search sees.")] = 0,
     per_kind: Annotated[
@@ -86,6 +93,8 @@ def tune(
     console = stderr()
     check_choices(device, dtype, quantize)
     check_profile(out, force)
+    if html is not None:
+        check_html(html)
     size = rows_at_once(batch_size)
     (plan,) = on_one_model([OFF], quantize, backend)
     source = find(model)
@@ -114,6 +123,8 @@ def tune(
     name = "scenes" if questions == SCENES else Path(questions).name
     profile = written(found, name, source.name, out)
     show(stdout(), found)
+    if html is not None:
+        write_front(html, found, profile.about)
     if found.problem is not None:
         console.print(
             f"{found.failed} questions have errors and are not counted; the first: "
@@ -178,11 +189,43 @@ def show(console: Console, found: Tuned) -> None:
     """Print the best profile of each budget, on the questions that the search did not see."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(f"{found.chosen.asked} unseen questions")
-    for name in ("tokens", "same, %", "proved", "prefill", "total"):
+    for name in COLUMNS:
         table.add_column(name, justify="right")
     for one in found.trials:
         table.add_row(*cells(one), style="bold" if one is found.best else "")
     console.print(table)
+
+
+def write_front(path: Path, found: Tuned, about: str) -> None:
+    """Write the page of the front. Raises OutputError."""
+    points = [
+        {
+            "name": one.profile.name,
+            "x": median(one.tally.total),
+            "y": 100 * one.agreed / one.asked,
+            "x_low": None,
+            "x_high": None,
+            "y_low": 100 * one.proved,
+            "y_high": 100 * one.agreed / one.asked,
+        }
+        for one in found.trials
+    ]
+    front = scatter(
+        "front",
+        "Agreement against speed",
+        "Up and to the right is better; lines reach down to what is proved.",
+        points,
+        ("speed-up in total (factor)", "agreement with off (%)"),
+    )
+    with replacing(link_target(path)) as file, contextlib.closing(Page(path.parent)) as page:
+        page.write(
+            file,
+            title="sts tune",
+            subtitle=f"{found.chosen.asked} unseen questions",
+            notes=[about],
+            charts=[front],
+            table=[("profile", *COLUMNS), *map(cells, found.trials)],
+        )
 
 
 def cells(one: Trial) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def scatter(
         **{**settings(True), "width": 760, "height": 420},
         x_title=axes[0],
         y_title=axes[1],
-        print_labels=True,
+        print_labels=False,
     )
     for point in points:
         x, y = point["x"], point["y"]

@@ -246,11 +246,12 @@ def write_evaluation(
     Each row has `id`, `question`, `accepted` (texts), `kind`, `answers` and `right` (by condition;
     right may lack some), and may have `image` (a JPEG file as bytes, from `thumbnail`), `images`
     (their names) and `error`. Rows differ if some answers are right and others not, or, where
-    nothing is known, if their texts are not equal but for case and spaces.
+    nothing is known, if their texts are not equal but for case and spaces; controls do not count.
     """
     known = any(one.get("accuracy") is not None for one in conditions)
     measure = "accuracy" if known else "agreement"
     page = Page(Path(file.name).parent)
+    counted = {one["name"] for one in conditions if one.get("kind") != "control"}
     try:
         for row in rows:
             answers, right = row.get("answers") or {}, row.get("right") or {}
@@ -266,7 +267,10 @@ def write_evaluation(
                 pictures=[page.picture(digest, image)] if image else [],
                 images=row.get("images") or (),
                 error=row.get("error"),
-                differs=apart(list(right.values()) or [*map(folded, answers.values())]),
+                differs=apart(
+                    [value for name, value in right.items() if name in counted]
+                    or [folded(text) for name, text in answers.items() if name in counted]
+                ),
                 kind=str(row.get("kind") or ""),
                 expected=row.get("accepted") or (),
             )
@@ -336,7 +340,7 @@ def line_of(one: Mapping[str, Any]) -> tuple[str, ...]:
         shown("tokens", ".1f"),
         shown("prefill", ".2f"),
         shown("speedup", ".2f"),
-        shown("p", ".3g"),
+        "<0.001" if one.get("p") is not None and one["p"] < 0.001 else shown("p", ".2g"),
     )
 
 
