@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from sts_cli import __version__
-from sts_cli.cli import ask, batch, doctor, eval, merge, models, profiles, tune
+from sts_cli.cli import ask, batch, docs, doctor, eval, merge, models, profiles, tune
+from sts_cli.cli.help import Command, Group
 from sts_cli.cli.interrupt import while_read
 from sts_cli.errors import StsError
-from sts_cli.report.console import stderr, stream
+from sts_cli.report.console import Log, stderr, stream
 from sts_cli.report.visible import visible
 
 UsageError: Any = typer.BadParameter.__bases__[0]  # click's, or the one that typer carries
@@ -31,7 +31,7 @@ def quoted_visibly() -> Iterator[None]:
         raise
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """All commands, each of which ends quietly once nobody reads what it prints."""
 
     def make_context(self, *given: Any, **options: Any) -> Any:
@@ -62,20 +62,21 @@ def version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: bool = typer.Option(
-        False, "--version", callback=version, is_eager=True, help="Print the version."
+        False, "--version", "-V", callback=version, is_eager=True, help="Print the version."
     ),
 ) -> None:
     """Ask vision-language models about images, faster."""
 
 
-app.command("ask")(ask.ask)
-app.command("batch")(batch.batch)
-app.command("eval")(eval.evaluate)
-app.command("tune")(tune.tune)
-app.command("merge")(merge.merge)
+app.command("ask", cls=Command)(ask.ask)
+app.command("batch", cls=Command)(batch.batch)
+app.command("eval", cls=Command)(eval.evaluate)
+app.command("tune", cls=Command)(tune.tune)
+app.command("merge", cls=Command)(merge.merge)
 app.add_typer(profiles.app, name="profiles")
-app.command("models")(models.models)
-app.command("doctor")(doctor.doctor)
+app.command("models", cls=Command)(models.models)
+app.command("doctor", cls=Command)(doctor.doctor)
+app.command("docs", cls=Command)(docs.docs)
 
 
 def main() -> None:
@@ -84,11 +85,12 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         with while_read():  # also of --help and --version, which are no command's
-            app()
+            app(prog_name="sts")
     except typer.Exit as ended:
         sys.exit(ended.exit_code)
     except StsError as error:
-        stderr().print(f"sts: {error}", style="red")
+        console = Log() if "--log-json" in sys.argv else stderr()
+        console.print(f"sts: {error}", style="red")
         sys.exit(2)
 
 

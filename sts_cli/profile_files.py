@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 
@@ -34,6 +34,7 @@ from sts_cli.profile import (
     Quantize,
 )
 
+T = TypeVar("T")
 LARGEST_FILE = 64 << 10  # bytes; profiles are a few lines
 DEEPEST = 8  # levels of a profile's YAML
 SHORT = ("structure", "semantics")  # one cut before the first layer, one between layers
@@ -78,81 +79,147 @@ def load_profile(name_or_path: str, below: Sequence[str] = ()) -> Profile:
     return parse(text, path.stem, str(path), below)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a profile's file, written as `mine.yaml, line 3: structure: keep`."""
+
+    file: str
+    lines: Mapping[tuple[str, ...], int]  # of each key, by its path
+    path: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # as messages show them
+
+    def at(self, key: str, name: str | None = None) -> Place:
+        """The place of a key in here."""
+        return replace(self, path=(*self.path, key), names=(*self.names, name or key))
+
+    def on(self, key: str) -> Place:
+        """This place, on the line of a key in here."""
+        return replace(self, path=(*self.path, key))
+
+    def __str__(self) -> str:
+        paths = (self.path[:end] for end in range(len(self.path), 0, -1))
+        line = next((self.lines[path] for path in paths if path in self.lines), None)
+        start = self.file if line is None else f"{self.file}, line {line}"
+        return ": ".join((start, *self.names))
+
+
+class Mistakes:
+    """The mistakes of a file, told together."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def of(self, check: Callable[..., T], *given: Any) -> T:
+        """The value of a check. It is none if the check finds a mistake; `end` raises that."""
+        try:
+            return check(*given)
+        except ProfileError as error:
+            self.found.append(str(error))
+            return cast(T, None)
+
+    def end(self) -> None:
+        """Raise ProfileError if there were mistakes, with a line for each."""
+        if self.found:
+            raise ProfileError("\n".join(self.found))
+
+
 def parse(text: str, name: str, where: str, below: Sequence[str] = ()) -> Profile:
     """A profile from YAML text; `where` is the file's name in error messages.
 
-    `below` are the files that escalate to it.
+    `below` are the files that escalate to it. Raises ProfileError with a line for each mistake.
     """
-    data = read_yaml(text, where)
-    _known_keys(data, KEYS, where)
-    cuts = _cuts(data, where)
-    quantize, attention = data.get("quantize"), data.get("attention") or "plain"
-    backend = data.get("backend")
-    if quantize is not None:
-        _word(quantize, QUANTIZE, f"{where}: quantize")
-    if backend is not None:
-        _word(backend, BACKEND, f"{where}: backend")
-    _word(attention, ATTENTION, f"{where}: attention")
-    if attention != "plain" and not cuts:
-        raise ProfileError(
-            f"{where}: attention is '{attention}', but there are no cuts. Add structure, semantics "
-            "or cuts, or remove attention."
-        )
-    about = data.get("about") or ""
-    if not isinstance(about, str):
-        raise ProfileError(f"{where}: about must be text.")
+    data, lines = read_yaml(text, where)
+    file = Place(where, lines)
+    if not isinstance(data, dict):
+        raise ProfileError(f"{where}: expected keys and values, such as 'about: ...'.")
+    mistakes = Mistakes()
+    mistakes.of(_known_keys, data, KEYS, file)
+    cuts = mistakes.of(_cuts, data, file)
+    attention = data.get("attention") or "plain"
+    for key, words in (("quantize", QUANTIZE), ("backend", BACKEND)):
+        if data.get(key) is not None:
+            mistakes.of(_word, data[key], words, file.at(key))
+    mistakes.of(_word, attention, ATTENTION, file.at("attention"))
     profile = Profile(
         name=name,
-        about=about,
+        about=mistakes.of(_about, data.get("about"), file.at("about")),
         cuts=cuts,
-        encoder=_encoder(data.get("encoder"), f"{where}: encoder"),
+        encoder=mistakes.of(_encoder, data.get("encoder"), file.at("encoder")),
         attention=cast(Attention, attention),
-        quantize=cast("Quantize | None", quantize),
-        backend=cast("Backend | None", backend),
-        batch_size=_whole(data.get("batch_size"), f"{where}: batch_size"),
-        max_new_tokens=_whole(data.get("max_new_tokens"), f"{where}: max_new_tokens"),
+        quantize=cast("Quantize | None", data.get("quantize")),
+        backend=cast("Backend | None", data.get("backend")),
+        batch_size=mistakes.of(_whole, data.get("batch_size"), file.at("batch_size")),
+        max_new_tokens=mistakes.of(_whole, data.get("max_new_tokens"), file.at("max_new_tokens")),
     )
-    if data.get("escalate") is None:
+    step = data.get("escalate")
+    if step is not None:
+        mistakes.of(_check_step, step, file.at("escalate"))
+    mistakes.end()
+    if attention != "plain" and not cuts:
+        raise ProfileError(
+            f"{file.at('attention')} is '{attention}', but there are no cuts. Add structure, "
+            "semantics or cuts, or remove attention."
+        )
+    if step is None:
         return profile
-    return replace(profile, escalate=_escalate(data["escalate"], profile, where, (*below, where)))
+    return replace(profile, escalate=_escalate(step, profile, file, (*below, where)))
 
 
-def _escalate(data: Any, profile: Profile, where: str, below: Sequence[str]) -> Escalate:
-    """The escalation of `profile`, its next profile loaded; `below` are the files up to here."""
-    key = f"{where}: escalate"
+def _about(value: Any, where: Place) -> str:
+    if value is not None and not isinstance(value, str):
+        raise ProfileError(f"{where} must be text.")
+    return value or ""
+
+
+def _target(data: Any) -> str | None:
+    """The name of the next profile."""
     name = data.get("to") if isinstance(data, dict) else None
     if name is False:  # YAML's reading of a bare off
-        name = "off"
-    if not isinstance(name, str):
-        raise ProfileError(f"{key} must look like {{below: 0.9, to: balanced}}.")
-    _known_keys(data, ESCALATE, key)
-    measure = data.get("measure") or "probability"
-    _word(measure, MEASURE, f"{key}: measure")
-    limits = _number(data.get("below"), 0.0, 1.0, f"{key}: below")
-    share, path = data.get("at_most"), name
+        return "off"
+    return name if isinstance(name, str) else None
+
+
+def _check_step(data: Any, where: Place) -> None:
+    """Raise ProfileError for mistakes in `escalate` that its next profile has no part in."""
+    if _target(data) is None:
+        raise ProfileError(f"{where} must look like {{below: 0.9, to: balanced}}.")
+    _known_keys(data, ESCALATE, where)
+    mistakes = Mistakes()
+    mistakes.of(_word, data.get("measure") or "probability", MEASURE, where.at("measure"))
+    mistakes.of(_number, data.get("below"), 0.0, 1.0, where.at("below"))
+    if data.get("at_most") is not None:
+        mistakes.of(_number, data["at_most"], 0.0, 1.0, where.at("at_most"))
+    mistakes.end()
+
+
+def _escalate(data: Any, profile: Profile, file: Place, below: Sequence[str]) -> Escalate:
+    """The escalation of `profile`, its next profile loaded; `below` are the files up to here."""
+    where = file.at("escalate")
+    name = path = _target(data) or ""
     if name not in shipped() and Path(name).suffix:  # a file is named as seen from this one
-        path = str(Path(where).parent / name)
+        path = str(Path(file.file).parent / name)
     if any(path == one or _same_file(path, one) for one in below):
-        raise ProfileError(f"{key} leads back to {path}: {' -> '.join((*below, path))}.")
+        raise ProfileError(f"{where} leads back to {path}: {' -> '.join((*below, path))}.")
     next_ = load_profile(path, below)
     for setting in ("quantize", "backend", "batch_size", "max_new_tokens"):
         wished, own = getattr(next_, setting), getattr(profile, setting)
         if wished is not None and wished != own:
             raise ProfileError(
-                f"{key}: '{name}' asks for {setting} {wished}, but the profiles of a cascade "
-                f"share one model and batch. Give {setting} in {where}, or remove it there."
+                f"{where}: '{name}' asks for {setting} {wished}, but the profiles of a cascade "
+                f"share one model and batch. Give {setting} in {file.file}, or remove it there."
             )
     here, there = (one.planned(VISUAL, LAYERS) for one in (profile, next_))
     if there <= here:
         raise ProfileError(
-            f"{key}: '{name}' keeps {there:.0f} of {VISUAL} visual tokens on average, not "
+            f"{where}: '{name}' keeps {there:.0f} of {VISUAL} visual tokens on average, not "
             f"more than the {here:.0f} of this profile. Escalate to one that keeps more."
         )
+    share = data.get("at_most")
     return Escalate(
-        limits,
+        float(data["below"]),
         next_,
-        cast(Measure, measure),
-        None if share is None else _number(share, 0.0, 1.0, f"{key}: at_most"),
+        cast(Measure, data.get("measure") or "probability"),
+        None if share is None else float(share),
     )
 
 
@@ -186,12 +253,13 @@ def _spelled(cut: Cut) -> dict[str, Any]:
     return {"method": cut.method, **depth, "keep": cut.keep, **cut.options}
 
 
-def read_yaml(text: str, where: str) -> dict[str, Any]:
-    """The keys and values of a YAML text. Raises ProfileError.
+def read_yaml(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
+    """The value of a YAML text, and the line of each key by its path. Raises ProfileError.
 
     Anchors and deep nesting are refused before anything is built: a few lines of them can fill the
     memory.
     """
+    lines: dict[tuple[str, ...], int] = {}
     try:
         depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -202,30 +270,65 @@ def read_yaml(text: str, where: str) -> dict[str, Any]:
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 raise ProfileError(f"{where}: nested deeper than {DEEPEST} levels.")
+        for path, line in _keys_in(yaml.compose(text, Loader=yaml.SafeLoader)):
+            if path in lines:
+                raise ProfileError(
+                    f"{where}, line {line}: {path[-1]} is there twice; the first is in line "
+                    f"{lines[path]}."
+                )
+            lines[path] = line
         data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = where if mark is None else f"{where}, line {mark.line + 1}"
+        reason = error.problem or error.context
+        raise ProfileError(f"{place}: not valid YAML ({reason}).") from error
     except yaml.YAMLError as error:
         first_line = str(error).splitlines()[0]
         raise ProfileError(f"{where}: not valid YAML ({first_line}).") from error
     except (ValueError, OverflowError) as error:  # dates and numbers that Python cannot hold
         raise ProfileError(f"{where}: not valid YAML ({str(error)[:100]}).") from error
-    return {} if data is None else data
+    return {} if data is None else data, lines
 
 
-def _cuts(data: Mapping[str, Any], where: str) -> tuple[Cut, ...]:
+def _keys_in(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
+    """The path and line of each key, and of each item of a list, in a YAML tree."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            yield inner, key.start_mark.line + 1
+            yield from _keys_in(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            inner = (*path, str(number))
+            yield inner, value.start_mark.line + 1
+            yield from _keys_in(value, inner)
+
+
+def _cuts(data: Mapping[str, Any], file: Place) -> tuple[Cut, ...]:
     """The cuts of a profile, in either spelling, from the first layer to the last."""
     short = {key: data[key] for key in SHORT if data.get(key) is not None}
     general = data.get("cuts")
     if general is not None and short:
-        raise ProfileError(f"{where}: give cuts, or structure and semantics, not both.")
+        raise ProfileError(f"{file.on('cuts')}: give cuts, or structure and semantics, not both.")
     if general is None:
-        places = [f"{where}: {key}" for key in short]
-        cuts = [_cut(value, key, f"{where}: {key}") for key, value in short.items()]
+        given: list[tuple[Any, str | None, Place]] = [
+            (value, key, file.at(key)) for key, value in short.items()
+        ]
     elif isinstance(general, list):
-        places = [f"{where}: cut {number}" for number, _ in enumerate(general, 1)]
-        cuts = [_cut(*pair) for pair in zip(general, [None] * len(general), places, strict=True)]
+        listed = file.on("cuts")
+        given = [
+            (value, None, listed.at(str(number), f"cut {number + 1}"))
+            for number, value in enumerate(general)
+        ]
     else:
-        raise ProfileError(f"{where}: cuts must be a list such as [{{method: ..., keep: ...}}].")
-    for (earlier, later), place in zip(pairwise(cuts), places[1:], strict=True):
+        raise ProfileError(
+            f"{file.on('cuts')}: cuts must be a list such as [{{method: ..., keep: ...}}]."
+        )
+    mistakes = Mistakes()
+    cuts = [mistakes.of(_cut, *one) for one in given]
+    mistakes.end()
+    for (earlier, later), (_, _, place) in zip(pairwise(cuts), given[1:], strict=True):
         if later.depth <= earlier.depth:
             raise ProfileError(
                 f"{place}: depth {later.depth:g} is not above {earlier.depth:g}, the depth of the "
@@ -239,20 +342,26 @@ def _cuts(data: Mapping[str, Any], where: str) -> tuple[Cut, ...]:
     return tuple(cuts)
 
 
-def _cut(cut: Any, key: str | None, where: str) -> Cut:
+def _cut(cut: Any, key: str | None, where: Place) -> Cut:
     """One cut; `key` is its short spelling, if any: structure or semantics."""
     if not isinstance(cut, dict):
         raise ProfileError(f"{where} must look like {{method: ..., keep: ...}}.")
     method = _method(cut, where)
     options = pruning.options_of(method)
     depth = ("depth",) if key != "structure" else ()
-    _known_keys(cut, ("method", "keep", *depth, *options), where)
+    mistakes = Mistakes()
+    mistakes.of(_known_keys, cut, ("method", "keep", *depth, *options), where)
+    misspelt = bool(mistakes.found)  # then what is missing may be there under that name
     given = {
-        name: _option(cut[name], known, f"{where}: {name}")
+        name: mistakes.of(_option, cut[name], known, where.at(name))
         for name, known in options.items()
         if name in cut
     }
-    deep = _depth(cut, key, f"{where}: depth")
+    if "depth" in cut or not misspelt:
+        deep = mistakes.of(_depth, cut, key, where.at("depth"))
+    if "keep" in cut or not misspelt:
+        keep = mistakes.of(_keep, cut.get("keep"), where.at("keep"))
+    mistakes.end()
     needs = pruning.find(method).needs
     if deep and any(need in pruning.OF_ENCODER for need in needs):
         raise ProfileError(
@@ -264,10 +373,10 @@ def _cut(cut: Any, key: str | None, where: str) -> Cut:
             f"{where}: {method} needs the attention of earlier layers; there are none at depth 0. "
             "Give a depth above 0."
         )
-    return Cut(method, _keep(cut.get("keep"), f"{where}: keep"), deep, given)
+    return Cut(method, keep, deep, given)
 
 
-def _encoder(value: Any, where: str) -> Narrowing | None:
+def _encoder(value: Any, where: Place) -> Narrowing | None:
     if value is None:
         return None
     if not isinstance(value, dict):
@@ -275,12 +384,15 @@ def _encoder(value: Any, where: str) -> Narrowing | None:
     _known_keys(value, ("method", "keep", "depth"), where)
     if "method" not in value:
         raise ProfileError(f"{where}: method is missing. Known: {', '.join(CHOICES)}.")
-    method = cast(Choice, _word(value["method"], CHOICES, f"{where}: method"))
-    keep = _number(value.get("keep"), LEAST, 1.0, f"{where}: keep")
-    return Narrowing(method, keep, _number(value.get("depth"), 0.0, 1.0, f"{where}: depth"))
+    mistakes = Mistakes()
+    method = mistakes.of(_word, value["method"], CHOICES, where.at("method"))
+    keep = mistakes.of(_number, value.get("keep"), LEAST, 1.0, where.at("keep"))
+    depth = mistakes.of(_number, value.get("depth"), 0.0, 1.0, where.at("depth"))
+    mistakes.end()
+    return Narrowing(cast(Choice, method), keep, depth)
 
 
-def _method(cut: Mapping[Any, Any], where: str) -> str:
+def _method(cut: Mapping[Any, Any], where: Place) -> str:
     """The name of the cut's method. Raises ProfileError if there is no such method."""
     method = str(cut.get("method"))
     known = pruning.names()
@@ -292,7 +404,7 @@ def _method(cut: Mapping[Any, Any], where: str) -> str:
     return method
 
 
-def _depth(cut: Mapping[Any, Any], key: str | None, where: str) -> float:
+def _depth(cut: Mapping[Any, Any], key: str | None, where: Place) -> float:
     """A cut's depth: 0 for structure, above 0 for semantics."""
     if key == "structure" or (key is None and "depth" not in cut):
         return 0.0
@@ -305,18 +417,20 @@ def _depth(cut: Mapping[Any, Any], key: str | None, where: str) -> float:
     return depth
 
 
-def _known_keys(data: Any, known: Sequence[str], where: str) -> None:
-    if not isinstance(data, dict):
-        raise ProfileError(f"{where}: expected keys and values, such as 'about: ...'.")
-    for key in data:
-        if key not in known:
-            raise ProfileError(
-                f"{where}: unknown key '{key}'. Known: {', '.join(known)}."
-                f"{did_you_mean(str(key), known)}"
+def _known_keys(data: Mapping[Any, Any], known: Sequence[str], where: Place) -> None:
+    """Raise ProfileError with a line for each key that is not known."""
+    unknown = [str(key) for key in data if key not in known]
+    if unknown:
+        raise ProfileError(
+            "\n".join(
+                f"{where.on(key)}: unknown key '{key}'. Known: {', '.join(known)}."
+                f"{did_you_mean(key, known)}"
+                for key in unknown
             )
+        )
 
 
-def _keep(value: Any, where: str) -> Keep:
+def _keep(value: Any, where: Place) -> Keep:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         given = "is missing" if value is None else f"is {value!r}"
         raise ProfileError(
@@ -333,13 +447,13 @@ def _keep(value: Any, where: str) -> Keep:
     )
 
 
-def _option(value: Any, known: pruning.Range | tuple[str, ...], where: str) -> float | str:
+def _option(value: Any, known: pruning.Range | tuple[str, ...], where: Place) -> float | str:
     if isinstance(known, pruning.Range):
         return _number(value, known.low, known.high, where)
     return _word(value, known, where)
 
 
-def _word(value: Any, words: Sequence[str], where: str) -> str:
+def _word(value: Any, words: Sequence[str], where: Place) -> str:
     if value not in words:
         raise ProfileError(
             f"{where} is '{value}'. Known: {', '.join(words)}.{did_you_mean(str(value), words)}"
@@ -347,14 +461,14 @@ def _word(value: Any, words: Sequence[str], where: str) -> str:
     return str(value)
 
 
-def _number(value: Any, low: float, high: float, where: str) -> float:
+def _number(value: Any, low: float, high: float, where: Place) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         given = "is missing" if value is None else f"is {value!r}"
         raise ProfileError(f"{where} {given}. Give a number from {low:g} to {high:g}.")
     return float(value)
 
 
-def _whole(value: Any, where: str) -> int | None:
+def _whole(value: Any, where: Place) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:

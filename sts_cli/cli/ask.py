@@ -10,11 +10,15 @@ import typer
 
 from sts_cli.answering.request import Request
 from sts_cli.checkpoints.sources import find
-from sts_cli.cli.engine import load_for
+from sts_cli.cli.asked import asked_about, named
+from sts_cli.cli.engine import demo_note, load_for
+from sts_cli.cli.help import INPUT, OUTPUT
 from sts_cli.cli.options import (
+    DEFAULT,
     Compare,
     Device,
     Dtype,
+    Json,
     MaxNewTokens,
     Model,
     OptionError,
@@ -27,7 +31,6 @@ from sts_cli.cli.options import (
 )
 from sts_cli.cli.parsing import check_ending
 from sts_cli.inputs.images import prepare
-from sts_cli.inputs.rows import CAPTION
 from sts_cli.outputs.disk import write_whole
 from sts_cli.outputs.settings import link_target
 from sts_cli.outputs.stream import to_stdout
@@ -42,44 +45,68 @@ if TYPE_CHECKING:
 
 
 def ask(
-    image: Annotated[str, typer.Argument(help="An image file.")],
-    question: Annotated[
-        str, typer.Argument(help="The question; without it, the image is described.")
-    ] = CAPTION,
-    model: Model = None,
-    profile: ProfileName = "balanced",
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE... [QUESTION]",
+            help="Images (- reads one from stdin), then a question about all of them. Without "
+            "one, the image is described.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006
+    more: Annotated[
+        list[str],
+        typer.Option(
+            "--image",
+            "-i",
+            metavar="IMAGE",
+            help="An image; may be repeated.",
+            show_default=False,
+            rich_help_panel=INPUT,
+        ),
+    ] = [],  # noqa: B006
+    overlay_: Annotated[
+        Path | None,
+        typer.Option(
+            "--overlay",
+            metavar="FILE",
+            help="A picture (.png, .jpg, ...) of the tokens that each cut kept.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+    profile: ProfileName = DEFAULT,
     compare: Compare = False,
+    model: Model = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantization = None,
     backend: RunsLayers = None,
     max_new_tokens: MaxNewTokens = None,
-    overlay_: Annotated[
-        Path | None,
-        typer.Option(
-            "--overlay", help="A picture (.png, .jpg, ...) of the tokens that each cut kept."
-        ),
-    ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object, not the text.")] = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Answer one question about an image.
+    """Answer one question about an image, or about several.
 
     The answer streams to standard output; tokens and times go to standard error.
     A profile that escalates may withdraw an answer, so it is shown when it is known.
 
     \b
       sts ask street.jpg "what is on the sign?"
-      sts ask street.jpg --profile aggressive --compare
+      sts ask before.jpg after.jpg "what has changed?"
+      cat street.jpg | sts ask - --profile aggressive --compare
       sts ask street.jpg "how many people?" --overlay kept.png
     """
     console = stderr()
     check_choices(device, dtype, quantize)
+    names, question = asked_about(words, more)
     if overlay_ is not None:
-        check_overlay(overlay_, image)
+        if len(names) > 1:
+            raise OptionError("--overlay draws one image here; sts batch --overlay draws several.")
+        check_overlay(overlay_, names[0])
     plan = chosen_profile(profile, quantize, backend)
     source = find(model)
-    ready = prepare(Item(id="1", images=(image,), question=question, folder=Path()))
+    images = tuple(named(name) for name in names)
+    ready = prepare(Item(id="1", images=images, question=question, folder=Path()))
     if ready.item.problem is not None:
         console.print(f"sts: {ready.item.problem.message}", style="red")
         raise typer.Exit(2)
@@ -108,6 +135,9 @@ def ask(
         side_by_side(console, answer)
     elif not quiet:
         console.print(speed(answer), style="dim")
+    if overlay_ is not None and not quiet:
+        console.print(f"Wrote {overlay_}.")
+    demo_note(source, console, quiet)
 
 
 def show(piece: str) -> None:

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from sts_cli.answering.request import Request
 from sts_cli.checkpoints.fingerprint import fingerprint
 from sts_cli.checkpoints.sources import Source, find
 from sts_cli.cli.dry_run import dry_run, measured
-from sts_cli.cli.engine import load_for
+from sts_cli.cli.engine import demo_note, load_for
+from sts_cli.cli.help import INPUT, OUTPUT, PRUNING, SPEED, show_all
 from sts_cli.cli.options import (
+    DEFAULT,
     BatchSize,
     Compare,
     Device,
     Dtype,
     MaxNewTokens,
     Model,
+    OptionError,
     ProfileName,
     Quantization,
     Quiet,
     RunsLayers,
+    check_choice,
     check_choices,
     chosen_profile,
 )
@@ -45,9 +51,11 @@ from sts_cli.outputs.formats import format_of
 from sts_cli.outputs.journal import Journal
 from sts_cli.outputs.sidecar import Sidecars
 from sts_cli.outputs.stream import Nowhere, Stdout
-from sts_cli.report.console import Report, stderr
+from sts_cli.report.console import Log, Report, stderr, stdout
+from sts_cli.report.visible import in_line
 
 GATE_MISSED, INTERRUPTED = 3, 130  # exit codes
+PROGRESS = ("bar", "lines", "none")
 
 
 def batch(
@@ -55,20 +63,144 @@ def batch(
         str,
         typer.Argument(
             metavar="INPUT",
-            help="questions.jsonl (or .csv, .json), a folder of images, an image, or - for stdin.",
+            help="A .jsonl, .csv or .json file, a folder, an image, or -.",
         ),
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="A .jsonl or .csv file; run again to go on. [stdout]"),
-    ] = None,
     question: Annotated[
         str | None,
-        typer.Option("--question", "-Q", help="Asked about every image that has no question."),
+        typer.Option(
+            "--question",
+            "-Q",
+            help="Asked about every image that has no question.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of the images.",
+            show_default="the question file's",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Only the first N rows.", rich_help_panel=INPUT),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Every n-th row, from the i-th; sts merge joins.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="A .jsonl or .csv file.",
+            show_default="standard output",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Rows as llava, openai-batch or vqav2.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    sidecar_: Annotated[
+        bool,
+        typer.Option(
+            "--sidecar",
+            help="A .txt beside each image; one there stays unless --fresh.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A report of all rows in one .html file, with pictures.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    overlay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Pictures of the kept tokens; FOLDER/*.png for another kind.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Answer everything again, then replace --out.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    retry_errors: Annotated[
+        bool,
+        typer.Option(
+            "--retry-errors",
+            help="Answer rows again that have an error.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            metavar="WORD",
+            help="After a row with an error: continue, or stop.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "continue",
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Read everything, load no weights, answer nothing.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    progress: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="bar, lines (a line per row, and now and then the time left), or none.",
+            show_default="bar on a terminal, else lines",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    log_json: Annotated[
+        bool,
+        typer.Option(
+            "--log-json",
+            help="Messages for programs: JSON lines on standard error.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    quiet: Quiet = False,
+    profile: ProfileName = DEFAULT,
+    compare: Compare = False,
+    fail_under: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="agreement=X: exit code 3 if --compare finds less.",
+            rich_help_panel=PRUNING,
+        ),
     ] = None,
     model: Model = None,
-    profile: ProfileName = "balanced",
-    compare: Compare = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantization = None,
@@ -77,47 +209,25 @@ def batch(
     batch_size: BatchSize = "auto",
     on_oom: Annotated[
         str,
-        typer.Option(help="If one question does not fit into memory: fail, or shrink its profile."),
+        typer.Option(
+            metavar="WORD",
+            help="If one question does not fit into memory: fail, or shrink its profile.",
+            rich_help_panel=SPEED,
+        ),
     ] = "fail",
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images. [default: the question file's]")
-    ] = None,
-    sidecar_: Annotated[
+    help_all: Annotated[
         bool,
-        typer.Option("--sidecar", help="A .txt beside each image; one there stays unless --fresh."),
+        typer.Option(
+            "--help-all", callback=show_all, is_eager=True, help="Explain every option and exit."
+        ),
     ] = False,
-    format_: Annotated[
-        str | None, typer.Option("--format", help="Rows as llava, openai-batch or vqav2.")
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Answer everything again, then replace --out.")
-    ] = False,
-    retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Answer rows again that have an error.")
-    ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows.")] = None,
-    shard: Annotated[
-        str | None, typer.Option(help="i/n: every n-th row, from the i-th; sts merge joins.")
-    ] = None,
-    fail_under: Annotated[
-        str | None, typer.Option(help="agreement=X: exit code 3 if --compare finds less.")
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--dry-run", help="Read everything, load no weights, answer nothing.")
-    ] = False,
-    overlay: Annotated[
-        str | None,
-        typer.Option(help="Folder of pictures of the kept tokens; FOLDER/*.png for another kind."),
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="A report of all rows in one .html file, with pictures.")
-    ] = None,
-    quiet: Quiet = False,
 ) -> None:
     """Answer every row of a question file, or one question about a folder.
 
     Each input row becomes exactly one output row, an answer or an error, in
-    the order of the input; docs/formats.md describes both.
+    the order of the input; sts docs formats describes both. A terminal shows
+    a line for each row; a file or a pipe gets the rows themselves. If a run
+    with --out stops, run the same command again to continue.
 
     Exit code 0: all answered; 1: some rows have errors; 2: nothing could be
     run; 3: less agreement than --fail-under; 130: interrupted, and what was
@@ -128,7 +238,7 @@ def batch(
       sts batch photos/ --question "what is in the picture?" --out captions.csv
       cat questions.jsonl | sts batch - | jq .answer
     """
-    console = stderr()
+    console = Log() if log_json else stderr()
     check_choices(device, dtype, quantize)
     plan = chosen_profile(profile, quantize, backend)
     request = Request(
@@ -139,6 +249,8 @@ def batch(
         max_new_tokens=max_new_tokens or plan.max_new_tokens,
         places=overlay is not None or html is not None,
     )
+    check_choice("--on-error", on_error, ("continue", "stop"))
+    shown = progress_shown(progress, console, quiet or log_json)
     part = shard_of(shard)
     gate = least_agreement(fail_under, compare)
     form = format_of(out, format_)
@@ -169,10 +281,12 @@ def batch(
     if html is not None:
         subtitle = f"model {source.name} · profile {plan.name}"
         page = BatchPage(html, rows, names_start(rows, images), subtitle)
+    plain = out is None and format_ is None and sidecars is None and not log_json
+    people = plain and sys.stdout.isatty()
     if out is not None:
         writer: Journal | Stdout = Journal(out, form, run, fresh=fresh, retry=retry_errors)
     else:
-        writer = Nowhere(form) if sidecar_ else Stdout(form)
+        writer = Nowhere(form) if sidecar_ or people else Stdout(form)
     job = Job(
         rows=rows,
         limit=limit,
@@ -181,13 +295,16 @@ def batch(
         sidecars=sidecars,
         overlays=overlays,
         page=page,
-        quiet=quiet,
+        stop_on_error=on_error == "stop",
+        quiet=quiet or log_json,
     )
     report = Report(
         console,
-        job.total(writer) if console.is_terminal else None,
+        None if shown == "none" and not log_json else job.total(writer),
         quiet=quiet,
-        lines=out is not None or not sys.stdout.isatty(),
+        lines=shown != "none" and (out is not None or not sys.stdout.isatty()),
+        screen=(console if console.is_terminal else stdout()) if people else None,
+        progress="lines" if log_json else shown,
         escalate=plan.escalate,
     )
     unanswered = Unanswered(job, writer)
@@ -203,12 +320,30 @@ def batch(
         writer.confirm(vlm.precision, files.get("files"))
         outcome = run_job(job, vlm, unanswered, writer, report)
     report.summary(outcome.notes)
+    answered = report.answered + report.errors.total()
+    if not quiet and outcome.failure is None:
+        for sentence in written(job, out if answered else None, outcome.whole):
+            console.print(sentence)
     if outcome.failure is not None:
         console.print(f"sts: {outcome.failure}", style="red", markup=False)
         if out is not None:
             console.print("All answers so far are saved; run the same command again to go on.")
         raise typer.Exit(1)
+    if outcome.stopped is not None and outcome.stopped.problem is not None:
+        item, problem = outcome.stopped.item, outcome.stopped.problem
+        console.print(
+            f"sts: stopped at row {in_line(item.id)}: {problem.kind}: {problem.message}",
+            style="red",
+        )
+        if out is not None and not quiet:
+            console.print(
+                "Run the same command again to go on behind it, or with --retry-errors to answer "
+                "it again."
+            )
+        raise typer.Exit(1)
     if not outcome.whole:
+        if not quiet and (out is not None or sidecars is not None):
+            console.print("Stopped; run the same command again to continue.", style="yellow")
         raise typer.Exit(INTERRUPTED)
     agreed, compared = report.agreed + writer.agreed[0], report.compared + writer.agreed[1]
     if gate is not None and agreed / max(1, compared) < gate:
@@ -217,6 +352,29 @@ def batch(
         raise typer.Exit(GATE_MISSED)
     if report.errors or writer.errors:
         raise typer.Exit(1)
+    demo_note(source, console, quiet)
+
+
+def progress_shown(wish: str | None, console: Console, quiet: bool) -> str:
+    """The kind of progress that a run shows: bar, lines or none. Raises OptionError."""
+    check_choice("--progress", wish or "none", PROGRESS)
+    if wish == "bar" and not console.is_terminal:
+        raise OptionError("--progress bar needs a terminal on standard error; give lines.")
+    if quiet:
+        return "none"
+    return wish or ("bar" if console.is_terminal else "lines")
+
+
+def written(job: Job, out: Path | None, whole: bool) -> Iterator[str]:
+    """A sentence for each output of a run."""
+    if out is not None:
+        yield f"Wrote {out}." if whole else f"Wrote {out}, not all of it."
+    if job.sidecars is not None:
+        yield f"Wrote {job.sidecars.written} text files beside the images."
+    if job.overlays is not None:
+        yield f"Wrote {job.overlays.written} overlays in {job.overlays.folder}."
+    if job.page is not None:
+        yield f"Wrote {job.page.path}."
 
 
 def model_files(source: Source) -> dict[str, dict[str, str]]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 
 from sts_cli.cli.diagnosis import Diagnosis, diagnose
+from sts_cli.cli.options import Json
 from sts_cli.report.console import stdout
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check this machine and installation; exit with 1 if something is wrong.
 

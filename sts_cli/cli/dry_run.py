@@ -21,7 +21,7 @@ from sts_cli.outputs.scan import read
 from sts_cli.outputs.settings import difference, read_settings
 from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.records import Problem
-from sts_cli.report.console import stdout
+from sts_cli.report.console import duration, stdout
 from sts_cli.report.visible import in_line
 
 SHOWN = 50  # bad rows of which each is printed
@@ -152,14 +152,6 @@ def model_seconds(row: Mapping[str, Any]) -> float:
     full = row["full"]["seconds"]  # whose image and encoding are those of the row itself
     share: float = (spent + full["total"] - full["image"] - full["encode"]) / row["rows"]
     return share
-
-
-def duration(seconds: float) -> str:
-    """Hours and minutes, minutes, or seconds."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 100 else f"{minutes} min"
 
 
 def show(console: Console, identity: str, problem: Problem, before: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from time import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,6 +14,9 @@ from sts_cli.checkpoints.sources import Source
 from sts_cli.cli.options import DEMO_HINT
 from sts_cli.machine.libraries import check_libraries
 from sts_cli.machine.runtime import settle_cpu, uncollected
+from sts_cli.quantization.choice import quantized_folder
+
+DAY = 86_400  # seconds
 
 if TYPE_CHECKING:
     from sts_cli.families.default import Family
@@ -27,8 +31,6 @@ def load_for(
     A terminal shows a spinner until the model is ready. Raises ModelError, or ProfileError for a
     profile that does not work with the model.
     """
-    if source.kind == "demo" and not quiet:
-        console.print(DEMO_HINT, style="dim")
 
     def say(message: str) -> None:
         if not quiet:
@@ -48,6 +50,21 @@ def load_for(
             others=request.others,
             progress=say,
         )
+
+
+def demo_note(source: Source, console: Console, quiet: bool) -> None:
+    """Say, once a day, that the demo model is no real one; for the end of a run without errors."""
+    if source.kind != "demo" or quiet:
+        return
+    folder = quantized_folder()
+    if folder is not None:
+        stamp = folder.with_name("demo-note")
+        with contextlib.suppress(OSError):  # without a place to remember, it is said again
+            if stamp.exists() and time() - stamp.stat().st_mtime < DAY:
+                return
+            stamp.parent.mkdir(parents=True, exist_ok=True)
+            stamp.touch()
+    console.print(DEMO_HINT, style="dim")
 
 
 def load_outline(source: Source) -> Family | None:

@@ -19,15 +19,20 @@ from rich.table import Table
 
 from sts_cli.answering.request import Request
 from sts_cli.checkpoints.sources import find
-from sts_cli.cli.engine import load_for
+from sts_cli.cli.engine import demo_note, load_for
 from sts_cli.cli.eval_page import EvalPage
+from sts_cli.cli.help import INPUT, OUTPUT, PRUNING
 from sts_cli.cli.options import (
     BatchSize,
     Device,
     Dtype,
+    Json,
+    Level,
+    Limit,
     MaxNewTokens,
     Model,
     OptionError,
+    PerKind,
     Quantization,
     Quiet,
     RunsLayers,
@@ -54,38 +59,71 @@ CONTROLS = ("strongest", "every", "none")
 
 def evaluate(
     questions: Annotated[
-        str, typer.Argument(help="A question file with answers, or the word scenes.")
+        str,
+        typer.Argument(
+            metavar="QUESTIONS", help="A question file with answers, or the word scenes."
+        ),
     ],
+    per_kind: PerKind = 50,
+    level: Level = 0.5,
+    development: Annotated[
+        bool,
+        typer.Option(
+            "--development",
+            help="The scenes for tuning, not those for testing.",
+            rich_help_panel=INPUT,
+        ),
+    ] = False,
+    limit: Limit = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="exact, contains, vqa, anls or f1; --out has all.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "exact",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="The table as .csv or .json.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="A page of the table and of every answer.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    json_: Json = False,
+    quiet: Quiet = False,
     profiles: Annotated[
-        str, typer.Option("--profiles", "-p", help="Names or files; the first is the reference.")
+        str,
+        typer.Option(
+            "--profiles",
+            "-p",
+            metavar="NAMES",
+            help="Names or files; the first is the reference.",
+            rich_help_panel=PRUNING,
+        ),
     ] = "off,gentle,balanced,aggressive,extreme",
     controls_: Annotated[
         str,
         typer.Option(
             "--controls",
+            metavar="WORD",
             help="Random, grid, pooling and downsampling, with the tokens of: strongest, "
             "every or none of the profiles.",
+            rich_help_panel=PRUNING,
         ),
     ] = "strongest",
-    metric: Annotated[
-        str, typer.Option(help="exact, contains, vqa, anls or f1; --out has all.")
-    ] = "exact",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The table as .csv or .json.")
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="A page of the table and of every answer.")
-    ] = None,
-    per_kind: Annotated[
-        int, typer.Option(min=1, help="Questions of each kind; for scenes only.")
-    ] = 50,
-    level: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of hard questions; for scenes only.")
-    ] = 0.5,
-    development: Annotated[
-        bool, typer.Option("--development", help="The scenes for tuning, not those for testing.")
-    ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N questions.")] = None,
     model: Model = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -93,8 +131,6 @@ def evaluate(
     backend: RunsLayers = None,
     max_new_tokens: MaxNewTokens = None,
     batch_size: BatchSize = "auto",
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Quiet = False,
 ) -> None:
     """Accuracy, agreement, tokens and speed of several profiles on the same questions.
 
@@ -150,9 +186,13 @@ def evaluate(
     }
     if out is not None and figures:
         write_table(out, record)
+        if not quiet:
+            console.print(f"Wrote {out}.")
     if html is not None and figures:
         subtitle = f"{Path(questions).name}; model {source.name}"
         page.write(html, conditions, figures, subtitle)
+        if not quiet:
+            console.print(f"Wrote {html}.")
     if json_:
         typer.echo(json.dumps(record))
     elif figures:
@@ -171,6 +211,7 @@ def evaluate(
     if not count:
         console.print("sts: no questions in the input", style="red")
         raise typer.Exit(2)
+    demo_note(source, console, quiet)
 
 
 def questions_of(name: str, per_kind: int, level: float, development: bool) -> Iterator[Prepared]:

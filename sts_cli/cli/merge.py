@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from sts_cli.checkpoints.fingerprint import without_times
+from sts_cli.cli.help import OUTPUT
 from sts_cli.errors import InputError, OutputError
 from sts_cli.outputs.disk import replacing
 from sts_cli.outputs.formats import Format, format_named
@@ -30,10 +31,18 @@ OWN = ("shard", "complete", FRESH)  # settings that differ between shards of one
 
 
 def merge(
-    out: Annotated[Path, typer.Argument(help="The file to write.")],
-    shards: Annotated[list[Path], typer.Argument(help="The shards' files, in any order.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
+    shards: Annotated[
+        list[Path],
+        typer.Argument(metavar="SHARD...", help="The shards' files, in any order."),
+    ],
     force: Annotated[
-        bool, typer.Option("--force", help="Replace OUT even if it is no merge of this run.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace OUT even if it is no merge of this run.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
 ) -> None:
     """Join the outputs of `sts batch --shard 1/n`, `2/n`, ... in the order of the input.
@@ -59,7 +68,7 @@ def merge(
                 count += 1
             file.write(form.closing if count else b"")
         write_settings(target, run)
-    stderr().print(f"{count} rows of {len(ordered)} shards in {out}")
+    stderr().print(f"Wrote {out}: {count} rows of {len(ordered)} shards.")
 
 
 def settings(path: Path) -> dict[str, Any]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.table import Table
 
 from sts_cli.checkpoints.hub import cache_folder
 from sts_cli.checkpoints.sources import Usable, usable
+from sts_cli.cli.options import Json
 from sts_cli.families import FAMILIES
 from sts_cli.report.console import stdout
 
 
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List the models on this machine, and the families that sts supports.
 

@@ -8,6 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
+from sts_cli.cli.help import INPUT, MODEL, OUTPUT, PRUNING, SPEED
 from sts_cli.errors import ProfileError, StsError, did_you_mean
 from sts_cli.openvino.ready import wished_backend
 from sts_cli.profile import QUANTIZE, Profile, Quantize
@@ -18,42 +19,113 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="demo, a local folder, or a Hugging Face id. [default: $STS_MODEL, else demo]",
-        show_default=False,
+        metavar="MODEL",
+        help="demo, a folder, or a Hugging Face id.",
+        show_default="$STS_MODEL, else demo",
+        rich_help_panel=MODEL,
     ),
 ]
 ProfileName = Annotated[
-    str, typer.Option("--profile", "-p", help="A profile's name, or a YAML file.")
+    str,
+    typer.Option(
+        "--profile",
+        "-p",
+        metavar="PROFILE",
+        help="A name, or a YAML file.",
+        rich_help_panel=PRUNING,
+    ),
 ]
 Compare = Annotated[
-    bool, typer.Option("--compare", "-c", help="Also answer without pruning; show both.")
+    bool,
+    typer.Option(
+        "--compare",
+        "-c",
+        help="Also answer without pruning; show both.",
+        rich_help_panel=PRUNING,
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; not verified: mps, xpu.")]
-Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        help="auto, cpu, cuda or cuda:N; not verified: mps, xpu.",
+        rich_help_panel=MODEL,
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(metavar="TYPE", help="auto, bfloat16, float16 or float32.", rich_help_panel=MODEL),
+]
 Quantization = Annotated[
     str | None,
     typer.Option(
         "--quantize",
-        help="auto, none, int8, int4, or nf4 (for GPUs). [default: the profile's, else none]",
-        show_default=False,
+        metavar="KIND",
+        help="auto, none, int8, int4, or nf4 (for GPUs).",
+        show_default="the profile's, else none",
+        rich_help_panel=SPEED,
     ),
 ]
 RunsLayers = Annotated[
     str | None,
     typer.Option(
         "--backend",
-        help="auto, torch or openvino. [default: the profile's, else $STS_BACKEND]",
-        show_default=False,
+        metavar="NAME",
+        help="auto, torch or openvino.",
+        show_default="the profile's, else $STS_BACKEND, else auto",
+        rich_help_panel=SPEED,
     ),
 ]
 MaxNewTokens = Annotated[
-    int | None, typer.Option(min=1, help="Longest answer, in tokens. [default: the model's]")
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Longest answer, in tokens.",
+        show_default="the profile's, else the model's",
+        rich_help_panel=SPEED,
+    ),
 ]
 BatchSize = Annotated[
-    str, typer.Option(help="Questions per batch: auto, or a number; halved if memory is short.")
+    str,
+    typer.Option(
+        metavar="N",
+        help="Questions per batch: auto, or a number; halved if memory is short.",
+        rich_help_panel=SPEED,
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only answers and errors.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Only the first N questions.", rich_help_panel=INPUT),
+]
+PerKind = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Questions of each kind; for scenes only.",
+        rich_help_panel=INPUT,
+    ),
+]
+Level = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="Share of hard questions, 0 to 1; for scenes only.",
+        rich_help_panel=INPUT,
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTPUT)
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Only answers and errors.", rich_help_panel=OUTPUT),
+]
 
+DEFAULT = "balanced"  # the profile, if nobody names one
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 

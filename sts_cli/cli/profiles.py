@@ -9,27 +9,33 @@ import typer
 from rich.table import Table
 
 from sts_cli import pruning
+from sts_cli.cli.help import Command, Group
+from sts_cli.cli.options import DEFAULT
 from sts_cli.profile import LAYERS, VISUAL, Narrowing, Profile
 from sts_cli.profile_files import load_profile, shipped
 from sts_cli.report.console import stdout
 from sts_cli.report.visible import in_line
 
-app = typer.Typer(invoke_without_command=True, help="List and explain profiles.")
+app = typer.Typer(cls=Group, invoke_without_command=True)
 
 
 @app.callback()
 def profiles(context: typer.Context) -> None:
-    """List the profiles that come with sts; see also `sts profiles show NAME` and `methods`."""
+    """List the profiles that come with sts, from weak to strong.
+
+    `sts profiles show NAME` explains one; `sts profiles methods` lists the methods.
+    """
     if context.invoked_subcommand is not None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("profile", style="bold")
     table.add_column("kept", justify="right")
     table.add_column("about", overflow="fold")
-    for name in shipped():
-        profile = load_profile(name)
+    known = [load_profile(name) for name in shipped()]
+    for profile in sorted(known, key=lambda one: -one.planned(VISUAL, LAYERS)):
         share = profile.planned(VISUAL, LAYERS) / VISUAL
-        table.add_row(name, f"{share:.1%}", profile.about)
+        mark = " (default)" if profile.name == DEFAULT else ""
+        table.add_row(f"{profile.name}{mark}", f"{share:.1%}", profile.about)
     stdout().print(table)
 
 
@@ -42,8 +48,12 @@ def narrowing(encoder: Narrowing) -> str:
     )
 
 
-@app.command()
-def show(name: Annotated[str, typer.Argument(help="A profile's name, or a YAML file.")]) -> None:
+@app.command(cls=Command)
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="PROFILE", help="A profile's name, or a YAML file.")
+    ],
+) -> None:
     """Explain one profile: its file, its stages, its budget in tokens."""
     profile = load_profile(name)
     path = shipped().get(name, Path(name))
@@ -51,7 +61,7 @@ def show(name: Annotated[str, typer.Argument(help="A profile's name, or a YAML f
     stdout(soft_wrap=True).print(f"# {in_line(str(path))}\n{content}\n\n{effect(profile)}")
 
 
-@app.command()
+@app.command(cls=Command)
 def methods() -> None:
     """List the pruning methods: what each keeps, its source, what it needs, its options."""
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -16,7 +16,7 @@ from sts_cli.outputs.journal import Journal
 from sts_cli.outputs.overlays import Overlays
 from sts_cli.outputs.sidecar import Sidecars
 from sts_cli.outputs.stream import Nowhere, Stdout
-from sts_cli.records import Item
+from sts_cli.records import Answer, Item
 from sts_cli.report.console import Report
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Job:
     sidecars: Sidecars | None
     overlays: Overlays | None
     page: BatchPage | None
+    stop_on_error: bool
     quiet: bool
 
     def total(self, writer: Journal | Stdout) -> int | None:
@@ -78,6 +79,7 @@ class Outcome:
 
     whole: bool = False  # every row was read and answered
     failure: OutputError | None = None
+    stopped: Answer | None = None  # the row with an error that ended the run
     before: int = 0  # rows that an earlier run had answered
     skipped: dict[str, int] = field(default_factory=dict)
 
@@ -99,7 +101,9 @@ def run_job(
             ready = decode_ahead(unanswered)
             if job.page is not None:
                 ready = job.page.seen(ready)
-            for answer in vlm.answers(ready, job.request, stop=lambda: stop.asked):
+            for answer in vlm.answers(
+                ready, job.request, stop=lambda: stop.asked or outcome.stopped is not None
+            ):
                 if job.sidecars is not None:
                     job.sidecars.write(answer)
                 if job.overlays is not None:
@@ -108,7 +112,9 @@ def run_job(
                     job.page.add(answer, writer.form.key(answer.item))
                 writer.append(answer)
                 report.item(answer)
-            outcome.whole = not stop.asked
+                if job.stop_on_error and answer.problem is not None and outcome.stopped is None:
+                    outcome.stopped = answer
+            outcome.whole = not stop.asked and outcome.stopped is None
     except KeyboardInterrupt:
         pass
     except OutputError as error:

@@ -14,15 +14,19 @@ from rich.table import Table
 
 from sts_cli.answering.request import OFF, Request
 from sts_cli.checkpoints.sources import find
-from sts_cli.cli.engine import load_for
+from sts_cli.cli.engine import demo_note, load_for
 from sts_cli.cli.eval import SCENES, on_one_model, questions_of
+from sts_cli.cli.help import INPUT, OUTPUT, PRUNING
 from sts_cli.cli.options import (
     BatchSize,
     Device,
     Dtype,
+    Level,
+    Limit,
     MaxNewTokens,
     Model,
     OptionError,
+    PerKind,
     Quantization,
     Quiet,
     RunsLayers,
@@ -47,29 +51,56 @@ COLUMNS = ("tokens", "same, %", "proved", "prefill", "total")
 
 def tune(
     questions: Annotated[
-        str, typer.Argument(help="A question file; truths are not needed. Or the word scenes.")
+        str,
+        typer.Argument(
+            metavar="QUESTIONS",
+            help="A question file; truths are not needed. Or the word scenes.",
+        ),
     ],
+    per_kind: PerKind = 50,
+    level: Level = 0.5,
+    limit: Limit = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Decides which questions the search sees.", rich_help_panel=INPUT
+        ),
+    ] = 0,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="FILE", help="The profile.", rich_help_panel=OUTPUT),
+    ] = Path("tuned.yaml"),
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="A page with the front: agreement against speed.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace --out.", rich_help_panel=OUTPUT)
+    ] = False,
+    quiet: Quiet = False,
     keep_agreement: Annotated[
         float,
-        typer.Option(min=0.5, max=0.999, help="The share of answers that must stay the same."),
+        typer.Option(
+            min=0.5,
+            max=0.999,
+            metavar="SHARE",
+            help="The share of answers that must stay the same.",
+            rich_help_panel=PRUNING,
+        ),
     ] = 0.95,
     cascade: Annotated[
         bool,
-        typer.Option("--cascade", help="Answers that are not certain are given again by off."),
+        typer.Option(
+            "--cascade",
+            help="Answers that are not certain are given again by off.",
+            rich_help_panel=PRUNING,
+        ),
     ] = False,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The profile.")] = Path("tuned.yaml"),
-    html: Annotated[
-        Path | None, typer.Option("--html", help="A page with the front: agreement against speed.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace --out.")] = False,
-    seed: Annotated[int, typer.Option(help="Decides which questions the search sees.")] = 0,
-    per_kind: Annotated[
-        int, typer.Option(min=1, help="Questions of each kind; for scenes only.")
-    ] = 50,
-    level: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of hard questions; for scenes only.")
-    ] = 0.5,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N questions.")] = None,
     model: Model = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -77,7 +108,6 @@ def tune(
     backend: RunsLayers = None,
     max_new_tokens: MaxNewTokens = None,
     batch_size: BatchSize = "auto",
-    quiet: Quiet = False,
 ) -> None:
     """Find the strongest profile that keeps the answers, on your model and your questions.
 
@@ -136,6 +166,7 @@ def tune(
     if found.best is None:
         console.print(f"sts: {shortfall(found)}", style="red")
         raise typer.Exit(NOT_PROVED)
+    demo_note(source, console, quiet)
 
 
 def check_profile(path: Path, force: bool) -> None:

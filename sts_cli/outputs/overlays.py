@@ -25,6 +25,7 @@ class Overlays:
     def __init__(self, folder: Path, ending: str):
         self.folder = folder
         self.ending = ending
+        self.written = 0  # pictures
         self.missing = 0  # rows whose images could not be read again
 
     def write(self, answer: Answer) -> None:
@@ -47,6 +48,7 @@ class Overlays:
             part = f"-{number}" if len(answer.kept) > 1 else ""
             path = self._free(safe(answer.item.id), part, row)
             write_whole(path, encoded(overlay(image, kept), form, row + part))
+            self.written += 1
 
     def _free(self, name: str, part: str, row: str) -> Path:
         """`NAME.jpg`, or `NAME~KEY.jpg` if another row or a file of the user has that."""

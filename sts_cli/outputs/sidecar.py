@@ -23,6 +23,7 @@ class Sidecars:
 
     def __init__(self, replace: bool):
         self.replace = replace
+        self.written = 0  # files
         self._ambiguous: dict[Path, frozenset[str]] = {}
 
     def place(self, item: Item) -> Path:
@@ -41,6 +42,7 @@ class Sidecars:
         """Write the answer's text, whole or not at all. Raises OutputError."""
         if answer.text is not None and answer.item.images and not self.stays(answer.item):
             write_whole(self.place(answer.item), answer.text.encode() + b"\n")
+            self.written += 1
 
 
 def ambiguous(names: Iterable[str]) -> frozenset[str]:

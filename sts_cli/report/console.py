@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
-from time import monotonic
+from time import monotonic, time
 from types import TracebackType
 from typing import Any
 
@@ -25,7 +26,10 @@ from rich.text import Text
 from sts_cli.profile import Escalate
 from sts_cli.records import Answer, TokenCounts
 from sts_cli.report.intervals import speedups
-from sts_cli.report.visible import in_line, visible
+from sts_cli.report.visible import in_line, visible, visible_json
+
+PERIOD = 30.0  # seconds between lines of progress
+LEVELS = {"red": "error", "yellow": "warning"}  # by the colour of a message
 
 
 class Screen(Console):
@@ -55,6 +59,23 @@ class Printer(Screen):
         raise
 
 
+class Log(Screen):
+    """Standard error for programs: one JSON object a line, with an `event`."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True, soft_wrap=True, force_terminal=False)
+
+    def print(self, *objects: Any, style: Any = None, **options: Any) -> None:
+        with self.capture() as said:
+            super().print(*objects, **options)
+        self.event("message", level=LEVELS.get(style, "info"), text=said.get().rstrip("\n"))
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Write one line; `at` is the time in seconds since 1970."""
+        self.file.write(visible_json(json.dumps({"event": name, "at": time(), **facts})) + "\n")
+        self.file.flush()
+
+
 def stdout(soft_wrap: bool = False) -> Console:
     """Standard output for people, not for programs; 80 columns if it is no terminal."""
     return Printer(soft_wrap=soft_wrap)
@@ -74,7 +95,9 @@ def stream(piece: str, shown: Callable[[str], str] = visible) -> None:
 class Report:
     """The report of a run: `item` for every answer, `summary` at the end.
 
-    Entered when the model is loaded: rates and the time left count from then.
+    Entered when the model is loaded: rates and the time left count from then. With `lines`, each
+    answer is a line on the console; on `screen`, lines are the output, also of a quiet run. The
+    progress is a bar, lines or none.
     """
 
     def __init__(
@@ -84,11 +107,16 @@ class Report:
         *,
         quiet: bool = False,
         lines: bool = True,
+        screen: Console | None = None,
+        progress: str = "lines",
         escalate: Escalate | None = None,
         clock: Callable[[], float] = monotonic,
     ):
         self.console, self.quiet, self.clock = console, quiet, clock
-        self.lines = lines and not quiet
+        self.log = console if isinstance(console, Log) else None
+        self.lines = screen is not None or lines and not quiet
+        self.screen = screen or console
+        self.total, self.periodic = total, progress == "lines" and not quiet
         self.escalate = escalate
         self.answered = 0
         self.errors: Counter[str] = Counter()
@@ -97,7 +125,7 @@ class Report:
         self.doubtful = 0  # answers that were not certain, but stay
         self.speedups: list[tuple[float, float]] = []  # prefill and total, of each batch
         self.compared = self.agreed = 0
-        self.started = clock()
+        self.started = self.told = clock()
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -105,13 +133,13 @@ class Report:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=quiet or not console.is_terminal,
+            disable=quiet or progress != "bar",
             get_time=clock,
         )
         self._task = self.progress.add_task("answering", start=False, total=total, rate="")
 
     def __enter__(self) -> Report:
-        self.started = self.clock()
+        self.started = self.told = self.clock()
         self.progress.start_task(self._task)
         self.progress.start()
         return self
@@ -158,16 +186,44 @@ class Report:
             self.compared += 1
             self.agreed += answer.comparison.agree
         self.progress.update(self._task, advance=1, rate=f"{self.rate:.2f}/s")
-        if self.lines:
-            whole = answer.problem is not None and not self.console.is_terminal  # for logs
-            width = None if whole else self.console.width
-            self.console.print(line(answer, width), no_wrap=True)
+        if self.log is not None:
+            self.log.event("row", **row_facts(answer))
+        elif self.lines:
+            whole = answer.problem is not None and not self.screen.is_terminal  # for logs
+            width = None if whole else self.screen.width
+            self.screen.print(line(answer, width), no_wrap=True)
+        if self.periodic and self.clock() - self.told >= PERIOD:
+            self.told = self.clock()
+            self.pass_on()
+
+    def pass_on(self) -> None:
+        """A line of progress."""
+        done, rate = self.answered + self.errors.total(), self.rate
+        left = None if self.total is None else max(0, self.total - done) / rate
+        if self.log is not None:
+            self.log.event("progress", done=done, total=self.total, rate=rate, seconds_left=left)
+            return
+        total = "" if self.total is None else f" of {self.total}"
+        about = "" if left is None else f", about {duration(left)} left"
+        self.console.print(f"{done}{total} rows, {rate:.2f}/s{about}", style="dim")
 
     def summary(self, notes: Sequence[str] = ()) -> None:
         """The run in a few lines."""
+        passed = self.clock() - self.started
+        if self.log is not None:
+            self.log.event(
+                "summary",
+                answered=self.answered,
+                errors=dict(self.errors),
+                seconds=passed,
+                compared=self.compared,
+                agreed=self.agreed,
+                escalated=dict(self.escalated),
+                notes=list(notes),
+            )
+            return
         if self.quiet:
             return
-        passed = self.clock() - self.started
         parts = [f"{self.answered} answered"]
         if self.errors:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.errors.most_common())
@@ -192,6 +248,24 @@ class Report:
                 f"against no pruning: {self.agreed} of {self.compared} answers agree "
                 f"({self.agreement:.1%})\n{speedups(self.speedups)}"
             )
+
+
+def row_facts(answer: Answer) -> dict[str, Any]:
+    """An answer's line for programs."""
+    problem, seconds = answer.problem, answer.seconds
+    return {
+        "id": answer.item.id,
+        "error": None if problem is None else {"kind": problem.kind, "message": problem.message},
+        "seconds": None if seconds is None else seconds.total,
+    }
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, minutes, or seconds."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 100 else f"{minutes} min"
 
 
 def escalations(escalated: Counter[str], answered: int) -> str:
