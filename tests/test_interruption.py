@@ -56,6 +56,7 @@ def test_one_signal_finishes_the_batch_in_hand(place: Path):
         told = run.stderr.read()
         assert run.wait() == 130
     assert "Finishing the current batch" in told
+    assert "Wrote a.jsonl, not all of it.\nStopped; run the same command again to continue." in told
     answered = len(read_rows(place / "a.jsonl"))
     assert f"{answered} answered" in told and 3 <= answered < ROWS
     assert sts(*ASKED, "--out", "a.jsonl").code == 0
@@ -200,7 +201,7 @@ def test_anything_else_gets_no_bar_and_no_colour(place: Path):
     done = process(*ASKED, "--out", "a.jsonl")
     assert done.returncode == 0
     assert "\x1b" not in done.stderr and "\r" not in done.stderr
-    assert len(done.stderr.splitlines()) == ROWS + 2
+    assert len(done.stderr.splitlines()) == ROWS + 3  # the summary, and that the file is written
     assert done.stdout == ""
 
 

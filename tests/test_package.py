@@ -28,7 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_what_the_readme_needs(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
-    for path in (*ROOT.glob("profiles/*.yaml"), *ROOT.glob("samples/*")):
+    for path in (*ROOT.glob("profiles/*.yaml"), *ROOT.glob("samples/*"), *ROOT.glob("docs/*.md")):
         assert f"sts_cli/{path.relative_to(ROOT).as_posix()}" in names
     for name in ("config.json", "model.safetensors", "tokenizer.json", "processor_config.json"):
         assert f"sts_cli/demo/{name}" in names
@@ -44,7 +44,12 @@ def test_the_wheel_runs_from_another_folder(wheel: Path, tmp_path: Path):
     zipfile.ZipFile(wheel).extractall(place)
     environment = {**os.environ, "PYTHONPATH": str(place), "STS_MODEL": "demo"}
     sample = place / "sts_cli" / "samples" / "sign.png"
-    for arguments in (["profiles"], ["models"], ["ask", str(sample), "what is on the sign?"]):
+    for arguments in (
+        ["profiles"],
+        ["docs", "formats"],
+        ["models"],
+        ["ask", str(sample), "what is on the sign?"],
+    ):
         done = subprocess.run(
             [sys.executable, "-P", "-m", "sts_cli", *arguments]
             if sys.version_info >= (3, 11)

@@ -273,6 +273,54 @@ def test_a_next_profile_that_makes_no_sense_is_refused(
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_all_mistakes_of_a_file_are_told_each_with_its_line():
+    text = """about: mine
+sructure: 4
+structure:
+  method: repulsion
+  keep: 7.5
+  blend: 9
+semantics: {method: gird,
+  keep: 0.2}
+quantize: int5
+batch_size: 0
+escalate:
+  below: 9
+  to: off
+  measure: sum
+"""
+    with pytest.raises(ProfileError) as caught:
+        parse(text, "mine", "mine.yaml")
+    starts = [line.split(". ")[0] for line in str(caught.value).splitlines()]
+    assert starts == [
+        "mine.yaml, line 2: unknown key 'sructure'",
+        "mine.yaml, line 6: structure: unknown key 'blend'",
+        "mine.yaml, line 5: structure: keep is 7.5",
+        "mine.yaml, line 7: semantics: method is 'gird'",
+        "mine.yaml, line 9: quantize is 'int5'",
+        "mine.yaml, line 10: batch_size is 0",
+        "mine.yaml, line 14: escalate: measure is 'sum'",
+        "mine.yaml, line 12: escalate: below is 9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cuts:\n- {method: grid, keep: 9}\n- {method: grid}\n", "line 3: cut 2: keep is missing"),
+        ("about: x\ncuts: 4", "line 2: cuts must be a list"),
+        ("about: x\nabout: y", "line 2: about is there twice; the first is in line 1."),
+        ("about: x\nstructure: {method: grid\nkeep: 2", "line 3: not valid YAML (expected ',' or"),
+        ("about: x\n\tstructure: 1", "line 2: not valid YAML"),
+        (STAGE + ",\n  method: grid}", "line 2: method is there twice"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(text: str, message: str):
+    with pytest.raises(ProfileError) as caught:
+        parse(text, "mine", "mine.yaml")
+    assert str(caught.value).startswith("mine.yaml, ") and message in str(caught.value)
+
+
 def test_a_bomb_of_aliases_is_refused_before_it_grows():
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from sts_cli.profile import Escalate, Profile
@@ -83,6 +84,37 @@ def test_a_comparison_is_summed_up():
         "total x1.50 (1.00 to 2.00)",
     ]
     assert report.agreement == 0.5
+
+
+def test_a_log_gets_the_time_left_now_and_then():
+    screen, now = console(), [0.0]
+    report = Report(screen, 10, lines=False, clock=lambda: now[0])
+    with report:
+        for now[0] in (10.0, 31.0, 40.0, 62.0):
+            report.item(ANSWER)
+    assert told(screen).splitlines() == [
+        "2 of 10 rows, 0.06/s, about 2 min left",
+        "4 of 10 rows, 0.06/s, about 93 s left",
+    ]
+
+
+@pytest.mark.parametrize(("progress", "quiet"), [("none", False), ("bar", False), ("lines", True)])
+def test_no_time_left_is_told_to_others(progress: str, quiet: bool):
+    screen, now = console(), [0.0]
+    report = Report(screen, 10, lines=False, progress=progress, quiet=quiet, clock=lambda: now[0])
+    with report:
+        now[0] = 100.0
+        report.item(ANSWER)
+    assert "rows," not in told(screen)
+
+
+def test_the_time_left_is_not_told_where_nobody_knows_the_rows():
+    screen, now = console(), [0.0]
+    report = Report(screen, None, lines=False, clock=lambda: now[0])
+    with report:
+        now[0] = 100.0
+        report.item(ANSWER)
+    assert told(screen) == "1 rows, 0.01/s"
 
 
 def test_a_cascade_says_how_many_were_asked_again():

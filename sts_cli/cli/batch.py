@@ -71,6 +71,7 @@ def batch(
         typer.Option(
             "--question",
             "-Q",
+            metavar="TEXT",
             help="Asked about every image that has no question.",
             rich_help_panel=INPUT,
         ),

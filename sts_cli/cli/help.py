@@ -20,7 +20,7 @@ INPUT, OUTPUT, PRUNING, MODEL, SPEED, OTHER = (
     "Other",
 )
 GROUPS = (INPUT, OUTPUT, PRUNING, MODEL, SPEED, OTHER)
-NARROWEST, WIDEST = 60, 100  # columns of a help page
+NARROWEST, WIDEST = 80, 100  # columns of a help page
 UNBROKEN = "\xa0"  # a blank at which no line ends
 NAMES = 28  # columns, at most, beside which an option is explained
 FIRST = {  # commands of many options -> the parameters that --help explains
