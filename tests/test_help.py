@@ -38,11 +38,8 @@ def test_help_explains_every_option_once(name: str):
     text = page(CONTEXTS[name], width=80)
     for one in params(name):
         assert one.help, one.name
-        options = [option for option in one.opts if option.startswith("--")]
-        assert all(
-            len(re.findall(rf"^  (?:-\w, |    ){option}(?: |$)", text, re.M)) == 1
-            for option in options
-        )
+        for option in (option for option in one.opts if option.startswith("--")):
+            assert len(re.findall(rf"^  (?:-\w, |    ){option}(?: |$)", text, re.M)) == 1, option
 
 
 @every_command
