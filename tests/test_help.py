@@ -55,6 +55,13 @@ def test_help_is_what_the_command_prints():
     assert on_terminal("ask", "-h").out.replace("\r\n", "\n") == page(CONTEXTS["sts ask"], width=80)
 
 
+def test_sts_alone_shows_its_help_and_a_mistake_the_usage():
+    alone = sts()
+    assert alone.code == 2 and alone.out == sts("--help").out and "Exit codes:" in alone.out
+    wrong = sts("ask", "--imag", "a.png")
+    assert wrong.code == 2 and wrong.err.startswith("Usage: sts ask IMAGE... [QUESTION] [OPTIONS]")
+
+
 def test_the_help_of_batch_fits_one_screen_and_names_the_rest():
     text = page(CONTEXTS["sts batch"], FIRST["batch"], 80)
     assert on_terminal("batch", "--help").out.replace("\r\n", "\n") == text

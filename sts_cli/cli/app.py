@@ -10,7 +10,7 @@ import typer
 
 from sts_cli import __version__
 from sts_cli.cli import ask, batch, docs, doctor, eval, merge, models, profiles, tune
-from sts_cli.cli.help import Command, Group
+from sts_cli.cli.help import Command, Group, page
 from sts_cli.cli.interrupt import while_read
 from sts_cli.report.console import stream
 from sts_cli.report.visible import visible
@@ -42,7 +42,7 @@ class Commands(Group):
 
 app = typer.Typer(
     cls=Commands,
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Ask vision-language models about images, faster: visual tokens are pruned under a named "
@@ -58,11 +58,15 @@ def version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", "-V", callback=version, is_eager=True, help="Print the version."
     ),
 ) -> None:
     """Ask vision-language models about images, faster."""
+    if context.invoked_subcommand is None:
+        stream(page(context))
+        raise typer.Exit(2)
 
 
 app.command("ask", cls=Command)(ask.ask)

@@ -46,12 +46,18 @@ EXITS = (
 class Command(TyperCommand):
     """A command that explains itself on one page."""
 
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(f"{usage(ctx)}\n")
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(page(ctx, FIRST.get(ctx.command.name)))
 
 
 class Group(TyperGroup):
     """A command of commands; so is `sts` itself."""
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(f"{usage(ctx)}\n")
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(page(ctx))
@@ -71,9 +77,7 @@ def page(ctx: Any, first: Sequence[str] | None = None, width: int | None = None)
     params = command.get_params(ctx)
     chosen = [one for one in params if first is None or one.name in first]
     commands = getattr(command, "commands", {})
-    takes = [metavar(one) for one in params if one.param_type_name == "argument"]
-    usage = [ctx.command_path, *(["COMMAND"] if commands else takes), "[OPTIONS]"]
-    parts = [f"Usage: {' '.join(usage)}", prose(command.help or "", width, first is not None)]
+    parts = [usage(ctx), prose(command.help or "", width, first is not None)]
     if commands:
         shown = [(name, summary(one.help or "")) for name, one in commands.items()]
         parts.append(block("Commands", shown, width))
@@ -92,6 +96,14 @@ def page(ctx: Any, first: Sequence[str] | None = None, width: int | None = None)
         more = len(params) - len(chosen)
         parts.append(f"{more} more options: {ctx.command_path} --help-all. Rows: sts docs formats.")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def usage(ctx: Any) -> str:
+    """`Usage: sts batch INPUT [OPTIONS]`."""
+    params = ctx.command.get_params(ctx)
+    takes = [metavar(one) for one in params if one.param_type_name == "argument"]
+    takes = ["COMMAND"] if hasattr(ctx.command, "commands") else takes
+    return " ".join(["Usage:", ctx.command_path, *takes, "[OPTIONS]"])
 
 
 def prose(text: str, width: int, short: bool) -> str:
