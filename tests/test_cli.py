@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from running import no_waiting_for_the_disk, process, read_rows, sts, without_ti
 from safetensors.torch import load_file, save_file
 
 from sts_cli import pruning
+from sts_cli.profile_files import shipped
 
 __all__ = ["no_waiting_for_the_disk"]
 
@@ -422,6 +424,9 @@ def test_a_mistake_is_told_before_torch_is_imported(folder: Path, tmp_path: Path
 def test_profiles_are_listed_and_explained():
     listed = sts("profiles")
     assert listed.code == 0 and "balanced" in listed.out and "22.2%" in listed.out
+    shares = [float(share) for share in re.findall(r"(\d+\.\d)%  ", listed.out)]
+    assert shares == sorted(shares, reverse=True) and len(shares) == len(shipped())
+    assert listed.out.count("(default)") == 1 and "\nbalanced (default)" in listed.out
     shown = sts("profiles", "show", "aggressive")
     assert "structure: {method: repulsion, keep: 0.1215}" in shown.out
     assert "keeps 70" in shown.out and "keeps 58" in shown.out and "64.0 tokens" in shown.out

@@ -71,6 +71,15 @@ def test_the_help_of_batch_fits_one_screen_and_names_the_rest():
     assert f"{left_out} more options: sts batch --help-all" in text
 
 
+@pytest.mark.parametrize(("columns", "longest"), [("40", 80), ("200", 100)])
+def test_help_is_never_wider_than_people_read(
+    columns: str, longest: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = sts("batch", "--help-all").out.splitlines()
+    assert longest - 10 < max(map(len, lines)) <= longest
+
+
 def test_defaults_are_shown():
     text = page(CONTEXTS["sts batch"], width=80)
     for default in ("balanced", "$STS_MODEL, else demo", "the profile's, else none", "continue"):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from running import no_waiting_for_the_disk, on_terminal, read_rows, sts, without_times
+from running import COMMAND, no_waiting_for_the_disk, on_terminal, read_rows, sts, without_times
 
 __all__ = ["no_waiting_for_the_disk"]
 
@@ -56,6 +59,27 @@ def test_a_quiet_terminal_gets_these_lines_and_nothing_else(place: Path):
 def test_a_terminal_gets_the_format_that_was_asked_for(place: Path):
     rows = [line for line in drawn(*ASKED, "--quiet", "--format", "llava") if line]
     assert len("".join(rows).split('{"question_id"')) == ROWS + 1
+
+
+def test_lines_go_where_the_rows_would(place: Path):
+    """A terminal for standard output alone: `sts batch q.jsonl 2> log`."""
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(
+        [*COMMAND, *ASKED], stdout=slave, stderr=subprocess.PIPE, env=environment, text=True
+    ) as run:
+        os.close(slave)
+        drawn = b""
+        with contextlib.suppress(OSError):  # Linux ends a terminal with an error
+            while part := os.read(master, 1 << 16):
+                drawn += part
+        assert run.stderr is not None
+        log = run.stderr.read()
+        assert run.wait() == 1
+    os.close(master)
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode()).splitlines()
+    assert len(lines) == ROWS and lines[2] == "x 3  image_missing: No image gone.png."
+    assert log.startswith("5 answered; 1 with errors") and "\x1b" not in log
 
 
 def test_no_progress_is_notes_and_the_summary(place: Path):
