@@ -155,6 +155,8 @@ def tune(
     show(stdout(), found)
     if html is not None:
         write_front(html, found, profile.about)
+        if not quiet:
+            console.print(f"Wrote {html}.")
     if found.problem is not None:
         console.print(
             f"{found.failed} questions have errors and are not counted; the first: "
