@@ -342,9 +342,10 @@ def test_file_names_of_any_kind(model: Path, folder: Path, tmp_path: Path):
 
 
 def test_the_demo_model_says_once_that_it_is_no_real_model(
-    tiny_checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("STS_MODEL", raising=False)
+    monkeypatch.setenv("STS_CACHE", str(tmp_path / "cache"))  # where it was not said today
     monkeypatch.setattr("sts_cli.checkpoints.sources.demo_folder", lambda: tiny_checkpoint)
     done = sts("batch", folder / "questions.jsonl", *SHORT)
     assert done.err.count("--model FOLDER") == 1
