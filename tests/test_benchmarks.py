@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib.util
 import io
 import json
 import tarfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from sts_cli.errors import InputError
 from sts_cli.inputs.images import prepare
 from sts_cli.inputs.items import Input, open_input
-from sts_cli.inputs.rows import CAPTION
+from sts_cli.inputs.rows import CAPTION, Origin, item_of
 from sts_cli.inputs.several import open_inputs
 from sts_cli.records import Answer, Item, answer_row
 
@@ -365,6 +369,31 @@ CONVERSATIONS = [
     ),
     (
         {
+            "images": ["a.jpg"],
+            "messages": [
+                {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Why?"}]},
+                *messages("Why?", "TRUTH")[1:],
+            ],
+        },
+        "Why?",
+    ),
+    (
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image", "image": "a.jpg"},
+                        {"type": "text", "text": "Why?"},
+                    ],
+                },
+                {"role": "assistant", "content": [{"type": "text", "text": "TRUTH"}]},
+            ],
+        },
+        "Why?",
+    ),
+    (
+        {
             "image": "a.jpg",
             "conversations": [{"from": "gpt", "value": "LATER"}, *turns("<image>\nWhy?", "TRUTH")],
         },
@@ -457,6 +486,77 @@ def test_the_small_export_of_label_studio_is_read(tmp_path: Path):
     }
     item = only(save([row], tmp_path / "min.json"))
     assert brief(item) == ("1", ("photos/a.jpg",), CAPTION, ("A cat",), None)
+
+
+# Whatever stands in a row, it is an item, with a problem or not
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=4),
+    st.just([]),
+    st.just({}),
+    st.just([[{}]]),
+    st.just({"a": [None]}),
+    st.just([None, 1]),
+)
+MMBENCH = {"index": 1, "question": "?", "A": "x", "B": "y", "category": "ocr", "image": "a.png"}
+REQUEST = {
+    "custom_id": "r",
+    "body": {"max_tokens": 5, "messages": [{"role": "user", "content": [{"type": "text"}]}]},
+}
+ROWS = [
+    *TEXTVQA["data"],
+    *DOCVQA["data"],
+    *INFOGRAPHICS["data"],
+    *CHARTQA,
+    *GQA.values(),
+    *SCIENCEQA.values(),
+    *VIZWIZ,
+    POPE,
+    MMBENCH,
+    REQUEST,
+    *(row for row, _ in CONVERSATIONS),
+    task(CAPTIONED, BOXED),
+    task(CHOSEN, question="Which?"),
+    {"image": {"bytes": "x", "path": "y"}, "caption": "z", "image_at": [0], "max_new_tokens": 2},
+]
+DOCUMENTS = [TEXTVQA, GQA, SCIENCEQA, COCO, VQA, annotations()]
+
+
+def replaced(value: Any, draw: st.DrawFn) -> Any:
+    """The value with junk in one place of it."""
+    if isinstance(value, dict | list) and value and draw(st.booleans()):
+        places = list(value) if isinstance(value, dict) else range(len(value))
+        place = draw(st.sampled_from(places))
+        copied = value.copy()
+        copied[place] = replaced(value[place], draw)
+        return copied
+    return draw(JUNK)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.data())
+def test_junk_in_a_row_of_any_form_is_at_most_a_problem(data: st.DataObject):
+    row = replaced(data.draw(st.sampled_from(ROWS)), data.draw)
+    item = item_of(row, 1, Origin("q", Path(), "?"))
+    json.dumps(answer_row(Answer(item, "m", "off", problem=item.problem)))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_junk_in_a_document_is_refused_or_a_problem_of_a_row(data: st.DataObject):
+    document = replaced(data.draw(st.sampled_from(DOCUMENTS)), data.draw)
+    with TemporaryDirectory() as folder:
+        beside = replaced(annotations(question_types={"one": "x"}), data.draw)
+        Path(folder, "annotations.json").write_text(json.dumps(beside))
+        place = Path(folder, "OpenEnded_questions.json")
+        place.write_text(json.dumps(document))
+        with contextlib.suppress(InputError):
+            for item in open_input(str(place)).items():
+                json.dumps(answer_row(Answer(item, "m", "off", problem=item.problem)))
 
 
 # Images in the row

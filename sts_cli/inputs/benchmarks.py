@@ -45,7 +45,8 @@ def pope(row: Row) -> dict[str, Any]:
 
 
 def docvqa(row: Row) -> dict[str, Any]:
-    kinds = row.get("question_types") or []
+    kinds = row.get("question_types")
+    kinds = kinds if isinstance(kinds, list) else []
     named = {"image": row["image_local_name"]} if "image_local_name" in row else {}
     rest = {key: value for key, value in row.items() if key != "image_local_name"}
     return with_kind({**named, **rest}, ", ".join(map(str, kinds)))
@@ -54,7 +55,7 @@ def docvqa(row: Row) -> dict[str, Any]:
 def chartqa(row: Row) -> dict[str, Any]:
     rest = {key: value for key, value in row.items() if key not in ("imgname", "label")}
     named = {"image": row["imgname"]} if "imgname" in row else {}
-    made = {0: "human", 1: "augmented"}.get(row.get("human_or_machine", -1))
+    made = {"0": "human", "1": "augmented"}.get(str(row.get("human_or_machine")))
     return with_kind({**named, **rest, "answer": row["label"]}, made)
 
 
@@ -90,7 +91,7 @@ def is_pope(row: Row) -> bool:
 
 
 def has_choices(row: Row) -> bool:
-    return "question" in row and lettered(row) is not row
+    return isinstance(row.get("question"), str) and lettered(row) is not row
 
 
 BENCHMARKS = (

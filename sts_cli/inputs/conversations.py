@@ -49,7 +49,19 @@ def fields_of_conversation(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def said(turn: Mapping[str, Any]) -> object:
-    return turn.get("value", turn.get("content"))
+    """A turn's text or parts; a part that is an image of the row becomes its name in texts."""
+    content = turn.get("value", turn.get("content"))
+    if not isinstance(content, list):
+        return content
+    return [{"type": "text", "text": PLACE} if is_place(part) else part for part in content]
+
+
+def is_place(part: object) -> bool:
+    return (
+        isinstance(part, dict)
+        and part.get("type") == "image"
+        and not isinstance(part.get("image"), str)
+    )
 
 
 def images_of(row: Mapping[str, Any]) -> list[Any]:

@@ -147,11 +147,13 @@ def with_annotations(
         return form or "VQAv2 (no annotations beside it)", rows, survey
     content, data = load(beside, printable(beside.name))
     notes = data.get("annotations") if isinstance(data, dict) else None
+    if not isinstance(notes, list):
+        raise InputError(f"{printable(beside.name)} has no list of annotations; move it away.")
     kinds = data.get("question_types", {}) if isinstance(data, dict) else {}
     kinds = kinds if isinstance(kinds, dict) else {}
     known = {
         str(note["question_id"]): note
-        for note in notes or []
+        for note in notes
         if isinstance(note, dict) and "question_id" in note
     }
     rows = [{**row, **truth(known.get(str(row["question_id"])), kinds)} for row in rows]

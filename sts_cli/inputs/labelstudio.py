@@ -39,7 +39,8 @@ def fields_of_task(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def finished(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The annotations of a task that were not cancelled."""
-    for one in row.get("annotations") or row.get("completions") or []:
+    every = row.get("annotations") or row.get("completions")
+    for one in every if isinstance(every, list) else []:
         if isinstance(one, dict) and not one.get("was_cancelled"):
             yield one
 

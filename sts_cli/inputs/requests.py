@@ -78,6 +78,8 @@ def parts(content: object) -> Iterator[tuple[str, str]]:
         elif kind in ("image_url", "input_image"):
             url = part.get("image_url")
             yield "image", address(url.get("url") if isinstance(url, dict) else url)
+        elif kind == "image" and isinstance(part.get("image"), str):  # as Qwen's authors write it
+            yield "image", part["image"]
         elif kind in ("file", "input_file"):
             file = part.get("file", part)
             yield "image", address(file.get("file_data") if isinstance(file, dict) else None)
