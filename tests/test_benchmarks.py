@@ -7,6 +7,8 @@ import contextlib
 import importlib.util
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -788,6 +790,27 @@ def test_a_tar_that_is_cut_off_is_refused(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputError, match="no tar file, or damaged"):
         open_input(str(path))
+
+
+def test_files_of_a_tar_that_are_too_large_are_not_read(tmp_path: Path):
+    """As a .tar.gz it is small: 70 MB of blanks before a row that is fine."""
+    blanks = b" " * ((64 << 20) + 1)
+    files = {"a.png": picture(), "a.json": blanks, "b.png": picture()}
+    path = tar(tmp_path / "s.tar.gz", files, "w:gz")
+    assert path.stat().st_size < 1 << 20
+    large, fine = open_input(str(path)).items()
+    assert large.problem and "67,108,865 bytes, too many to read" in large.problem.message
+    assert prepare(fine).images[0].size == (30, 20)
+
+
+def test_a_name_in_a_tar_does_not_steer_a_terminal(tmp_path: Path):
+    path = tar(tmp_path / "s.tar", {"a\x1b[2J.json": b"{", "b.png": picture()})
+    done = subprocess.run(
+        [sys.executable, "-m", "sts_cli", "batch", str(path), "--dry-run"],
+        capture_output=True,
+        text=True,
+    )
+    assert "cannot be read" in done.stdout and "\x1b" not in done.stdout + done.stderr
 
 
 # Several inputs
