@@ -726,6 +726,15 @@ def test_parquet_without_images_or_damaged_is_refused(table: Any, tmp_path: Path
         open_input(str(tmp_path / "bad.parquet"))
 
 
+def test_parquet_without_pyarrow_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as Python has it where it is not installed
+    (tmp_path / "q.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"pip install 'sts-cli\[parquet\]'"):
+        open_input(str(tmp_path / "q.parquet"))
+
+
 # WebDataset
 
 
