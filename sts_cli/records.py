@@ -44,6 +44,8 @@ class Item:
     answers: tuple[str, ...] = ()  # accepted answers, for evaluation
     extra: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     problem: Problem | None = None
+    image_at: tuple[int, ...] = ()  # the character that each image stands before; (): all at 0
+    max_new_tokens: int | None = None  # of this answer, before what the run says
 
     @property
     def labels(self) -> tuple[str, ...]:

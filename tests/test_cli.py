@@ -155,6 +155,48 @@ def test_questions_may_come_from_stdin(model: Path, folder: Path, monkeypatch: p
     assert without_times(piped.rows) == without_times(sts("batch", "questions.jsonl", *SHORT).rows)
 
 
+def test_a_list_of_paths_may_come_from_stdin(
+    model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(folder)
+    lines = b'0.png\n\n{"image": "1.png", "question": "why?", "id": "q"}\ngone.jpg\nno path\n'
+    done = sts("batch", "-", "-Q", "which colour?", *SHORT, stdin=lines)
+    assert [(row["id"], row["question"]) for row in done.rows[:2]] == [
+        ("0.png", "which colour?"),
+        ("q", "why?"),
+    ]
+    kinds = [row["error"] and row["error"]["kind"] for row in done.rows]
+    assert kinds == [None, None, "image_missing", "row_invalid"]
+
+
+def test_several_inputs_and_patterns_are_one_batch(
+    model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(folder)
+    out = tmp_path / "answers.jsonl"
+    asked = ("batch", "[01].png", "2.png", "--out", out, *SHORT)
+    assert sts(*asked, "--limit", 2).code == 0
+    done = sts(*asked)
+    assert done.code == 0 and "2 answered before" in done.err
+    assert [row["id"] for row in read_rows(out)] == ["0.png", "1.png", "2.png"]
+    refused = sts("batch", "[01].png", "--out", out, *SHORT)
+    assert refused.code == 2 and "another input" in refused.err
+    Path("q.jsonl").write_text('{"image": "0.png", "question": "?"}\n')
+    refused = sts("batch", "0.png", "q.jsonl", "--out", "q.jsonl", *SHORT)
+    assert refused.code == 2 and "is the input" in refused.err
+
+
+def test_a_benchmark_is_named_in_one_line(model: Path, folder: Path):
+    pope = folder / "coco_pope.json"
+    row = {"question_id": 1, "image": "0.png", "text": "Is there a dog?", "label": "no"}
+    pope.write_text(json.dumps(row) + "\n")
+    done = sts("batch", pope, *SHORT)
+    assert "reading as POPE\n" in done.err and done.rows[0]["expected"] == ["no"]
+    assert "reading" not in sts("batch", pope, "--quiet", *SHORT).err
+    exam = sts("eval", pope, "--profiles", "off", "--controls", "none", *SHORT[:2])
+    assert "reading as POPE\n" in exam.err and exam.code == 0
+
+
 def test_a_quiet_answer_is_all_that_a_process_says(folder: Path, model: Path):
     done = process("ask", folder / "0.png", "what is on the sign?", "-q", *SHORT)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.endswith("\n")

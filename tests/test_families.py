@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from sts_cli.decoding.attention import NAME
 from sts_cli.engine.engine import Engine
+from sts_cli.families.default import Family, Prompt
 from sts_cli.families.encoder import encoder_of
 from sts_cli.loading.processor import load_processor
 from sts_cli.profile import Profile
@@ -58,6 +59,57 @@ def test_prompt_and_answer_are_what_processor_and_generate_give(loaded, sizes):
     expected = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)
     (found,) = engine.generate([prompt], Profile("off"), max_new_tokens=5)
     assert list(found.ids) == expected[0, len(prompt.ids) :].tolist()
+
+
+def mark_of(family: Family) -> str:
+    """What stands for an image in the prompts of `checkpoints.chat_template`."""
+    start, _, rest = family.prompt_text(QUESTION, 1).partition("USER: ")
+    return rest.partition(QUESTION)[0]
+
+
+def test_images_between_texts_stay_there(loaded):
+    """The oracle is the text as somebody would write it, and the processor of the family."""
+    engine = Engine(loaded)
+    family, images = engine.family, [picture(90, 30), picture(40, 80, 1)]
+    question, places = "look: and now what?", (6, 19)
+    pixels = [family.pixels(image, False) for image in images]
+    with torch.inference_mode():
+        encoded = tuple(family.encode(pixels))
+    prompt = Prompt(family.tokenize(question, pixels, places), encoded)
+    text = family.prompt_text(QUESTION, 1)
+    mark = mark_of(family)
+    text = text.replace(f"{mark}{QUESTION}", f"look: {mark}and now what?{mark}")
+    bos = loaded.processor.tokenizer.bos_token
+    inputs = loaded.processor(
+        images=[images],
+        text=[text],
+        return_tensors="pt",
+        add_special_tokens=not (bos and text.startswith(bos)),
+    )
+    assert prompt.ids == inputs["input_ids"][0].tolist()
+    expected = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)
+    (found,) = engine.generate([prompt], Profile("off"), max_new_tokens=5)
+    assert list(found.ids) == expected[0, len(prompt.ids) :].tolist()
+    (pruned,) = engine.generate([prompt], load_profile("balanced"), max_new_tokens=2)
+    assert 0 < pruned.left[-1] < pruned.visual
+
+
+IMAGES_FIRST = (  # as that of llava-1.5
+    "{% for m in messages %}USER: {% for c in m['content'] | selectattr('type', 'equalto', 'image')"
+    " %}{{ '<image>\n' }}{% endfor %}{% for c in m['content'] | selectattr('type', 'equalto',"
+    " 'text') %}{{ c['text'] }}{% endfor %}{% endfor %}ASSISTANT:"
+)
+
+
+def test_a_template_that_puts_images_first_leaves_them_where_a_request_has_them(tmp_path: Path):
+    checkpoints.write("llava", tmp_path)
+    processor = load_processor(tmp_path, AutoConfig.from_pretrained(tmp_path))
+    processor.chat_template = IMAGES_FIRST
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    family = Engine(SimpleNamespace(model=model, processor=processor, name="llava")).family
+    assert family.prompt_text("a\nb", 1) == "USER: <image>\na\nbASSISTANT:"
+    assert family.prompt_text("a\nb", 1, (2,)) == "USER: a\n<image>\nbASSISTANT:"
+    assert family.prompt_text("<image>\nb", 1, (8,)) == "USER: < image>\n<image>\nbASSISTANT:"
 
 
 def test_every_visual_token_has_its_place(loaded):

@@ -142,7 +142,11 @@ def test_mmbench_is_asked_with_its_options_and_its_image(tmp_path: Path):
     )
     first, second = read("mmbench.tsv", header + rows, tmp_path)
     by_letter = "Answer with the option's letter from the given choices directly."
-    assert (first.id, first.answers, first.extra) == ("241", ("A",), {"category": "ocr"})
+    assert (first.id, first.answers, first.extra) == (
+        "241",
+        ("A",),
+        {"category": "ocr", "kind": "ocr"},
+    )
     assert first.question == f"what is it?\nA. CAKE\nB. DOG\n{by_letter}"
     assert second.question == f"Look twice.\nwhich?\nA. 1\nB. 2\nC. 3\nD. 4\n{by_letter}"
     for item, kind in ((first, "png"), (second, "jpeg")):

@@ -189,7 +189,48 @@ def test_a_batch_request_is_a_row():
     item = row(**REQUEST)
     assert item.id == "r1" and item.question == "Be brief.\nwhat?"
     assert item.images == ("/a b.png", "data:image/png;base64,AAAA")
-    assert item.extra == {"body": {"model": "any", "max_tokens": 5}}
+    assert item.max_new_tokens == 5 and item.image_at == (15, 15)
+    assert item.extra == {
+        "body": {"model": "any", "max_tokens": 5},
+        "max_new_tokens": 5,
+        "image_at": [15, 15],
+    }
+
+
+@pytest.mark.parametrize(
+    ("kinds", "question", "places"),
+    [
+        ("itt", "0\n1", ()),
+        ("tit", "0\n1", (2,)),
+        ("tti", "0\n1", (3,)),
+        ("itit", "0\n1", (0, 2)),
+        ("ii", "", ()),
+    ],
+)
+def test_images_of_a_request_stand_where_it_has_them(
+    kinds: str, question: str, places: tuple[int, ...]
+):
+    image = {"type": "image_url", "image_url": {"url": "a.png"}}
+    texts = iter("01")
+    content = [image if kind == "i" else {"type": "text", "text": next(texts)} for kind in kinds]
+    item = row(custom_id="r", body={"messages": [{"role": "user", "content": content}]})
+    assert (item.question, item.image_at) == (question, places)
+
+
+@pytest.mark.parametrize("settings", [{"n": 2}, {"tools": [{"type": "function"}]}], ids=str)
+def test_a_request_for_what_sts_does_not_do_is_refused(settings: dict[str, Any]):
+    body = {**REQUEST["body"], **settings}  # type: ignore[dict-item]
+    assert "leave it out" in problem(row(**{**REQUEST, "body": body}))
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "many", True, 10**9])
+def test_a_limit_of_new_tokens_that_is_none_is_refused(limit: Any):
+    assert "whole number of 1 to" in problem(row(image="a", question="?", max_new_tokens=limit))
+
+
+@pytest.mark.parametrize("places", [3, [9], [1, 1], [True], ["1"]], ids=str)
+def test_places_of_images_that_are_none_are_refused(places: Any):
+    assert "for each image" in problem(row(image="a", question="four", image_at=places))
 
 
 @pytest.mark.parametrize(

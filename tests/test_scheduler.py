@@ -84,6 +84,26 @@ def test_batches_answer_as_single_questions_do_and_keep_the_order(engine: Engine
     assert max(answer.rows for answer in batched) == 4
 
 
+@pytest.mark.parametrize("compare", [False, True])
+def test_a_row_may_have_its_own_limit_of_new_tokens(engine: Engine, compare: bool):
+    """Fewer than the run's and more, in one batch; the others' answers are as long as before."""
+    whole = list(answer_all(engine, questions(), AGGRESSIVE, batch_size=4, max_new_tokens=9))
+    limits = [2, None, 9, None, 1, 5, None, 3, 2]
+    rows = [
+        replace(row, item=replace(row.item, max_new_tokens=limit))
+        for row, limit in zip(questions(), limits, strict=True)
+    ]
+    found = list(
+        answer_all(engine, rows, AGGRESSIVE, batch_size=4, max_new_tokens=4, compare=compare)
+    )
+    assert {answer.finish for answer in whole} == {"length"}
+    assert [one.tokens.generated for one in found] == [limit or 4 for limit in limits]
+    assert [one.text for one in found if one.item.max_new_tokens == 9] == [whole[2].text]
+    full = [one.comparison.full for one in found if one.comparison]
+    assert len(full) == len(found) * compare
+    assert all(one.tokens.generated == (one.item.max_new_tokens or 4) for one in full)
+
+
 def test_an_image_that_questions_share_is_encoded_once(engine: Engine):
     seen = []
     family = engine.family

@@ -85,6 +85,17 @@ def test_no_step_waits_for_the_device(profile: Profile):
     assert waits == dict.fromkeys(WAITING, 0)
 
 
+def test_a_row_with_a_limit_of_its_own_has_room_for_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sts_cli.decoding.static_cache.BUCKET", 1)
+    subject, engine = engine_with(StaticDecoder)
+    engine.ends = frozenset()
+    plain = subject.prompts((0, 1))
+    prompts = [replace(plain[0], limit=NEW + 5), plain[1]]
+    found = engine.generate(prompts, BOTH, max_new_tokens=NEW)
+    whole = engine.generate(plain, BOTH, max_new_tokens=NEW + 5)
+    assert found[0].ids == whole[0].ids and found[1].ids == whole[1].ids[:NEW]
+
+
 def test_layers_on_both_sides_of_a_cut_have_slots_of_their_own(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sts_cli.decoding.static_cache.BUCKET", 4)
     subject = Subject("llava", decoder="static")

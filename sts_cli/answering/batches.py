@@ -235,7 +235,8 @@ class Batches:
         """
         family = self.engine.family
         ids = [
-            family.tokenize(one.item.question, [p.pixels for p in one.pictures]) for one in batch
+            family.tokenize(one.item.question, [p.pixels for p in one.pictures], one.item.image_at)
+            for one in batch
         ]
         encoding = [any(cut not in p.encoded for p in one.pictures) for one in batch]
         encode = self.images.encode([p for one in batch for p in one.pictures], cut)
@@ -243,7 +244,11 @@ class Batches:
         return [
             Pending(
                 question,
-                Prompt(row, tuple(picture.encoded[cut] for picture in question.pictures)),
+                Prompt(
+                    row,
+                    tuple(picture.encoded[cut] for picture in question.pictures),
+                    question.item.max_new_tokens,
+                ),
                 share if new else 0.0,
             )
             for question, row, new in zip(batch, ids, encoding, strict=True)
@@ -257,7 +262,8 @@ class Batches:
         cuts = dict.fromkeys(one.encoder for one in (*profiles, *warm))
         pending = {cut: self._pending(batch, cut) for cut in cuts}
         for one in warm:  # first calls allocate and compile
-            self.engine.generate([pending[one.encoder][0].prompt], one, max_new_tokens=2)
+            prompt = replace(pending[one.encoder][0].prompt, limit=2)
+            self.engine.generate([prompt], one)
         self.count += 1
         parts = len(batch) if len(profiles) == 1 else 1  # under one profile, seconds are shares
         order = list(enumerate(profiles))[:: 1 if self.count % 2 else -1]  # in turn: A B, B A

@@ -40,13 +40,13 @@ from sts_cli.cli.parsing import (
     fallbacks,
     images_folder,
     least_agreement,
-    names_start,
     overlays_at,
     rows_at_once,
     shard_of,
+    tell_form,
 )
 from sts_cli.cli.run import Job, Outcome, Unanswered, finish, run_job
-from sts_cli.inputs.items import open_input
+from sts_cli.inputs.several import open_inputs
 from sts_cli.outputs.formats import format_of
 from sts_cli.outputs.journal import Journal
 from sts_cli.outputs.sidecar import Sidecars
@@ -60,10 +60,10 @@ PROGRESS = ("bar", "lines", "none")
 
 def batch(
     input_: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            metavar="INPUT",
-            help="A .jsonl, .csv or .json file, a folder, an image, or -.",
+            metavar="INPUT...",
+            help="Question and benchmark files, folders, images, or - for stdin.",
         ),
     ],
     question: Annotated[
@@ -255,7 +255,8 @@ def batch(
     part = shard_of(shard)
     gate = least_agreement(fail_under, compare)
     form = format_of(out, format_)
-    rows = open_input(input_, question, images)
+    rows = open_inputs(input_, question, images)
+    tell_form(rows, quiet)
     sidecars = Sidecars(replace=fresh) if sidecar_ else None
     check_places(rows, out, sidecars)
     overlays = overlays_at(overlay)
@@ -267,7 +268,7 @@ def batch(
         "model": source.name,
         "profile": plan.settings(),
         "input": rows.identity(),
-        **images_folder(rows, images),
+        **images_folder(rows),
         "question": question,
         "max_new_tokens": request.max_new_tokens,
         "compare": compare,
@@ -281,7 +282,7 @@ def batch(
     page = None
     if html is not None:
         subtitle = f"model {source.name} · profile {plan.name}"
-        page = BatchPage(html, rows, names_start(rows, images), subtitle)
+        page = BatchPage(html, rows, rows.start, subtitle)
     plain = out is None and format_ is None and sidecars is None and not log_json
     people = plain and sys.stdout.isatty()
     if out is not None:

@@ -40,7 +40,7 @@ from sts_cli.cli.options import (
     check_choices,
 )
 from sts_cli.cli.page import check_html
-from sts_cli.cli.parsing import rows_at_once
+from sts_cli.cli.parsing import rows_at_once, tell_form
 from sts_cli.errors import ProfileError
 from sts_cli.evaluation.conditions import Condition, controls, strongest
 from sts_cli.evaluation.metrics import NAMES
@@ -155,7 +155,7 @@ def evaluate(
     plans = on_one_model(uniquely_named(profiles.split(",")), quantize, backend)
     conditions = [Condition(plan) for plan in plans] + controls_of(plans, controls_)
     source = find(model)
-    ready = questions_of(questions, per_kind, level, development)
+    ready = questions_of(questions, per_kind, level, development, quiet)
     page = EvalPage(metric)
     request = Request(
         tuple(one.profile for one in conditions), batch_size=size, max_new_tokens=max_new_tokens
@@ -214,10 +214,14 @@ def evaluate(
     demo_note(source, console, quiet)
 
 
-def questions_of(name: str, per_kind: int, level: float, development: bool) -> Iterator[Prepared]:
+def questions_of(
+    name: str, per_kind: int, level: float, development: bool, quiet: bool = False
+) -> Iterator[Prepared]:
     """The questions of a file, or of the built-in scenes. Raises InputError."""
     if name != SCENES:
-        return decode_ahead(open_input(name).items())
+        rows = open_input(name)
+        tell_form(rows, quiet)
+        return decode_ahead(rows.items())
     from sts_cli.scenes.suite import DEVELOPMENT, HELD_OUT, suite
 
     return suite(per_kind, level, DEVELOPMENT if development else HELD_OUT)

@@ -14,7 +14,9 @@ from sts_cli.outputs.sidecar import Sidecars, check_one_each
 from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.profile_files import load_profile
 from sts_cli.records import printable
+from sts_cli.report.console import stderr
 from sts_cli.report.overlay import endings, format_for, holds_mark
+from sts_cli.report.visible import in_line
 
 STRONGER = ("gentle", "balanced", "aggressive", "extreme")  # from weak to strong pruning
 
@@ -67,7 +69,8 @@ def fallbacks(profile: Profile, on_oom: str) -> tuple[Profile, ...]:
 
 def check_places(questions: Input, out: Path | None, sidecars: Sidecars | None) -> None:
     """Raise OptionError if answers would replace the questions, or each other."""
-    if out is not None and questions.path.is_file() and writes_over(out, questions.path):
+    inputs = [path for path in questions.files if path.is_file()]
+    if out is not None and any(writes_over(out, path) for path in inputs):
         raise OptionError(f"--out {out} is the input; give another name for the answers.")
     if sidecars is not None and not questions.one_each:
         raise OptionError(
@@ -100,18 +103,17 @@ def check_ids(questions: Input, form: Format) -> None:
         seen.add(key)
 
 
-def images_folder(questions: Input, images: Path | None) -> dict[str, str]:
+def images_folder(questions: Input) -> dict[str, str]:
     """The folder of the images as a setting, if the input's identity does not include it."""
     if questions.kind in ("folder", "image"):
         return {}
-    return {"images": printable(str(names_start(questions, images).resolve()))}
+    return {"images": printable(str(questions.start.resolve()))}
 
 
-def names_start(questions: Input, images: Path | None) -> Path:
-    """The folder that image names are relative to."""
-    if questions.kind == "folder":
-        return questions.path
-    return images or (Path() if questions.kind == "stdin" else questions.path.parent)
+def tell_form(questions: Input, quiet: bool) -> None:
+    """Say in one line whose form the rows have, if it is not ours."""
+    if questions.form and not quiet:
+        stderr().print(f"reading as {in_line(questions.form)}", markup=False, highlight=False)
 
 
 def check_ending(option: str, path: Path, marked: bool = False) -> None:

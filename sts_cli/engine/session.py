@@ -137,7 +137,7 @@ class Session:
         state = self.engine.prefill(
             prompts,
             self.profile,
-            limit=self.limit,
+            limit=max(one.limit or self.limit for one in prompts),
             choices=self.choices,
             places=self.places,
             looks=self.looks.rows(prompts) if self.looks and self.profile.cuts else (),
@@ -226,7 +226,7 @@ class Session:
         stops = self.engine.stop_strings
         if stops and stops.end(row.prompt.ids, row.ids):
             row.finish = "stop"
-        elif len(row.ids) >= self.limit:
+        elif len(row.ids) >= (row.prompt.limit or self.limit):
             row.finish = "length"
 
     def _penalise(self, logits: Tensor, histories: list[list[int]]) -> Tensor:

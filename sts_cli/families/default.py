@@ -57,6 +57,7 @@ class Prompt:
 
     ids: list[int]
     images: tuple[Encoded, ...]
+    limit: int | None = None  # new tokens, before what the run says
 
     @property
     def visual(self) -> int:
@@ -181,14 +182,39 @@ class Family:
 
     # Text
 
-    def prompt_text(self, question: str, images: int) -> str:
-        """The question in the chat template, with a placeholder for each image."""
-        content = [{"type": "image"}] * images
-        content = [*content, {"type": "text", "text": self.escaped(question)}]
-        rendered: str = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    def prompt_text(self, question: str, images: int, places: Sequence[int] = ()) -> str:
+        """The question in the chat template, with a placeholder for each image.
+
+        `places` are the characters that the images stand before; all at the front without any.
+        """
+        if len(places) != images or not any(places):
+            content = [{"type": "image"}] * images
+            return self.rendered([*content, {"type": "text", "text": self.escaped(question)}])
+        ends = [*places, len(question)]
+        texts = [
+            self.escaped(question[start:end]) for start, end in zip([0, *places], ends, strict=True)
+        ]
+        content = [{"type": "text", "text": texts[0]}] if texts[0] else []
+        for text in texts[1:]:
+            content += [{"type": "image"}, *([{"type": "text", "text": text}] if text else [])]
+        rendered, placeholder = self.rendered(content), self.processor.image_token
+        pieces = rendered.split(placeholder)
+        if len(pieces) == len(texts) and all(
+            text.strip() in piece for text, piece in zip(texts, pieces, strict=True)
+        ):
+            return rendered
+        # Templates such as LLaVA's put all images first; a placeholder in a text stays there.
+        inside = f"{placeholder}\n".join(texts)
+        return self.rendered([{"type": "text", "text": inside}])
+
+    def rendered(self, content: Sequence[dict[str, str]]) -> str:
+        """Parts of a question in the chat template."""
+        text: str = self.processor.apply_chat_template(
+            [{"role": "user", "content": list(content)}],
+            add_generation_prompt=True,
+            tokenize=False,
         )
-        return rendered
+        return text
 
     def escaped(self, question: str) -> str:
         """The question with a space in every special token's name, so that it stays plain text.
@@ -201,13 +227,17 @@ class Family:
                 question = question.replace(name, f"{name[0]} {name[1:]}")
         return question
 
-    def tokenize(self, question: str, images: Sequence[Pixels]) -> list[int]:
+    def tokenize(
+        self, question: str, images: Sequence[Pixels], places: Sequence[int] = ()
+    ) -> list[int]:
         """Token ids of a question's prompt, with each image's placeholder replaced.
+
+        `places` as of `prompt_text`.
 
         Raises ModelError if the chat template does not write one placeholder per image.
         """
         placeholder = self.processor.image_token
-        pieces = self.prompt_text(question, len(images)).split(placeholder)
+        pieces = self.prompt_text(question, len(images), places).split(placeholder)
         if len(pieces) != len(images) + 1:
             raise ModelError(
                 f"The chat template made {len(pieces) - 1} placeholders for {len(images)} images."

@@ -1,4 +1,4 @@
-"""Multiple choice as benchmarks ship it: a question, columns A, B, ... and perhaps a hint."""
+"""Multiple choice as benchmarks ship it: a question, its options, and perhaps a hint."""
 
 from __future__ import annotations
 
@@ -28,3 +28,28 @@ def fields_of_choice(row: Mapping[str, Any]) -> dict[str, Any]:
 def is_given(value: object) -> bool:
     """True if a cell holds something; pandas writes `nan` where nothing was."""
     return isinstance(value, str | int | float) and str(value).strip() not in ("", "nan")
+
+
+def lettered(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row with a list of `choices` or `options` as one with A, B, ...; any other as it stands.
+
+    Its answer, which may be the number of an option from 0 or its text, becomes a letter.
+    """
+    key = next((key for key in ("choices", "options") if isinstance(row.get(key), list)), None)
+    options = row[key] if key else []
+    if not 2 <= len(options) <= len(LETTERS) or not all(is_given(one) for one in options):
+        return row
+    texts = [str(option) for option in options]
+    given = dict(zip(LETTERS, texts, strict=False))
+    rest = {name: value for name, value in row.items() if name != key}
+    return {**rest, **given, "answer": letter_of(row.get("answer"), texts)}
+
+
+def letter_of(answer: object, options: list[str]) -> object:
+    """The letter of the option that an answer means; an answer that means none as it stands."""
+    if str(answer) in options and not isinstance(answer, int):
+        return LETTERS[options.index(str(answer))]
+    number = str(answer)
+    if number.isascii() and number.isdigit() and int(number) < len(options):
+        return LETTERS[int(number)]
+    return answer

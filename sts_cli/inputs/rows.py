@@ -8,23 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sts_cli.inputs.answers import answer_in, fields_of_answer
-from sts_cli.inputs.choices import fields_of_choice, is_choice
-from sts_cli.inputs.embedded import LONGEST_PATH, as_address
-from sts_cli.inputs.requests import fields_of_request, is_request
+from sts_cli.inputs.embedded import LONGEST_PATH, address_of
+from sts_cli.inputs.forms import IMAGE, plain
 from sts_cli.records import Item, Problem, printable
 
 # Known keys, the first that a row has counts.
-ID = ("id", "question_id", "custom_id", "index")
-IMAGE = ("image", "images", "image_path", "file_name")
-QUESTION = ("question", "prompt", "text")
-ANSWER = ("expected", "answer")
+ID = ("id", "question_id", "questionId", "custom_id", "index")
+QUESTION = ("question", "prompt", "text", "query")
+ANSWER = ("expected", "answers", "answer")
 LABEL = "label"  # an accepted answer where it is yes or no
 CAPTIONS = ("caption", "text", "prompt")  # of an ImageFolder's metadata
-METADATA = ("metadata.jsonl", "metadata.csv")
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+LIMIT, PLACES = "max_new_tokens", "image_at"  # settings of a row; they stay among the others
 
 CAPTION = "What is in the image?"  # what is asked where nothing else is
 LONGEST_QUESTION = 100_000  # characters
+MOST_TOKENS = 100_000  # new ones that a row may ask for
 DEEPEST = 32  # levels of a row's unknown keys
 EXAMPLE = '{"image": "a.jpg", "question": "..."}'
 
@@ -58,7 +57,8 @@ def item_of(row: object, line: int, origin: Origin) -> Item:
     images: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     extra: dict[str, Any] = {}
-    problem = None
+    problem = limit = None
+    places: tuple[int, ...] = ()
     try:
         if not isinstance(row, dict):
             raise RowInvalid(f"not a JSON object. A line looks like {EXAMPLE}")
@@ -71,25 +71,17 @@ def item_of(row: object, line: int, origin: Origin) -> Item:
         extra = {printable(key): clean(fields[key]) for key in fields if key not in used}
         default = CAPTION if is_captioned(fields, origin) else None
         question = read_question(fields, roles.question, origin.question or default)
+        limit = read_limit(fields)
+        places = read_places(fields, len(images), len(question))
     except ValueError as error:
         problem = Problem("row_invalid", f"{origin.name}:{line}: {error}")
-    return Item(identity, images, question, origin.folder, answers, extra, problem)
+    return Item(identity, images, question, origin.folder, answers, extra, problem, places, limit)
 
 
 def invalid(line: int, origin: Origin, reason: str) -> Item:
     """The item of a line that is not even a row."""
     problem = Problem("row_invalid", f"{origin.name}:{line}: {reason}")
     return Item(str(line), folder=origin.folder, problem=problem)
-
-
-def plain(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of another form as the row of ours that asks the same. Raises ValueError."""
-    if is_request(row):
-        return fields_of_request(row)
-    answer = answer_in(row)
-    if answer is not None:
-        return fields_of_answer(answer)
-    return fields_of_choice(row) if is_choice(row) else row
 
 
 def roles_of(row: Mapping[str, Any], origin: Origin) -> Roles:
@@ -112,8 +104,12 @@ def first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 
 def is_captioned(row: Mapping[str, Any], origin: Origin) -> bool:
-    """True if a row is one of an ImageFolder's, whose texts say what an image shows."""
-    if "file_name" not in row or row.get("question") is not None:
+    """True if the texts of a row say what its image shows, as an ImageFolder's do."""
+    if row.get("question") is not None:
+        return False
+    if row.get("caption") is not None and first(row, QUESTION) is None:
+        return True
+    if "file_name" not in row:
         return False
     return origin.name in METADATA or not any(key in row for key in ("prompt", *ID))
 
@@ -131,7 +127,7 @@ def read_images(row: Mapping[str, Any], key: str | None) -> tuple[str, ...]:
     if key is None:
         raise RowInvalid(f'no "image" key. A line looks like {EXAMPLE}')
     values = row[key] if isinstance(row[key], list) else [row[key]]
-    names = [as_address(value) if isinstance(value, str) else value for value in values]
+    names: list[Any] = [address_of(value) for value in values]
     if not names:
         raise RowInvalid(f'"{key}" lists no image.')
     for name in names:
@@ -184,10 +180,33 @@ def read_answers(row: Mapping[str, Any], key: str | None) -> tuple[str, ...]:
     if value is None:
         return ()
     values = value if isinstance(value, list) else [value]
+    values = [one["answer"] if isinstance(one, dict) and "answer" in one else one for one in values]
     for answer in values:
         if isinstance(answer, bool) or not isinstance(answer, str | int | float):
             raise RowInvalid(f'"{key}" must be text or a list of texts, not {kind(answer)}.')
     return tuple(printable(str(answer)) for answer in values)
+
+
+def read_limit(row: Mapping[str, Any]) -> int | None:
+    """The most new tokens that a row asks for."""
+    value = row.get(LIMIT)
+    if value is None:
+        return None
+    number = int(value) if str(value).isascii() and str(value).isdigit() else 0
+    if isinstance(value, bool) or not 1 <= number <= MOST_TOKENS:
+        raise RowInvalid(f'"{LIMIT}" must be a whole number of 1 to {MOST_TOKENS:,}.')
+    return number
+
+
+def read_places(row: Mapping[str, Any], images: int, length: int) -> tuple[int, ...]:
+    """The character of the question that each image stands before."""
+    value = row.get(PLACES)
+    if value is None:
+        return ()
+    whole = isinstance(value, list) and all(type(place) is int for place in value)
+    if not whole or len(value) != images or sorted([0, *value, length]) != [0, *value, length]:
+        raise RowInvalid(f'"{PLACES}" must list a place in the question for each image, in order.')
+    return tuple(value)
 
 
 def clean(value: Any, depth: int = 0) -> Any:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from sts_cli.inputs.rows import Origin
+from sts_cli.records import Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,16 @@ class Survey:
 
     count: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """A question file that was opened: its items, again at each call, and what is known of it."""
+
+    items: Callable[[Origin], Iterator[Item]]
+    survey: Callable[[], Survey]  # reads the file at most once
+    first: object = None  # its first row, which tells the form of all
+    form: str | None = None  # where the file tells it, and not a row
 
 
 class Hashed(io.FileIO):

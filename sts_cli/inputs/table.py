@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from sts_cli.errors import InputError
 from sts_cli.inputs.answers import fields_of_answer, is_answer
+from sts_cli.inputs.borrowed import Row, lent, noting, with_image
 from sts_cli.inputs.cells import LONGEST_RECORD, StrayQuote, cells_of, records_of, unguarded
 from sts_cli.inputs.lines import UTF16
 from sts_cli.inputs.rows import (
@@ -27,11 +28,12 @@ from sts_cli.inputs.rows import (
     invalid,
     item_of,
 )
-from sts_cli.inputs.survey import Survey, survey
+from sts_cli.inputs.survey import Contents, survey
 from sts_cli.records import Item, printable
 
 KNOWN = {*ID, *IMAGE, *QUESTION, *ANSWER, *CAPTIONS, LABEL}
-LISTS = (*IMAGE, "expected")  # columns whose cells may be JSON lists
+# Columns whose cells may be JSON lists.
+LISTS = (*IMAGE, "expected", "answers", "choices", "options", "image_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +48,28 @@ class Layout:
 
 COMMAS = Layout(True, ",;\t", cells_of, "id,image,question")
 TABS = Layout(False, "\t", str.split, "id, image and question with tabs between them")
-Row = tuple[int, dict[str, Any] | str]  # the line that it begins in; a text says what is wrong
 
 
-def read_table(path: Path, origin: Origin) -> Iterator[Item]:
-    """One item for each row under the header; the columns are named as the keys of JSON rows."""
-    with path.open("rb") as file:
-        for line, row in rows_of(file, origin.name, layout_of(path)):
+def open_table(path: Path, name: str) -> Contents:
+    """Read a whole table. Raises InputError where one of its rows cannot be told from others."""
+    asked: set[str] = set()
+    read = partial(rows_of, name=name, layout=layout_of(path))
+    surveyed = survey(path, lambda file: noting(read(file), asked))
+    images: dict[str, str] = {}
+    if asked:
+        with path.open("rb") as file:
+            images = lent(read(file), asked)
+
+    def rows() -> Iterator[Row]:
+        with path.open("rb") as file:
+            for line, row in read(file):
+                yield line, row if isinstance(row, str) else with_image(row, images)
+
+    def items(origin: Origin) -> Iterator[Item]:
+        for line, row in rows():
             yield invalid(line, origin, row) if isinstance(row, str) else item_of(row, line, origin)
 
-
-def check_table(path: Path, name: str) -> Survey:
-    """Read a whole table. Raises InputError where one of its rows cannot be told from others."""
-    return survey(path, partial(rows_of, name=name, layout=layout_of(path)))
+    return Contents(items, lambda: surveyed, next(rows(), (1, None))[1])
 
 
 def layout_of(path: Path) -> Layout:
