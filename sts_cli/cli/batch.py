@@ -63,7 +63,7 @@ def batch(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Question and benchmark files, folders, images, or - for stdin.",
+            help="Question or benchmark files, folders, images, -.",
         ),
     ],
     question: Annotated[
