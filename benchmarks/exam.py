@@ -49,6 +49,7 @@ class Exam:
     level: float  # share of hard scenes
     seed: int
     dtype: str = "auto"
+    of: str = "sparse"  # one of SETS
 
     def marks(self, conditions: Sequence[Condition], processes: int) -> list[Mark]:
         """The marks of all questions under all conditions.
@@ -73,7 +74,7 @@ class Exam:
 
     def groups(self) -> Iterator[list[Prepared]]:
         """The questions about SCENES scenes at a time."""
-        questions = suite(self.per_kind, self.level, self.seed)
+        questions = suite(self.per_kind, self.level, self.seed, self.of)
         scenes = (list(rows) for _, rows in groupby(questions, key=lambda one: one.digests[0]))
         while group := list(islice(scenes, SCENES)):
             yield [question for rows in group for question in rows]

@@ -32,7 +32,7 @@ from sts_cli.evaluation.conditions import Condition  # noqa: E402
 from sts_cli.evaluation.table import mean  # noqa: E402
 from sts_cli.profile_files import parse  # noqa: E402
 from sts_cli.scenes.questions import KINDS  # noqa: E402
-from sts_cli.scenes.suite import DEVELOPMENT, HELD_OUT  # noqa: E402
+from sts_cli.scenes.suite import DEVELOPMENT, HELD_OUT, SETS  # noqa: E402
 
 
 def main() -> None:
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--per-kind", type=int, default=100)
     parser.add_argument("--level", type=float, default=0.5)
     parser.add_argument("--held-out", action="store_true", help="questions of docs/accuracy.md")
+    parser.add_argument("--set", choices=SETS, default="sparse", help="of scenes")
     parser.add_argument("--processes", type=int, default=CORES)
     options = parser.parse_args()
     variants = yaml.safe_load(options.variants.read_text("utf-8"))
@@ -51,7 +52,7 @@ def main() -> None:
         conditions.append(Condition(profile))
     started = time.monotonic()
     seed = HELD_OUT if options.held_out else DEVELOPMENT
-    exam = Exam(options.model, options.per_kind, options.level, seed)
+    exam = Exam(options.model, options.per_kind, options.level, seed, of=options.set)
     marks = exam.marks(conditions, options.processes)
     print(table(marks))
     beside = pairs(conditions)
@@ -63,7 +64,8 @@ def main() -> None:
 def table(marks: list[Mark]) -> str:
     """The Markdown table, in per cent."""
     by_condition = grouped(marks, lambda mark: mark.condition)
-    kinds = [*KINDS, "all"]
+    asked = grouped(by_condition["off"], lambda mark: mark.kind)
+    kinds = [*(kind for kind in KINDS if kind in asked), "all"]
     known = [mark.right for mark in by_condition["off"]]
     lines = [
         "| variant | tokens | " + " | ".join(kinds) + " | kept |",
@@ -80,7 +82,7 @@ def table(marks: list[Mark]) -> str:
     for name, rows in sorted(by_condition.items(), key=lambda row: -share(row[1])):
         tokens = mean([mark.tokens for mark in rows])
         by_kind = grouped(rows, lambda mark: mark.kind)
-        cells = " | ".join(f"{100 * share(by_kind.get(kind, [])):.0f}" for kind in KINDS)
+        cells = " | ".join(f"{100 * share(by_kind[kind]):.0f}" for kind in kinds[:-1])
         every, retained_share = 100 * share(rows), 100 * retained(rows)
         lines.append(f"| {name} | {tokens:.0f} | {cells} | {every:.1f} | {retained_share:.1f} |")
     return "\n".join(lines)

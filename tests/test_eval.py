@@ -23,8 +23,9 @@ from sts_cli.evaluation.table import Results
 from sts_cli.profile import Profile
 from sts_cli.records import Answer, Item, Problem
 from sts_cli.report.intervals import median_interval, speedups, wilson
+from sts_cli.scenes.drawing import draw
 from sts_cli.scenes.questions import KINDS
-from sts_cli.scenes.suite import DEVELOPMENT, suite
+from sts_cli.scenes.suite import DEVELOPMENT, SETS, suite
 
 Questions = Callable[..., Path]
 
@@ -74,6 +75,23 @@ def test_the_suite_asks_every_kind_equally_often_and_the_same_each_time():
     assert {one.item.id for one in suite(3, 0.5, DEVELOPMENT)}.isdisjoint(
         one.item.id for one in first
     )
+
+
+@pytest.mark.parametrize("of", SETS)
+def test_a_crowded_set_asks_about_one_of_many(of: str):
+    asked = list(suite(3, 0.0, DEVELOPMENT, of))
+    kinds = [one.item.extra["kind"] for one in asked]
+    assert {kind: kinds.count(kind) for kind in kinds} == dict.fromkeys(SETS[of].kinds, 3)
+    least = {"sparse": 0, "signs": 6, "shapes": 10}[of]
+    for one in asked:
+        seed = int(one.digests[0].removeprefix(f"{of}-"))
+        scene = draw(seed, 0.0, **SETS[of].drawn)
+        assert scene.image.tobytes() == one.images[0].tobytes()
+        assert len(scene.things) >= least
+    others = {
+        one.digests for name in SETS if name != of for one in suite(1, 0.0, DEVELOPMENT, name)
+    }
+    assert others.isdisjoint(one.digests for one in asked)
 
 
 def test_the_precision_that_profiles_ask_for_is_one_for_all():

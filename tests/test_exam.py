@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from benchmarks.exam import Exam
+from benchmarks.sweep import table
 from sts_cli.answering.request import OFF
 from sts_cli.evaluation.conditions import Condition
 from sts_cli.profile import Cut
@@ -26,3 +27,10 @@ def test_the_parts_of_an_exam_are_the_exam() -> None:
     asked = Counter((mark.condition, mark.kind) for mark in whole)
     assert asked == {(one.name, kind): 18 for one in conditions for kind in KINDS}
     assert all(mark.tokens == 8 for mark in whole)
+
+
+def test_an_exam_may_be_of_a_crowded_set() -> None:
+    exam = Exam("demo", per_kind=3, level=0.0, seed=DEVELOPMENT, dtype="float32", of="signs")
+    marks = exam.part([Condition(OFF)], 0, 1)
+    assert [mark.kind for mark in marks] == ["text"] * 3
+    assert "| tokens | text | all | kept |" in table(marks)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from sts_cli.families.places import raster
 from sts_cli.pruning import Candidates, Cutting
 from sts_cli.pruning import repulsion as stage_one
 from sts_cli.pruning.grid import Grid
-from sts_cli.pruning.instruction import Instruction
+from sts_cli.pruning.instruction import Instruction, scores
 from sts_cli.pruning.random import Random
 from sts_cli.pruning.relevance import Relevance
 from sts_cli.pruning.repulsion import (
@@ -145,6 +146,23 @@ def test_instruction_takes_the_most_attended_and_the_first_of_equals():
     seen = look(features(total=5), SQUARE[:5], attention=attention)
     assert chosen(Instruction(), seen, 2) == [1, 2]
     assert chosen(Instruction(), seen, 4) == [0, 1, 2, 4]
+
+
+def test_spread_shares_attention_with_neighbours_of_the_same_image():
+    """Against the definition, pair by pair: two images of a row of four tokens each."""
+    line = torch.tensor([[0.5, 0.125 * place] for place in (1, 3, 5, 7)]).repeat(2, 1)
+    both = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    attention = torch.tensor([0.0, 0.5, 0.0, 0.0, 0.1, 0.05, 0.0, 0.0])
+    seen = Candidates(features(total=8), line, both, torch.ones(8), attention)
+    near = [math.exp(-((0.25 * steps) ** 2) / (2 * 0.2**2)) for steps in range(4)]
+    expected = [0.5 * near[1], 0.5, 0.5 * near[1], 0.5 * near[2]]
+    expected += [0.1 * near[place] + 0.05 * near[abs(place - 1)] for place in range(4)]
+    torch.testing.assert_close(scores(seen, 0.2), torch.tensor(expected))
+    assert chosen(Instruction(), seen, 3) == [1, 4, 5]
+    assert chosen(Instruction(spread=0.2), seen, 3) == [0, 1, 2]
+    lone = replace(seen, attention=torch.eye(8)[1])
+    kept = [chosen(Relevance(weight=16, spread=spread), lone, 3) for spread in (0.2, 0.0)]
+    assert kept[0] == [0, 1, 2] != kept[1]
 
 
 def test_relevance_lies_between_repulsion_and_attention():

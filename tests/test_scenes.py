@@ -87,6 +87,12 @@ def test_most_bounds_the_shapes() -> None:
         assert sum(thing.shape != "sign" for thing in scene.things) <= 1
 
 
+def test_numbers_of_shapes_and_signs_are_exact_where_there_is_room() -> None:
+    for seed in SEEDS:
+        shapes = [thing.shape for thing in draw(seed, 0.0, signs=1, shapes=4, scale=0.5).things]
+        assert len(shapes) == 5 and shapes.count("sign") == 1
+
+
 def test_every_font_draws_every_character() -> None:
     assert not set(FONTS) & set(HELD_OUT_FONTS)
     for name in (*FONTS, *HELD_OUT_FONTS):

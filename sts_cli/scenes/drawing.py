@@ -51,13 +51,14 @@ def draw(
     most: int = 6,
     dense: bool = False,
     signs: int | None = None,
+    shapes: int | None = None,
     scale: float = 1.0,
     fonts: tuple[str, ...] | None = None,
 ) -> Scene:
     """The scene of `seed`; `level` is the chance that it is hard.
 
-    For training: `most` is the largest number of shapes, `dense` draws many signs, `signs` is an
-    exact number of them, `scale` enlarges shapes.
+    For training and crowded sets: `most` is the largest number of shapes, `dense` draws many signs,
+    `signs` and `shapes` are exact numbers as long as there is room, `scale` enlarges shapes.
     """
     rng = random.Random(seed)
     noise = np.random.default_rng(seed)
@@ -70,7 +71,8 @@ def draw(
     palette = palette if len(palette) > 3 else list(COLORS)
     if signs is None:
         signs = rng.choice((4, 5, 6, 7, 8) if dense else (0, 1, 1, 1, 1, 1, 1, 2, 2, 2))
-    shapes = rng.choice((1, 2, 3)) if dense else min(most, rng.choice((1, 2, 2, 3, 3, 4, 5, 6)))
+    if shapes is None:
+        shapes = rng.choice((1, 2, 3)) if dense else min(most, rng.choice((1, 2, 2, 3, 3, 4, 5, 6)))
     for _ in range(signs):
         add_sign(rng, canvas, palette, fonts, hard, dense)
     for _ in range(shapes):

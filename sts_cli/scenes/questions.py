@@ -30,9 +30,11 @@ def ask(kind: str, scene: Scene, rng: random.Random) -> Question | None:
     return None if pair is None else Question(kind, *pair)
 
 
-def questions(scene: Scene, rng: random.Random) -> Iterator[Question]:
-    """One question of each kind that the scene allows."""
-    for kind in KINDS:
+def questions(
+    scene: Scene, rng: random.Random, kinds: Iterable[str] | None = None
+) -> Iterator[Question]:
+    """One question of each of these kinds (None: of all) that the scene allows."""
+    for kind in KINDS if kinds is None else kinds:
         question = ask(kind, scene, rng)
         if question is not None:
             yield question

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from sts_cli.inputs.images import Prepared
 from sts_cli.records import Item
@@ -15,26 +17,50 @@ HELD_OUT = 950_000_000  # first seed; the demo model was trained and validated o
 DEVELOPMENT = 940_000_000  # for choosing constants
 
 
-def suite(per_kind: int, level: float, first: int = HELD_OUT) -> Iterator[Prepared]:
-    """Questions about scenes, until there are `per_kind` of every kind.
+@dataclass(frozen=True, slots=True)
+class Set:
+    """A set of scenes: how they are drawn, how many things each must hold, and what is asked."""
 
-    `extra["kind"]` of an item is its kind. `level` is the share of hard scenes, `first` a seed.
+    kinds: tuple[str, ...] = tuple(KINDS)
+    drawn: Mapping[str, Any] = field(default_factory=dict)  # arguments of `draw`
+    least: int = 0  # things; scenes with fewer are left out
+
+
+SETS = {
+    "sparse": Set(),
+    # Six signs, of a colour each: a question names one.
+    "signs": Set(("text",), {"dense": True, "signs": 6}, least=6),
+    # Up to sixteen shapes: a question names one.
+    "shapes": Set(("color", "shape", "place"), {"signs": 0, "shapes": 16, "scale": 0.75}, least=10),
+}
+
+
+def suite(
+    per_kind: int, level: float, first: int = HELD_OUT, of: str = "sparse"
+) -> Iterator[Prepared]:
+    """Questions about the scenes of a set, until there are `per_kind` of every kind that it asks.
+
+    `extra["kind"]` of an item is its kind. `level` is the share of hard scenes, `first` a seed,
+    `of` one of SETS.
     """
+    chosen = SETS[of]
     asked: Counter[str] = Counter()
     seed = first
-    while any(asked[kind] < per_kind for kind in KINDS):
-        scene = draw(seed, level)
+    while any(asked[kind] < per_kind for kind in chosen.kinds):
+        scene = draw(seed, level, **chosen.drawn)
+        name = f"{seed}" if of == "sparse" else f"{of}-{seed}"
         rng = random.Random(seed)
-        for question in questions(scene, rng):
+        kinds = chosen.kinds if len(scene.things) >= chosen.least else ()
+        for question in questions(scene, rng, kinds):
             if asked[question.kind] == per_kind:
                 continue
             asked[question.kind] += 1
             item = Item(
-                id=f"{seed}-{question.kind}",
-                images=(f"scene-{seed}",),
+                id=f"{name}-{question.kind}",
+                images=(f"scene-{name}",),
                 question=question.question,
                 answers=(question.answer,),
                 extra={"kind": question.kind},
             )
-            yield Prepared(item, (scene.image,), (str(seed),), 0.0)
+            yield Prepared(item, (scene.image,), (name,), 0.0)
         seed += 1
