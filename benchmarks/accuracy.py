@@ -2,8 +2,9 @@
 
 First the unpruned demo model, on held-out scenes and on pictures from other drawing programs; as a
 control, also with the visual tokens of another picture. Then STS at its four budgets, and simple
-methods with the same number of visual tokens, all on the same held-out questions. Prints Markdown;
---write puts it between the two marks of the document. One process for each core; 23 minutes on two.
+methods with the same number of visual tokens, all on the same held-out questions, then the same on
+crowded scenes. Prints Markdown; --write puts it between the two marks of the document. One process
+for each core; 26 minutes on two.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ MARKS = "<!-- figures -->", "<!-- end of figures -->"
 BUDGETS = {"gentle": 192, "balanced": 128, "aggressive": 64, "extreme": 32}
 # Unpruned scenes in each set. Two of three easy or hard scenes have a relation; 500 are needed.
 SCENES = dict.fromkeys(evaluate.SETS, 400) | {"easy": 780, "hard": 780}
+CROWDED = {"signs": 250, "shapes": 50}  # questions of each kind; all scenes are easy
 DRAWS = 2000  # samples of the bootstrap
 
 
@@ -58,7 +60,12 @@ def main() -> None:
     print(f"unpruned: {time.monotonic() - started:.0f} s", file=sys.stderr)
     exam = Exam("demo", options.per_kind, options.level, HELD_OUT)
     marks = exam.marks(conditions(), options.processes)
-    parts += [pruned(marks), by_kind(marks)]
+    parts += [pruned(marks, "Pruned"), by_kind(marks)]
+    for name, count in CROWDED.items():
+        crowd = Exam("demo", min(count, options.per_kind), 0.0, HELD_OUT, of=name)
+        found = crowd.marks(conditions(), options.processes)
+        parts.append(pruned(found, f"Crowded with {name}"))
+        marks += found
     minutes = (time.monotonic() - started) / 60
     parts.append(f"{len(marks):,} answers and the sets above took {minutes:.0f} minutes.")
     text = "\n\n".join(parts)
@@ -81,13 +88,13 @@ def conditions() -> list[Condition]:
     return [Condition(plan) for plan in (OFF, *plans)] + controls([OFF], plans)
 
 
-def pruned(marks: list[Mark]) -> str:
+def pruned(marks: list[Mark], title: str) -> str:
     """Markdown, one row per condition: right answers, also as a share of `off`, with intervals."""
     by_condition = grouped(marks, lambda mark: mark.condition)
     off = np.array([mark.right for mark in by_condition["off"]])
     texts = [mark.text for mark in by_condition["off"]]
     lines = [
-        f"### Pruned, {len(off):,} questions",
+        f"### {title}, {len(off):,} questions",
         "",
         "| | visual tokens | right, % | 95% | of `off`, % | 95% | same answer as `off`, % |",
         "|---|---:|---:|---|---:|---|---:|",

@@ -213,7 +213,7 @@ def test_eval_has_controls_with_as_many_tokens(questions: Questions, tmp_path: P
         "another image": 64,
         "no image": 0,
     }
-    assert found["profiles"]["extreme"]["all"]["tokens"] == 3.5
+    assert found["profiles"]["extreme"]["all"]["tokens"] == 3.7
     assert found["controls"]["no image"]["all"]["speedup"] is None
     every = tell(file, "-p", "off,aggressive,extreme", "--json", "--controls", "every")
     assert len(json.loads(every.out)["controls"]) == 10
