@@ -45,11 +45,12 @@ class Shape:
     depth: float = 0.0  # of the second cut; 0: there is none
     below: float = 1.0  # tokens below the second cut, in averages
     rows: str = "all"  # of the question, whose attention counts
+    method: str = "repulsion"  # of the first cut
 
     def profile(self, average: float) -> Profile:
         """The profile of this shape whose layers see `average` of the visual tokens."""
         name = f"{self.name} {100 * average:.2g}%"
-        first = Cut("repulsion", min(1.0, round(self.below * average, 4)))
+        first = Cut(self.method, min(1.0, round(self.below * average, 4)))
         if not self.depth:
             cuts: tuple[Cut, ...] = (first,)
         else:
@@ -65,6 +66,8 @@ SHAPES = (
     Shape("softer", 0.5, 1.1),  # as the shipped profiles
     Shape("harder", 0.5, 1.5),
     Shape("early", 0.25, 1.9, "last"),
+    Shape("divprune", method="divprune"),
+    Shape("pivoted-qr", method="star_pro"),
 )
 
 
