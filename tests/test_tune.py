@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from running import sts
 
+from sts_cli.cli.tune import shortfall
 from sts_cli.evaluation.table import Tally
 from sts_cli.evaluation.tune import (
     AVERAGES,
@@ -54,6 +55,14 @@ def test_the_best_is_the_last_before_the_first_that_fails():
     none = Tuned(0.95, 60, ladder[2:], 0, None)
     assert none.best is None and none.chosen is ladder[3]  # proves the most
     assert Tuned(0.95, 60, (ladder[0], ladder[3]), 0, None).best is ladder[3]
+
+
+def test_a_lucky_trial_behind_one_that_fails_is_not_proved():
+    lucky = Tuned(0.9, 60, (trial(0.5, 90, 100), trial(0.3, 97, 100)), 0, None)
+    assert lucky.best is None and lucky.chosen is lucky.trials[1]
+    assert "this may be chance. Give more questions." in shortfall(lucky)
+    none = Tuned(0.9, 60, (trial(0.5, 90, 100),), 0, None)
+    assert shortfall(none).startswith("no profile keeps 90.0%. The safest proves 83.6%")
 
 
 def test_each_budget_is_spent_in_the_way_that_agrees_most():

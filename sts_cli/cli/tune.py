@@ -212,6 +212,11 @@ def shortfall(found: Tuned) -> str:
             f"answers agree. Give {found.missing} more, or --keep-agreement "
             f"{int(1000 * one.proved) / 1000:g}."
         )
+    if one.proved >= found.target:
+        return (
+            f"{one.proved:.1%} would do, but a weaker pruning does not prove {found.target:.1%}, "
+            "so this may be chance. Give more questions."
+        )
     return (
         f"no profile keeps {found.target:.1%}. The safest proves {one.proved:.1%}: give that to "
         "--keep-agreement, or more questions."
