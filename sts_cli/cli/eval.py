@@ -332,7 +332,8 @@ def show(
     table.add_column(f"{first['all']['questions']} questions, %", no_wrap=True)
     columns = (title, "95%", "p") if truth else ()
     for name in (*columns, "same", "tokens", "prefill", "total"):
-        table.add_column(name, justify="right", no_wrap=name != title)
+        fixed = name not in (title, "prefill", "total")  # these may take two lines
+        table.add_column(name, justify="right", no_wrap=fixed, min_width=5)
     for number, (name, kinds) in enumerate(figures.items()):
         if number == plans:
             table.add_section()
