@@ -249,7 +249,7 @@ def test_eval_writes_its_table(questions: Questions, tmp_path: Path):
             "exakt is unknown. Known: exact, contains, vqa, anls, f1.",
         ),
         (("--controls", "all"), "--controls all is unknown. Known: strongest, every, none."),
-        (("--out", "t.txt"), "--out t.txt: the name must end in .csv or .json."),
+        (("--out", "t.txt"), "--out t.txt: the name must end in .csv, .json or .html."),
     ],
 )
 def test_eval_refuses_what_it_does_not_know(questions: Questions, arguments, sentence: str):
@@ -324,5 +324,5 @@ def test_eval_writes_a_page_of_every_answer(questions: Questions, tmp_path: Path
         assert text in page
     assert page.count("data:image/jpeg") + page.count("/9j/") >= 1
     (tmp_path / "mine.html").write_text("my page")
-    done = tell(file, "-p", "off", "--html", tmp_path / "mine.html")
+    done = tell(file, "-p", "off", "--out", tmp_path / "mine.html")
     assert done.code == 2 and "is no report of sts; give another name" in done.err

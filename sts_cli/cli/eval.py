@@ -147,6 +147,8 @@ def evaluate(
     check_choices(device, dtype, quantize)
     check_choice("--controls", controls_, CONTROLS)
     check_choice("--metric", metric, tuple(NAMES))
+    if out is not None and out.suffix in (".html", ".htm"):
+        out, html = None, html or out
     if out is not None:
         check_table(out, questions)
     if html is not None:
@@ -289,7 +291,7 @@ def shared_by(plans: Sequence[Profile], setting: str) -> str | None:
 def check_table(path: Path, questions: str) -> None:
     """Raise OptionError for an --out that is no table, or is the input."""
     if path.suffix not in (".csv", ".json"):
-        raise OptionError(f"--out {path}: the name must end in .csv or .json.")
+        raise OptionError(f"--out {path}: the name must end in .csv, .json or .html.")
     if path.exists() and Path(questions).exists() and path.samefile(questions):
         raise OptionError(f"--out {path} is the input; give another name.")
 
