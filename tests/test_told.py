@@ -148,6 +148,19 @@ def test_a_mistake_in_a_log_is_json_too(place: Path):
     assert (done.code, event["level"]) == (2, "error") and "gone.jsonl" in event["text"]
 
 
+def test_the_form_of_the_questions_is_told_in_the_log_too(place: Path):
+    row = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions"}
+    content = [
+        {"type": "text", "text": "what?"},
+        {"type": "image_url", "image_url": {"url": "0.png"}},
+    ]
+    row["body"] = {"messages": [{"role": "user", "content": content}]}  # type: ignore[assignment]
+    Path("openai.jsonl").write_text(json.dumps(row) + "\n")
+    done = sts("batch", "openai.jsonl", "--log-json", "--max-new-tokens", "1", "--limit", "1")
+    first = json.loads(done.err.splitlines()[0])
+    assert (first["event"], first["text"]) == ("message", "reading as OpenAI batch")
+
+
 def test_a_terminal_with_a_log_still_gets_every_row(place: Path):
     lines = "".join(drawn(*ASKED, "--log-json"))
     assert len(re.findall(r'"answer": ', lines)) == ROWS

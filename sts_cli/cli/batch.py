@@ -256,7 +256,7 @@ def batch(
     gate = least_agreement(fail_under, compare)
     form = format_of(out, format_)
     rows = open_inputs(input_, question, images)
-    tell_form(rows, quiet)
+    tell_form(rows, console, quiet)
     sidecars = Sidecars(replace=fresh) if sidecar_ else None
     check_places(rows, out, sidecars)
     overlays = overlays_at(overlay)

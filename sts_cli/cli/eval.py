@@ -157,7 +157,7 @@ def evaluate(
     plans = on_one_model(uniquely_named(profiles.split(",")), quantize, backend)
     conditions = [Condition(plan) for plan in plans] + controls_of(plans, controls_)
     source = find(model)
-    ready = questions_of(questions, per_kind, level, development, quiet)
+    ready = questions_of(questions, per_kind, level, development, console, quiet)
     page = EvalPage(metric)
     request = Request(
         tuple(one.profile for one in conditions), batch_size=size, max_new_tokens=max_new_tokens
@@ -217,12 +217,12 @@ def evaluate(
 
 
 def questions_of(
-    name: str, per_kind: int, level: float, development: bool, quiet: bool = False
+    name: str, per_kind: int, level: float, development: bool, console: Console, quiet: bool
 ) -> Iterator[Prepared]:
     """The questions of a file, or of the built-in scenes. Raises InputError."""
     if name != SCENES:
         rows = open_input(name)
-        tell_form(rows, quiet)
+        tell_form(rows, console, quiet)
         return decode_ahead(rows.items())
     from sts_cli.scenes.suite import DEVELOPMENT, HELD_OUT, suite
 

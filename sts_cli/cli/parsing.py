@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from rich.console import Console
+
 from sts_cli.cli.options import OptionError
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.formats import Format
@@ -14,7 +16,6 @@ from sts_cli.outputs.sidecar import Sidecars, check_one_each
 from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.profile_files import load_profile
 from sts_cli.records import printable
-from sts_cli.report.console import stderr
 from sts_cli.report.overlay import endings, format_for, holds_mark
 from sts_cli.report.visible import in_line
 
@@ -110,10 +111,10 @@ def images_folder(questions: Input) -> dict[str, str]:
     return {"images": printable(str(questions.start.resolve()))}
 
 
-def tell_form(questions: Input, quiet: bool) -> None:
+def tell_form(questions: Input, console: Console, quiet: bool) -> None:
     """Say in one line whose form the rows have, if it is not ours."""
     if questions.form and not quiet:
-        stderr().print(f"reading as {in_line(questions.form)}", markup=False, highlight=False)
+        console.print(f"reading as {in_line(questions.form)}")
 
 
 def check_ending(option: str, path: Path, marked: bool = False) -> None:

@@ -128,7 +128,7 @@ def tune(
     size = rows_at_once(batch_size)
     (plan,) = on_one_model([OFF], quantize, backend)
     source = find(model)
-    ready = questions_of(questions, per_kind, level, development=True, quiet=quiet)
+    ready = questions_of(questions, per_kind, level, True, console, quiet)
     request = Request((plan,), batch_size=size, max_new_tokens=max_new_tokens)
     vlm = load_for(source, request, device, dtype, console, quiet)
     from sts_cli.evaluation.tune import tune as search
