@@ -9,6 +9,7 @@ from itertools import groupby, islice
 from typing import TypeVar
 
 from benchmarks.processes import split
+from sts_cli.answering.agreement import problem_among
 from sts_cli.answering.request import Request
 from sts_cli.checkpoints.sources import find
 from sts_cli.evaluation.conditions import Condition
@@ -88,9 +89,9 @@ def examined(
     vlm = load_model(find(model), plans[0], device="cpu", dtype=dtype, others=tuple(plans[1:]))
     request = Request(tuple(plans), max_new_tokens=64)
     for row in answers(vlm, ready, conditions, request):
-        for answer in row:
-            if answer.problem is not None:
-                raise RuntimeError(f"{answer.item.id}: {answer.problem.message}")
+        problem = problem_among(row)
+        if problem is not None:
+            raise RuntimeError(f"{row[0].item.id}: {problem.message}")
         yield row
 
 

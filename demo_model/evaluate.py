@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demo_model.elsewhere import flat, room
+from sts_cli.answering.agreement import problem_among
 from sts_cli.answering.request import OFF, Request
 from sts_cli.checkpoints.sources import find
 from sts_cli.evaluation.conditions import Condition, controls
@@ -80,7 +81,7 @@ def scores(folder: Path, dtype: str, scenes: dict[str, int], part: Part = (0, 1)
 
 def scored(row: tuple[Answer, ...]) -> Score:
     """The score of the answers to one question. Raises RuntimeError if there is none."""
-    problem = next((answer.problem for answer in row if answer.problem is not None), None)
+    problem = problem_among(row)
     if problem is not None:
         raise RuntimeError(f"{row[0].item.id}: {problem.message}")
     item = row[0].item

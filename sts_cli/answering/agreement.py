@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from sts_cli.records import Answer, Comparison
+from sts_cli.records import Answer, Comparison, Problem
 
 
 def normalised(text: str) -> str:
@@ -33,6 +33,11 @@ def token_f1(a: str, b: str) -> float:
     if shared == 0:
         return float(first == second)
     return 2 * shared / (first.total() + second.total())
+
+
+def problem_among(answers: Iterable[Answer]) -> Problem | None:
+    """The first problem of several answers to one question; None if all have a text."""
+    return next((one.problem for one in answers if one.problem is not None), None)
 
 
 def compared(pruned: Answer, full: Answer) -> Answer:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sts_cli.answering.agreement import problem_among
 from sts_cli.evaluation.conditions import Condition
 from sts_cli.evaluation.metrics import METRICS, NAMES
 from sts_cli.outputs.disk import replacing
@@ -40,7 +41,7 @@ class EvalPage:
     def add(self, answers: Sequence[Answer]) -> None:
         """Add the answers to the next question, one for each condition."""
         item, image = answers[0].item, self._ahead.popleft()
-        problem = next((one.problem for one in answers if one.problem is not None), None)
+        problem = problem_among(answers)
         texts = {} if problem else {one.profile: one.text or "" for one in answers}
         metric = METRICS[self.metric]
         scores = {name: metric(text, item.answers) for name, text in texts.items() if item.answers}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from sts_cli.answering.agreement import same
+from sts_cli.answering.agreement import problem_among, same
 from sts_cli.evaluation.conditions import Condition
 from sts_cli.evaluation.metrics import METRICS
 from sts_cli.records import Answer, Problem
@@ -79,19 +79,20 @@ class Results:
         self.failed = 0
         self.problem: Problem | None = None  # the first
 
-    def add(self, answers: Sequence[Answer]) -> None:
+    def add(self, answers: Sequence[Answer]) -> bool:
         """Add the answers to one question, one per condition. Questions without truth count too.
 
-        A question that fails under one condition counts under none.
+        A question that fails under one condition counts under none; then the result is False.
         """
-        problem = next((answer.problem for answer in answers if answer.problem is not None), None)
+        problem = problem_among(answers)
         if problem is not None:
             self.failed += 1
             self.problem = self.problem or problem
-            return
+            return False
         for answer, kinds in zip(answers, self.tallies, strict=True):
             for kind in {str(answer.item.extra.get("kind", "all")), "all"}:
                 kinds.setdefault(kind, Tally()).add(answer, answers[0])
+        return True
 
     def figures(self) -> dict[str, dict[str, Figures]]:
         """Figures by condition and by kind of question; the kind "all" has all questions."""

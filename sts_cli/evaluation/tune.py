@@ -21,7 +21,7 @@ from sts_cli.answering.request import OFF, Request
 from sts_cli.errors import ProfileError
 from sts_cli.evaluation.conditions import Condition
 from sts_cli.evaluation.exam import answers
-from sts_cli.evaluation.table import Tally, mean
+from sts_cli.evaluation.table import Results, Tally, mean
 from sts_cli.evaluation.threshold import threshold
 from sts_cli.inputs.images import Prepared
 from sts_cli.profile import Cut, Escalate, Profile
@@ -186,31 +186,32 @@ class Search:
             replace(plan, quantize=mine.quantize, backend=mine.backend)
             for plan in (OFF, *(plan for plan, _ in plans))
         ]
-        tallies = [Tally() for _ in named]
-        similar = [0.0] * len(named)
-        certain: list[list[float]] = [[] for _ in named]
-        found = answers(self.vlm, questions, [Condition(plan) for plan in named], self.request)
+        conditions = [Condition(plan) for plan in named]
+        results, answered = Results(conditions), []
+        found = answers(self.vlm, questions, conditions, self.request)
         for done, row in enumerate(found, 1):
             self.say(f"{len(plans)} profiles, {done} of {len(questions)} questions")
-            problem = next((one.problem for one in row if one.problem is not None), None)
-            if problem is not None:
-                self.failed += 1
-                self.problem = self.problem or problem
-                continue
-            for number, one in enumerate(row):
-                tallies[number].add(one, row[0])
-                similar[number] += token_f1(one.text or "", row[0].text or "")
-                certain[number].append(one.certainty.probability if one.certainty else 0.0)
-        if not tallies[0].agree:
+            if results.add(row):
+                answered.append(row)
+        self.failed += results.failed
+        self.problem = self.problem or results.problem
+        if not answered:
             assert self.problem is not None
             raise ProfileError(
                 f"None of {len(questions)} questions could be answered; the first: "
                 f"{self.problem.kind}: {self.problem.message}"
             )
+        off, *columns = zip(*answered, strict=True)
         return [
-            Trial(plan, average, tally, total, tuple(sure))
-            for (plan, average), tally, total, sure in zip(
-                plans, tallies[1:], similar[1:], certain[1:], strict=True
+            Trial(
+                plan,
+                average,
+                kinds["all"],
+                sum(token_f1(a.text or "", b.text or "") for a, b in zip(column, off, strict=True)),
+                tuple(one.certainty.probability if one.certainty else 0.0 for one in column),
+            )
+            for (plan, average), kinds, column in zip(
+                plans, results.tallies[1:], columns, strict=True
             )
         ]
 
