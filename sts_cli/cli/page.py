@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, median
 from typing import Any
 
 from sts_cli.cli.options import OptionError
@@ -18,10 +17,9 @@ from sts_cli.outputs.keys import images_of
 from sts_cli.outputs.settings import link_target
 from sts_cli.outputs.stream import Stdout
 from sts_cli.records import Answer, Item, KeptTokens, answer_row, printable
-from sts_cli.report.charts import Chart, histogram
 from sts_cli.report.console import milliseconds
+from sts_cli.report.figures import Figures
 from sts_cli.report.html import SIDE, Page, is_report, missing_libraries
-from sts_cli.report.intervals import LEAST, median_interval, wilson
 
 FEW, LARGER = 1000, 320  # rows up to which thumbnails are larger, and their longer side in pixels
 
@@ -165,98 +163,3 @@ def facts(row: Mapping[str, Any]) -> list[str]:
     if row.get("speedup"):
         found.append(f"x{row['speedup']['total']:.2f} of its batch")
     return found
-
-
-class Figures:
-    """What all rows of a report amount to."""
-
-    def __init__(self) -> None:
-        self.answered = self.compared = self.agreed = self.earlier = 0
-        self.errors: Counter[str] = Counter()
-        self.seconds, self.average, self.share = array("d"), array("d"), array("d")
-        self.speedups: dict[float, float] = {}  # in total, by that of prefill, which batches share
-
-    def add(self, row: Mapping[str, Any], earlier: bool) -> None:
-        """Count an output row."""
-        if row["error"]:
-            self.errors[row["error"]["kind"]] += 1
-            return
-        self.answered += 1
-        self.earlier += earlier
-        if row.get("seconds"):
-            self.seconds.append(row["seconds"]["total"])
-        if row.get("tokens"):
-            average, visual = row["tokens"]["average"], row["tokens"]["visual"]
-            self.average.append(average)
-            self.share.append(average / max(1, visual))
-        if row.get("agree") is not None:
-            self.compared += 1
-            self.agreed += row["agree"]
-            self.speedups.setdefault(row["speedup"]["prefill"], row["speedup"]["total"])
-
-    def tiles(self) -> list[tuple[str, str, str]]:
-        """Label, value and detail of each figure that there is."""
-        kinds = ", ".join(f"{count} {kind}" for kind, count in self.errors.most_common())
-        tiles = [("answered", f"{self.answered:,}", f"of {self.answered + self.errors.total():,}")]
-        if self.errors:
-            tiles.append(("errors", f"{self.errors.total():,}", kinds))
-        if self.compared:
-            low, high = wilson(self.agreed, self.compared)
-            tiles.append(
-                (
-                    "agreement with off",
-                    f"{self.agreed / self.compared:.1%}",
-                    f"{self.agreed:,} of {self.compared:,}; 95% interval {low:.1%} to {high:.1%}",
-                )
-            )
-            n = len(self.speedups)
-            kind = "95% interval" if n >= LEAST else "range"
-            of = f"{kind}, median of {n} batches" if n > 1 else "of one batch"
-            for name, values in self._factors().items():
-                low, high = median_interval(values)
-                around = f"{low:.2f} to {high:.2f}, " if n > 1 else ""
-                tiles.append((f"speed-up, {name}", f"x{median(values):.2f}", f"{around}{of}"))
-        if self.average:
-            tiles.append(
-                (
-                    "visual tokens kept",
-                    f"{mean(self.share):.1%}",
-                    f"{mean(self.average):.1f} on average over layers and rows",
-                )
-            )
-        if self.seconds:
-            ordered = sorted(self.seconds)
-            p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
-            tiles.append(
-                ("time per row", milliseconds(median(ordered)), f"p95 {milliseconds(p95)}")
-            )
-        return tiles
-
-    def _factors(self) -> dict[str, list[float]]:
-        """The speed-ups of prefill and in total of all batches."""
-        return {"prefill": list(self.speedups), "total": list(self.speedups.values())}
-
-    def charts(self) -> list[Chart]:
-        """The distribution of speed-ups and of times, where there are several."""
-        found = []
-        if len(self.speedups) > 1:
-            found.append(
-                histogram(
-                    "speedups",
-                    "Speed-up of each batch",
-                    "Against no pruning; 1 is as fast.",
-                    self._factors(),
-                    "speed-up (factor)",
-                )
-            )
-        if len(self.seconds) > 1:
-            found.append(
-                histogram(
-                    "times",
-                    "Time of each row",
-                    "Of its whole batch." if self.compared else "Its own share of its batch.",
-                    {"rows": [1000 * one for one in self.seconds]},
-                    "milliseconds",
-                )
-            )
-        return found

@@ -25,7 +25,7 @@ from rich.text import Text
 
 from sts_cli.profile import Escalate
 from sts_cli.records import Answer, TokenCounts
-from sts_cli.report.intervals import speedups
+from sts_cli.report.intervals import p95, speedups
 from sts_cli.report.visible import in_line, visible, visible_json
 
 PERIOD = 30.0  # seconds between lines of progress
@@ -232,12 +232,11 @@ class Report:
         parts += notes
         self.console.print("; ".join(parts), style="bold")
         if self.seconds:
-            ordered = sorted(self.seconds)
-            p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+            middle, slow = median(self.seconds), p95(self.seconds)
             average = sum(self.average) / len(self.average)
             share = sum(self.share) / len(self.share)
             self.console.print(
-                f"time: p50 {milliseconds(median(ordered))}, p95 {milliseconds(p95)}; "
+                f"time: p50 {milliseconds(middle)}, p95 {milliseconds(slow)}; "
                 f"visual tokens kept: {average:.1f} on average ({share:.1%})"
             )
         if self.escalate is not None:

@@ -1,4 +1,4 @@
-"""Intervals of 95% around measured figures. Standard library only."""
+"""Intervals of 95% around measured figures, and the 95th percentile. Standard library only."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
         rank += 1
         below += chance(n, rank)
     return ordered[rank], ordered[n - 1 - rank]
+
+
+def enclosing(n: int) -> str:
+    """The name of what `median_interval` gives for n values."""
+    return "95% interval" if n >= LEAST else "range"
+
+
+def p95(values: Sequence[float]) -> float:
+    """The value that 95% of the values are below."""
+    return sorted(values)[int(0.95 * len(values))]
 
 
 def chance(n: int, k: int) -> float:
@@ -85,8 +95,7 @@ def speedups(batches: Sequence[tuple[float, float]]) -> str:
     """A line on the speed-ups of prefill and in total of some batches."""
     prefill, total = zip(*batches, strict=True)
     n = len(batches)
-    kind = "95% interval" if n >= LEAST else "range"
-    of = f"median of {n} batches ({kind})" if n > 1 else "of one batch"
+    of = f"median of {n} batches ({enclosing(n)})" if n > 1 else "of one batch"
     return f"speed-up, {of}: prefill {ratio(prefill)}, total {ratio(total)}"
 
 
