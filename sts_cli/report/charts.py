@@ -28,8 +28,8 @@ def histogram(
     import pygal
 
     ordered = sorted(value for values in series.values() for value in values)
-    low = ordered[int(TAIL * (len(ordered) - 1))]
-    high = ordered[-1 - int(TAIL * (len(ordered) - 1))]
+    cut = int(TAIL * (len(ordered) - 1))
+    low, high = ordered[cut], ordered[-1 - cut]
     step = (high - low) / BINS or max(abs(high), 1.0) / BINS
     chart = pygal.Histogram(**settings(len(series) > 1), x_title=unit, y_title="count")
     for label, values in series.items():
@@ -38,7 +38,6 @@ def histogram(
             counts[min(BINS - 1, max(0, int((value - low) / step)))] += 1
         bars = [(count, low + n * step, low + (n + 1) * step) for n, count in enumerate(counts)]
         chart.add(label, [bar for bar in bars if bar[0]])
-    cut = int(TAIL * (len(ordered) - 1)) > 0
     tail = f" The outer bars count the outermost {TAIL:.0%}, too." if cut else ""
     return drawn(chart, name, title, caption + tail)
 
