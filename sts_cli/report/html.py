@@ -274,7 +274,6 @@ def write_evaluation(
                 kind=str(row.get("kind") or ""),
                 expected=row.get("accepted") or (),
             )
-        best = [one for one in conditions if one.get("speedup") is not None]
         points = [
             {
                 "name": in_line(one["name"]),
@@ -285,8 +284,8 @@ def write_evaluation(
                 "y_low": percent(one.get("accuracy_low")) if known else None,
                 "y_high": percent(one.get("accuracy_high")) if known else None,
             }
-            for one in best
-            if one.get(measure) is not None
+            for one in conditions
+            if one.get("speedup") is not None and one.get(measure) is not None
         ]
         chart = scatter(
             "accuracy-speed",
