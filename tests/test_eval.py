@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -17,6 +18,7 @@ from running import Done, sts
 
 from sts_cli.answering.agreement import exact_match, normalised, same, token_f1
 from sts_cli.cli.eval import shared_by
+from sts_cli.cli.eval_page import EvalPage
 from sts_cli.errors import ProfileError
 from sts_cli.evaluation.conditions import Condition
 from sts_cli.evaluation.table import Results
@@ -326,3 +328,23 @@ def test_eval_writes_a_page_of_every_answer(questions: Questions, tmp_path: Path
     (tmp_path / "mine.html").write_text("my page")
     done = tell(file, "-p", "off", "--out", tmp_path / "mine.html")
     assert done.code == 2 and "is no report of sts; give another name" in done.err
+
+
+def test_rows_of_the_page_differ_as_the_table_counts():
+    plans = [Condition(Profile("off")), Condition(Profile("a")), Condition(OTHER, "another")]
+
+    def differs(truth: tuple[str, ...], *texts: str) -> bool:
+        page = EvalPage("exact", [*plans[:2], replace(plans[2], control=True)])
+        item = Item("1", ("a.png",), "?", answers=truth)
+        page._ahead.append(None)
+        names = ("off", "a", "other")
+        page.add([Answer(item, "m", n, text=t) for n, t in zip(names, texts, strict=True)])
+        return page.rows[0]["differs"]
+
+    assert not differs((), "CAKE", '"cake!"', "no")  # the same but for case and punctuation
+    assert differs((), "CAKE", "CARE", "CAKE")
+    assert not differs(("x",), "CAKE", "CARE", "x")  # both are wrong; controls do not count
+    assert differs(("x",), "X.", "CARE", "x")
+
+
+OTHER = Profile("other")

@@ -430,6 +430,7 @@ def evaluated(path: Path, known: Callable[[int], bool]) -> Path:
             "kind": "text",
             "answers": {name: "CAKE" if n % 4 else f"{name}" for name in names},
             "right": {name: bool(n % 4 or name == "off") for name in names} if known(n) else {},
+            "differs": n % 4 == 0,
         }
         for n in range(12)
     )

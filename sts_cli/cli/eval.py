@@ -158,7 +158,7 @@ def evaluate(
     conditions = [Condition(plan) for plan in plans] + controls_of(plans, controls_)
     source = find(model)
     ready = questions_of(questions, per_kind, level, development, console, quiet)
-    page = EvalPage(metric)
+    page = None if html is None else EvalPage(metric, conditions)
     request = Request(
         tuple(one.profile for one in conditions), batch_size=size, max_new_tokens=max_new_tokens
     )
@@ -171,10 +171,10 @@ def evaluate(
     count = 0
     with console.status("0 questions") if moving else contextlib.nullcontext() as counter:
         asked: Iterator[Prepared] = islice(ready, limit)
-        asked = asked if html is None else page.seen(asked)
+        asked = asked if page is None else page.seen(asked)
         for count, found in enumerate(answers(vlm, asked, conditions, request), 1):
             results.add(found)
-            if html is not None:
+            if page is not None:
                 page.add(found)
             if counter is not None:
                 counter.update(f"{count} questions under {len(conditions)} conditions")
@@ -190,9 +190,9 @@ def evaluate(
         write_table(out, record)
         if not quiet:
             console.print(f"Wrote {out}.")
-    if html is not None and figures:
+    if html is not None and page is not None and figures:
         subtitle = f"{Path(questions).name}; model {source.name}"
-        page.write(html, conditions, figures, subtitle)
+        page.write(html, figures, subtitle)
         if not quiet:
             console.print(f"Wrote {html}.")
     if json_:

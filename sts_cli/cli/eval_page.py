@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sts_cli.answering.agreement import problem_among
+from sts_cli.answering.agreement import problem_among, same
 from sts_cli.evaluation.conditions import Condition
 from sts_cli.evaluation.metrics import METRICS, NAMES
 from sts_cli.outputs.disk import replacing
@@ -24,8 +24,9 @@ HALF = 0.5  # the score from which an answer counts as right in the page
 class EvalPage:
     """The rows of the page: texts, and a thumbnail of each question's first image."""
 
-    def __init__(self, metric: str):
-        self.metric = metric
+    def __init__(self, metric: str, conditions: Sequence[Condition]):
+        self.metric, self.conditions = metric, conditions
+        self.profiles = {one.name for one in conditions if not one.control}
         self.rows: list[dict[str, Any]] = []
         self._ahead: deque[bytes | None] = deque()
         self._last: tuple[str, bytes] = "", b""  # questions about an image often come together
@@ -45,6 +46,7 @@ class EvalPage:
         texts = {} if problem else {one.profile: one.text or "" for one in answers}
         metric = METRICS[self.metric]
         scores = {name: metric(text, item.answers) for name, text in texts.items() if item.answers}
+        right = {name: score >= HALF for name, score in scores.items()}
         self.rows.append(
             {
                 "id": item.id,
@@ -52,17 +54,27 @@ class EvalPage:
                 "accepted": item.answers,
                 "kind": item.extra.get("kind"),
                 "answers": texts,
-                "right": {name: score >= HALF for name, score in scores.items()},
+                "right": right,
+                "differs": self._differ(texts, right),
                 "image": image,
                 "images": item.labels,
                 "error": f"{problem.kind}: {problem.message}" if problem else None,
             }
         )
 
+    def _differ(self, texts: Mapping[str, str], right: Mapping[str, bool]) -> bool:
+        """True if some profiles are right and others not; without a truth, if texts do not agree.
+
+        Controls do not count.
+        """
+        if right:
+            return len({right[name] for name in self.profiles}) > 1
+        own = [texts[name] for name in self.profiles if name in texts]
+        return not all(same(one, own[0]) for one in own)
+
     def write(
         self,
         path: Path,
-        conditions: Sequence[Condition],
         figures: Mapping[str, Mapping[str, Mapping[str, Any]]],
         subtitle: str,
     ) -> None:
@@ -76,7 +88,7 @@ class EvalPage:
                 "accuracy_low": figures[one.name]["all"]["low"],
                 "accuracy_high": figures[one.name]["all"]["high"],
             }
-            for one in conditions
+            for one in self.conditions
         ]
         with replacing(link_target(path)) as file:
             write_evaluation(

@@ -245,13 +245,11 @@ def write_evaluation(
 
     Each row has `id`, `question`, `accepted` (texts), `kind`, `answers` and `right` (by condition;
     right may lack some), and may have `image` (a JPEG file as bytes, from `thumbnail`), `images`
-    (their names) and `error`. Rows differ if some answers are right and others not, or, where
-    nothing is known, if their texts are not equal but for case and spaces; controls do not count.
+    (their names), `error`, and `differs` if it shall stand first.
     """
     known = any(one.get("accuracy") is not None for one in conditions)
     measure = "accuracy" if known else "agreement"
     page = Page(Path(file.name).parent)
-    counted = {one["name"] for one in conditions if one.get("kind") != "control"}
     try:
         for row in rows:
             answers, right = row.get("answers") or {}, row.get("right") or {}
@@ -267,10 +265,7 @@ def write_evaluation(
                 pictures=[page.picture(digest, image)] if image else [],
                 images=row.get("images") or (),
                 error=row.get("error"),
-                differs=apart(
-                    [value for name, value in right.items() if name in counted]
-                    or [folded(text) for name, text in answers.items() if name in counted]
-                ),
+                differs=row.get("differs", False),
                 kind=str(row.get("kind") or ""),
                 expected=row.get("accepted") or (),
             )
@@ -345,13 +340,3 @@ def line_of(one: Mapping[str, Any]) -> tuple[str, ...]:
 
 def percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
-
-
-def apart(values: Sequence[object]) -> bool:
-    """True if not all values are equal."""
-    return any(value != values[0] for value in values[1:])
-
-
-def folded(text: str | None) -> str:
-    """A text but for case, spaces and a full stop at its end."""
-    return " ".join((text or "").casefold().split()).rstrip(".")
