@@ -25,6 +25,9 @@ class Overlays:
     def __init__(self, folder: Path, ending: str):
         self.folder = folder
         self.ending = ending
+        form = format_for(Path(f"x{ending}"))  # tries the format, so once for all rows
+        assert form is not None
+        self.form = form
         self.written = 0  # pictures
         self.missing = 0  # rows whose images could not be read again
 
@@ -41,13 +44,11 @@ class Overlays:
             return
         with write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        form = format_for(Path(f"x{self.ending}"))
-        assert form is not None
         row = f"{key_of(answer.item):016x}"
         for number, (image, kept) in enumerate(zip(ready.images, answer.kept, strict=True), 1):
             part = f"-{number}" if len(answer.kept) > 1 else ""
             path = self._free(safe(answer.item.id), part, row)
-            write_whole(path, encoded(overlay(image, kept), form, row + part))
+            write_whole(path, encoded(overlay(image, kept), self.form, row + part))
             self.written += 1
 
     def _free(self, name: str, part: str, row: str) -> Path:
