@@ -42,12 +42,8 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return SimpleNamespace(model=model, processor=processor, name=request.param)
 
 
-@pytest.mark.parametrize("sizes", [[(64, 48)], [(90, 30), (40, 80)]], ids=["one", "two"])
-def test_prompt_and_answer_are_what_processor_and_generate_give(loaded, sizes):
-    engine = Engine(loaded)
-    images = [picture(*size, seed) for seed, size in enumerate(sizes)]
-    prompt = asked(engine.family, QUESTION, *images)
-    text = engine.family.prompt_text(QUESTION, len(images))
+def assert_as_processor_and_generate(loaded, engine: Engine, prompt: Prompt, text: str, images):
+    """The processor gives the prompt of this text and images, and `generate` its answer."""
     bos = loaded.processor.tokenizer.bos_token
     inputs = loaded.processor(
         images=[images],
@@ -59,6 +55,15 @@ def test_prompt_and_answer_are_what_processor_and_generate_give(loaded, sizes):
     expected = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)
     (found,) = engine.generate([prompt], Profile("off"), max_new_tokens=5)
     assert list(found.ids) == expected[0, len(prompt.ids) :].tolist()
+
+
+@pytest.mark.parametrize("sizes", [[(64, 48)], [(90, 30), (40, 80)]], ids=["one", "two"])
+def test_prompt_and_answer_are_what_processor_and_generate_give(loaded, sizes):
+    engine = Engine(loaded)
+    images = [picture(*size, seed) for seed, size in enumerate(sizes)]
+    prompt = asked(engine.family, QUESTION, *images)
+    text = engine.family.prompt_text(QUESTION, len(images))
+    assert_as_processor_and_generate(loaded, engine, prompt, text, images)
 
 
 def mark_of(family: Family) -> str:
@@ -79,17 +84,7 @@ def test_images_between_texts_stay_there(loaded):
     text = family.prompt_text(QUESTION, 1)
     mark = mark_of(family)
     text = text.replace(f"{mark}{QUESTION}", f"look: {mark}and now what?{mark}")
-    bos = loaded.processor.tokenizer.bos_token
-    inputs = loaded.processor(
-        images=[images],
-        text=[text],
-        return_tensors="pt",
-        add_special_tokens=not (bos and text.startswith(bos)),
-    )
-    assert prompt.ids == inputs["input_ids"][0].tolist()
-    expected = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)
-    (found,) = engine.generate([prompt], Profile("off"), max_new_tokens=5)
-    assert list(found.ids) == expected[0, len(prompt.ids) :].tolist()
+    assert_as_processor_and_generate(loaded, engine, prompt, text, images)
     (pruned,) = engine.generate([prompt], load_profile("balanced"), max_new_tokens=2)
     assert 0 < pruned.left[-1] < pruned.visual
 

@@ -44,19 +44,22 @@ def pope(row: Row) -> dict[str, Any]:
     return with_kind(row, row.get("category"))
 
 
+def image_from(row: Row, key: str) -> dict[str, Any]:
+    """The row with the image that `key` names, unless it has one."""
+    rest = {name: value for name, value in row.items() if name != key}
+    return {"image": row[key], **rest} if key in row else rest
+
+
 def docvqa(row: Row) -> dict[str, Any]:
     kinds = row.get("question_types")
     kinds = kinds if isinstance(kinds, list) else []
-    named = {"image": row["image_local_name"]} if "image_local_name" in row else {}
-    rest = {key: value for key, value in row.items() if key != "image_local_name"}
-    return with_kind({**named, **rest}, ", ".join(map(str, kinds)))
+    return with_kind(image_from(row, "image_local_name"), ", ".join(map(str, kinds)))
 
 
 def chartqa(row: Row) -> dict[str, Any]:
-    rest = {key: value for key, value in row.items() if key not in ("imgname", "label")}
-    named = {"image": row["imgname"]} if "imgname" in row else {}
+    rest = {key: value for key, value in row.items() if key != "label"}
     made = {"0": "human", "1": "augmented"}.get(str(row.get("human_or_machine")))
-    return with_kind({**named, **rest, "answer": row["label"]}, made)
+    return with_kind({**image_from(rest, "imgname"), "answer": row["label"]}, made)
 
 
 def by_image_id(row: Row) -> dict[str, Any]:
@@ -114,4 +117,3 @@ BENCHMARKS = (
     ),
     Form("VQA", has("question", "answers", "answer_type"), vqa),
 )
-BY_ID = Form("rows with an image id", has("image_id", "question"), by_image_id)

@@ -47,9 +47,9 @@ def lettered(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def letter_of(answer: object, options: list[str]) -> object:
     """The letter of the option that an answer means; an answer that means none as it stands."""
-    if str(answer) in options and not isinstance(answer, int):
-        return LETTERS[options.index(str(answer))]
-    number = str(answer)
-    if number.isascii() and number.isdigit() and int(number) < len(options):
-        return LETTERS[int(number)]
+    text = str(answer)
+    if text in options and not isinstance(answer, int):
+        return LETTERS[options.index(text)]
+    if text.isascii() and text.isdigit() and int(text) < len(options):
+        return LETTERS[int(text)]
     return answer

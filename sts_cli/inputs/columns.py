@@ -30,7 +30,7 @@ def open_columns(path: Path, name: str) -> Contents:
         shown = ", ".join(printable(key)[:30] for key in list(first)[:8])
         raise InputError(f"{name} has no column of images; its columns are {shown}.")
     hashed = survey(path, lambda file: iter(partial(file.read, 1 << 20), b""))
-    counted = Survey(sum(len(batch) for batch in batches(path, name, columns=[])), hashed.sha256)
+    counted = Survey(sum(len(batch) for batch in batches(path, name, counting=True)), hashed.sha256)
 
     def items(origin: Origin) -> Iterator[Item]:
         return (item_of(row, number, origin) for number, row in enumerate(rows(), 1))
@@ -54,8 +54,11 @@ def is_picture(value: object) -> bool:
     return isinstance(value, dict) and {"bytes", "path"} == value.keys()
 
 
-def batches(path: Path, name: str, columns: list[str] | None = None) -> Iterator[Any]:
-    """Record batches of a file. Raises InputError where it is damaged."""
+def batches(path: Path, name: str, counting: bool = False) -> Iterator[Any]:
+    """Record batches of a file, or what is as long, for counting.
+
+    Raises InputError where it is damaged.
+    """
     import pyarrow
     from pyarrow import ipc, parquet
 
@@ -64,10 +67,10 @@ def batches(path: Path, name: str, columns: list[str] | None = None) -> Iterator
             start = file.read(8)
         if start.startswith(b"PAR1"):
             with parquet.ParquetFile(path) as table:
-                if columns is None:
-                    yield from table.iter_batches(batch_size=AT_ONCE)
+                if counting:
+                    yield range(table.metadata.num_rows)
                 else:
-                    yield from (range(table.metadata.num_rows),)
+                    yield from table.iter_batches(batch_size=AT_ONCE)
             return
         with pyarrow.memory_map(str(path)) as source:
             if start.startswith(b"ARROW1"):

@@ -40,12 +40,10 @@ def fields_of_conversation(row: Mapping[str, Any]) -> dict[str, Any]:
     told = [part for turn in [*before, turns[asked][1]] for part in parts(said(turn))]
     after = turns[asked + 1 : asked + 2]
     truth = [text for who, turn in after if who in MODEL for _, text in parts(said(turn))]
-    rest = {name: value for name, value in row.items() if name != key}
     images = images_of(row)
-    rest = {**rest, **placed(told, images)}
-    if len(images) and "images" in rest:
-        del rest["images"]
-    return {**rest, **({"answer": truth[0]} if truth else {})}
+    used = (key, "images") if images else (key,)
+    rest = {name: value for name, value in row.items() if name not in used}
+    return {**rest, **placed(told, images), **({"answer": truth[0]} if truth else {})}
 
 
 def said(turn: Mapping[str, Any]) -> object:

@@ -149,7 +149,7 @@ def with_annotations(
     notes = data.get("annotations") if isinstance(data, dict) else None
     if not isinstance(notes, list):
         raise InputError(f"{printable(beside.name)} has no list of annotations; move it away.")
-    kinds = data.get("question_types", {}) if isinstance(data, dict) else {}
+    kinds = data.get("question_types")
     kinds = kinds if isinstance(kinds, dict) else {}
     known = {
         str(note["question_id"]): note

@@ -31,8 +31,8 @@ def fields_of_request(row: Mapping[str, Any]) -> dict[str, Any]:
                 f"a message of role {role!r}; a request asks one question, as system and user."
             )
         asked += parts(message.get("content"))
-    for key in ONE_ANSWER:
-        if body.get(key) not in ONE_ANSWER[key]:
+    for key, fine in ONE_ANSWER.items():
+        if body.get(key) not in fine:
             raise ValueError(f'"{key}" in "body" asks for what sts does not do; leave it out.')
     limit = next((body[key] for key in LIMITS if body.get(key) is not None), None)
     settings = {key: value for key, value in body.items() if key != "messages"}
