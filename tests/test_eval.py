@@ -17,8 +17,8 @@ from PIL import Image
 from running import Done, sts
 
 from sts_cli.answering.agreement import exact_match, normalised, same, token_f1
-from sts_cli.cli.eval import shared_by
 from sts_cli.cli.eval_page import EvalPage
+from sts_cli.cli.plans import shared_by
 from sts_cli.errors import ProfileError
 from sts_cli.evaluation.conditions import Condition
 from sts_cli.evaluation.table import Results

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from sts_cli.answering.request import Request
 from sts_cli.checkpoints.sources import find
 from sts_cli.cli.engine import demo_note, load_for
 from sts_cli.cli.eval_page import EvalPage
+from sts_cli.cli.eval_table import check_table, show, unknown, write_table
 from sts_cli.cli.help import INPUT, OUTPUT, PRUNING
 from sts_cli.cli.options import (
     BatchSize,
@@ -31,7 +26,6 @@ from sts_cli.cli.options import (
     Limit,
     MaxNewTokens,
     Model,
-    OptionError,
     PerKind,
     Quantization,
     Quiet,
@@ -40,21 +34,13 @@ from sts_cli.cli.options import (
     check_choices,
 )
 from sts_cli.cli.page import check_html
-from sts_cli.cli.parsing import rows_at_once, tell_form
-from sts_cli.errors import ProfileError
-from sts_cli.evaluation.conditions import Condition, controls, strongest
+from sts_cli.cli.parsing import rows_at_once
+from sts_cli.cli.plans import CONTROLS, controls_of, on_one_model, uniquely_named
+from sts_cli.cli.questions import questions_of
+from sts_cli.evaluation.conditions import Condition
 from sts_cli.evaluation.metrics import NAMES
-from sts_cli.inputs.images import Prepared, decode_ahead
-from sts_cli.inputs.items import open_input
-from sts_cli.openvino.ready import wished_backend
-from sts_cli.outputs.disk import write_whole
-from sts_cli.outputs.settings import link_target
-from sts_cli.profile import Profile, Quantize
-from sts_cli.profile_files import load_profile
+from sts_cli.inputs.images import Prepared
 from sts_cli.report.console import stderr, stdout
-
-SCENES = "scenes"
-CONTROLS = ("strongest", "every", "none")
 
 
 def evaluate(
@@ -214,180 +200,3 @@ def evaluate(
         console.print("sts: no questions in the input", style="red")
         raise typer.Exit(2)
     demo_note(source, console, quiet)
-
-
-def questions_of(
-    name: str, per_kind: int, level: float, development: bool, console: Console, quiet: bool
-) -> Iterator[Prepared]:
-    """The questions of a file, or of the built-in scenes. Raises InputError."""
-    if name != SCENES:
-        rows = open_input(name)
-        tell_form(rows, console, quiet)
-        return decode_ahead(rows.items())
-    from sts_cli.scenes.suite import DEVELOPMENT, HELD_OUT, suite
-
-    return suite(per_kind, level, DEVELOPMENT if development else HELD_OUT)
-
-
-def on_one_model(
-    plans: Sequence[Profile], quantize: str | None, backend: str | None
-) -> list[Profile]:
-    """The profiles with the precision and backend that all of them share. Raises ProfileError."""
-    precision = quantize or shared_by(plans, "quantize") or "none"
-    runs_layers = wished_backend(backend or shared_by(plans, "backend"), plans[0])
-    return [
-        replace(plan, quantize=cast(Quantize, precision), backend=runs_layers) for plan in plans
-    ]
-
-
-def controls_of(plans: Sequence[Profile], which: str) -> list[Condition]:
-    """The controls that --controls asks for."""
-    if which == "none":
-        return []
-    pruned = [plan for plan in plans if plan.cuts]
-    found = controls(plans, pruned if which == "every" else strongest(plans))
-    return [one for one in found if one.name not in {plan.name for plan in plans}]
-
-
-def uniquely_named(names: Sequence[str]) -> list[Profile]:
-    """The profiles of these names; files of the same name are named by their paths.
-
-    Raises ProfileError.
-    """
-    plans = [load_profile(name) for name in names]
-    uses = Counter(plan.name for plan in plans)
-    unique = [
-        plan if uses[plan.name] == 1 else replace(plan, name=name)
-        for name, plan in zip(names, plans, strict=True)
-    ]
-    name, count = Counter(plan.name for plan in unique).most_common(1)[0]
-    if count > 1:
-        raise ProfileError(f"--profiles names '{name}' {count} times; once is enough.")
-    return unique
-
-
-def unknown(reference: str, by_kind: dict[str, dict[str, Any]]) -> str:
-    """A line about questions without a known answer; empty if there are none."""
-    asked, known = by_kind["all"]["questions"], by_kind["all"]["n"]
-    if known == asked:
-        return ""
-    if known == 0:
-        return f"No question has a known answer: only agreement with '{reference}' is shown.\n"
-    return (
-        f"{asked - known} of {asked} questions have no known answer; the measures of accuracy "
-        "leave them out.\n"
-    )
-
-
-def shared_by(plans: Sequence[Profile], setting: str) -> str | None:
-    """The `setting` that profiles ask for, which share one model. Raises ProfileError for two."""
-    asked = {getattr(plan, setting): plan.name for plan in plans if getattr(plan, setting)}
-    if len(asked) > 1:
-        wishes = " and ".join(f"'{name}' asks for {value}" for value, name in asked.items())
-        raise ProfileError(f"{wishes}, but all profiles share one model; give --{setting}.")
-    return next(iter(asked), None)
-
-
-def check_table(path: Path, questions: str) -> None:
-    """Raise OptionError for an --out that is no table, or is the input."""
-    if path.suffix not in (".csv", ".json"):
-        raise OptionError(f"--out {path}: the name must end in .csv, .json or .html.")
-    if path.exists() and Path(questions).exists() and path.samefile(questions):
-        raise OptionError(f"--out {path} is the input; give another name.")
-
-
-def write_table(path: Path, record: dict[str, Any]) -> None:
-    """The figures as JSON, or as CSV with a line for each condition and kind.
-
-    Raises OutputError.
-    """
-    if path.suffix == ".json":
-        text = json.dumps(record, indent=1) + "\n"
-    else:
-        lines = [
-            {"condition": name, "control": group == "controls", "kind": kind, **plain(cell)}
-            for group in ("profiles", "controls")
-            for name, kinds in record[group].items()
-            for kind, cell in kinds.items()
-        ]
-        file = io.StringIO()
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-        text = file.getvalue()
-    write_whole(link_target(path), text.encode())
-
-
-def plain(cell: dict[str, Any]) -> dict[str, Any]:
-    """The figures with text for the list of tokens."""
-    return {**cell, "left": " ".join(f"{count:g}" for count in cell["left"])}
-
-
-def show(
-    console: Console, figures: dict[str, dict[str, dict[str, Any]]], metric: str, plans: int
-) -> None:
-    """Print the conditions below each other: all questions, then each kind of question."""
-    first = next(iter(figures.values()))
-    truth = first["all"]["n"] > 0
-    title = NAMES[metric] if truth else "agreement"
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column(f"{first['all']['questions']} questions, %", no_wrap=True)
-    columns = (title, "95%", "p") if truth else ()
-    for name in (*columns, "same", "tokens", "prefill", "total"):
-        fixed = name not in (title, "prefill", "total")  # these may take two lines
-        table.add_column(name, justify="right", no_wrap=fixed, min_width=5)
-    for number, (name, kinds) in enumerate(figures.items()):
-        if number == plans:
-            table.add_section()
-        cell = kinds["all"]
-        right = (percent(cell[metric]), bounds(cell), p_of(cell, number)) if truth else ()
-        table.add_row(
-            name,
-            *right,
-            percent(cell["agreement"]),
-            f"{cell['tokens']:.0f}",
-            faster(cell, "prefill"),
-            faster(cell, "speedup"),
-        )
-    console.print(table)
-    if len(first) > 1:
-        console.print()
-        asked = dict(list(figures.items())[:plans])
-        console.print(by_kind(asked, metric if truth else "agreement", title))
-
-
-def by_kind(figures: dict[str, dict[str, dict[str, Any]]], key: str, title: str) -> Table:
-    """One line for each kind of question, one column for each profile."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"{title}, %")
-    for name in ("n", *figures):
-        table.add_column(name, justify="right")
-    for kind, cell in next(iter(figures.values())).items():
-        if kind != "all":
-            cells = (percent(kinds[kind][key]) for kinds in figures.values())
-            table.add_row(kind, str(cell["questions"]), *cells)
-    return table
-
-
-def percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
-
-
-def bounds(cell: dict[str, Any]) -> str:
-    """`84-90`: the ends of the interval of a share, in per cent."""
-    return f"{100 * cell['low']:.0f}-{100 * cell['high']:.0f}"
-
-
-def p_of(cell: dict[str, Any], number: int) -> str:
-    """The p of a paired test; the reference has none."""
-    if not number:
-        return ""
-    return f"{cell['p']:.2g}" if cell["p"] >= 0.001 else "<.001"
-
-
-def faster(cell: dict[str, Any], key: str) -> str:
-    """`x2.1 (1.9-2.3)`: a speed-up with its interval."""
-    if cell[key] is None:
-        return "-"
-    middle, low, high = (f"{cell[name]:.2g}" for name in (key, f"{key}_low", f"{key}_high"))
-    return f"x{middle} ({low}-{high})"

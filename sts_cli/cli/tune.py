@@ -9,13 +9,11 @@ from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from sts_cli.answering.request import OFF, Request
 from sts_cli.checkpoints.sources import find
 from sts_cli.cli.engine import demo_note, load_for
-from sts_cli.cli.eval import SCENES, on_one_model, questions_of
+from sts_cli.cli.front import show, write_front
 from sts_cli.cli.help import INPUT, OUTPUT, PRUNING
 from sts_cli.cli.options import (
     BatchSize,
@@ -34,19 +32,18 @@ from sts_cli.cli.options import (
 )
 from sts_cli.cli.page import check_html
 from sts_cli.cli.parsing import rows_at_once
-from sts_cli.outputs.disk import replacing, write_whole
+from sts_cli.cli.plans import on_one_model
+from sts_cli.cli.questions import SCENES, questions_of
+from sts_cli.outputs.disk import write_whole
 from sts_cli.outputs.settings import link_target
 from sts_cli.profile import Profile
 from sts_cli.profile_files import as_yaml, parse, shipped
-from sts_cli.report.charts import scatter
 from sts_cli.report.console import stderr, stdout
-from sts_cli.report.html import Page
 
 if TYPE_CHECKING:
-    from sts_cli.evaluation.tune import Trial, Tuned
+    from sts_cli.evaluation.tune import Tuned
 
 NOT_PROVED = 3
-COLUMNS = ("tokens", "same, %", "proved", "prefill", "total")
 
 
 def tune(
@@ -220,58 +217,4 @@ def shortfall(found: Tuned) -> str:
     return (
         f"no profile keeps {found.target:.1%}. The safest proves {one.proved:.1%}: give that to "
         "--keep-agreement, or more questions."
-    )
-
-
-def show(console: Console, found: Tuned) -> None:
-    """Print the best profile of each budget, on the questions that the search did not see."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"{found.chosen.asked} unseen questions")
-    for name in COLUMNS:
-        table.add_column(name, justify="right")
-    for one in found.trials:
-        table.add_row(*cells(one), style="bold" if one is found.best else "")
-    console.print(table)
-
-
-def write_front(path: Path, found: Tuned, about: str) -> None:
-    """Write the page of the front. Raises OutputError."""
-    points = [
-        {
-            "name": one.profile.name,
-            "x": median(one.tally.total),
-            "y": 100 * one.agreed / one.asked,
-            "x_low": None,
-            "x_high": None,
-            "y_low": 100 * one.proved,
-            "y_high": 100 * one.agreed / one.asked,
-        }
-        for one in found.trials
-    ]
-    front = scatter(
-        "front",
-        "Agreement against speed",
-        "Up and to the right is better; lines reach down to what is proved.",
-        points,
-        ("speed-up in total (factor)", "agreement with off (%)"),
-    )
-    with replacing(link_target(path)) as file, contextlib.closing(Page(path.parent)) as page:
-        page.write(
-            file,
-            title="sts tune",
-            subtitle=f"{found.chosen.asked} unseen questions",
-            notes=[about],
-            charts=[front],
-            table=[("profile", *COLUMNS), *map(cells, found.trials)],
-        )
-
-
-def cells(one: Trial) -> tuple[str, ...]:
-    return (
-        one.profile.name,
-        f"{one.tokens:.0f}",
-        f"{100 * one.agreed / one.asked:.1f}",
-        f"{100 * one.proved:.1f}",
-        f"x{median(one.tally.prefill):.2f}",
-        f"x{median(one.tally.total):.2f}",
     )
