@@ -12,7 +12,7 @@ import torch
 
 from sts_cli.families import adapter, observed
 from sts_cli.families.default import Family, Pixels
-from sts_cli.families.observing import layers_read
+from sts_cli.families.encoder import layers_run, read_by
 from sts_cli.pruning import OF_ENCODER
 
 CLASS_TOKEN = ("llava", "llava_next", "internvl")  # the tiny models whose encoder has one
@@ -112,4 +112,5 @@ def test_two_images_that_are_not_cut_up_are_observed_each():
     ("state", "read"), [(None, 24), (-1, 24), (-2, 23), (23, 23), ([-2, -5], 23)]
 )
 def test_the_layer_that_is_read_follows_from_the_config(state: Any, read: int):
-    assert layers_read(state, 24) == read
+    config = SimpleNamespace(vision_feature_layer=state)
+    assert layers_run(24, read_by(SimpleNamespace(config=config))) == read

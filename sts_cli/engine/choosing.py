@@ -67,8 +67,9 @@ def choose_images(
     for image, part in zip(prompt.images, parts, strict=True):
         own = None if products is None else products[:, part[0] : part[-1] + 1]
         choose = partial(choose_image, method, cut, image, words, own, proportional)
-        asks = any(need in method.needs for need in OF_QUESTION)
-        made.append(choose() if asks else choices.of(image, f"{cut} {proportional}", choose))
+        made.append(
+            choose() if asks(method) else choices.of(image, f"{cut} {proportional}", choose)
+        )
     if len(made) == 1:
         return made[0]
     sizes = [one.log_size for one in made if one.log_size is not None]
@@ -77,6 +78,11 @@ def choose_images(
         torch.cat(sizes) if sizes else None,
         [count for one in made for count in one.counts],
     )
+
+
+def asks(method: type[Method] | Method) -> bool:
+    """True if what `method` keeps depends on the question."""
+    return any(need in OF_QUESTION for need in method.needs)
 
 
 def choose_image(
@@ -211,7 +217,7 @@ def exactly(method: Method, look: Candidates, count: int) -> Cutting:
 
 def joined(parts: Sequence[tuple[Tensor, Cutting]]) -> Cutting:
     """Cuttings of disjoint parts as one; each part is the indices that its cutting refers to."""
-    keep, order = torch.cat([part.to(one.keep.device)[one.keep] for part, one in parts]).sort()
+    keep = torch.cat([part.to(one.keep.device)[one.keep] for part, one in parts]).sort().values
     if all(one.into is None for _, one in parts):
         return Cutting(keep)
     every = torch.cat([part.to(keep.device) for part, _ in parts])
@@ -221,14 +227,14 @@ def joined(parts: Sequence[tuple[Tensor, Cutting]]) -> Cutting:
             for part, one in parts
         ]
     )
-    weight = None
+    order, weight = every.argsort(), None
     if any(one.weight is not None for _, one in parts):
-        ones = [torch.ones(len(part), device=keep.device) for part, _ in parts]
-        given = [one.weight for _, one in parts]
-        pairs = zip(given, ones, strict=True)
-        weight = torch.cat([own if mine is None else mine for mine, own in pairs])
-        weight = weight[every.argsort()]
-    return Cutting(keep, into[every.argsort()], weight)
+        weights = [
+            torch.ones(len(part), device=keep.device) if one.weight is None else one.weight
+            for part, one in parts
+        ]
+        weight = torch.cat(weights)[order]
+    return Cutting(keep, into[order], weight)
 
 
 def ranges(counts: Sequence[int]) -> list[Tensor]:

@@ -213,9 +213,11 @@ class Engine:
             for cut in profile.cuts
             if {"attention", "products"} & {*pruning.find(cut.method).needs}
         }
-        prefix, shared = self._prefix(tokens, asked, limit), shared_steps(steps)
-        if prefix is None or not shared:
+        shared = shared_steps(steps)
+        prefix = self._prefix(tokens, asked, limit) if shared else None
+        if prefix is None:
             cache = self.decoder.cache(len(prompts), limit)
+            self._go(way, steps, cache, choices, queries)
         else:
             looked = [prefix.of[row] for row in looks]
             alone = Way.start(prefix.tokens, prefix.asked, places, looked)
@@ -226,13 +228,12 @@ class Engine:
             words_only = [(None, span, ahead) for _, span, ahead in shared]
             self._go(way, words_only, cache, choices, queries)
             way.join(alone, prefix.of)
-            steps = steps[len(shared) :]
-        self._go(way, steps, cache, choices, queries)
+            self._go(way, steps[len(shared) :], cache, choices, queries)
         positions = tokens.positions.amax((0, 2)) + 1  # [B]; of the unpruned prompt
         return Prefill(
             logits=self.decoder.logits(way.tokens.hidden),
             cache=cache,
-            spans=tuple(span for _, span, _ in profile.steps(self.layers) if span),
+            spans=tuple(span for _, span, _ in steps if span),
             positions=positions.expand(len(tokens.positions), -1),
             left=way.left,
             seen=way.seen,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sts_cli.decoding.tokens import Tokens
 from sts_cli.families.default import Prompt
+from sts_cli.pruning.repulsion import normalised
 from sts_cli.records import Look
 
 IMAGES = 8  # of a run that are looked at
@@ -92,7 +93,7 @@ def look(before: Tensor, after: Tensor, every: Tensor, left: Tensor) -> Look:
 
 def unit(features: Tensor) -> Tensor:
     """The features [N, D] at length 1, in float32 on the CPU."""
-    return torch.nn.functional.normalize(features.float(), dim=-1).nan_to_num().cpu()
+    return normalised(features).nan_to_num().cpu()
 
 
 def alike(unit: Tensor) -> float:

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sts_cli.decoding.tokens import Tokens
-from sts_cli.engine.cutting import Counts
 from sts_cli.families.default import Prompt
 from sts_cli.families.places import Part
 from sts_cli.records import KeptTokens, Place
 
 
-def kept_of(
-    prompts: Sequence[Prompt], seen: Sequence[Tokens], left: Sequence[Counts]
-) -> list[tuple[KeptTokens, ...]]:
+def kept_of(prompts: Sequence[Prompt], seen: Sequence[Tokens]) -> list[tuple[KeptTokens, ...]]:
     """The places of each row's visual tokens, by image: all, and those left after each cut.
 
-    `seen` are the tokens of the batch before the first cut and after each; `left` their counts.
+    `seen` are the tokens of the batch before the first cut and after each.
     """
     shown = [[image.pixels.shown for image in prompt.images] for prompt in prompts]
-    moments = [places_of(*moment, shown) for moment in zip(seen, left, strict=True)]
+    moments = [places_of(tokens, shown) for tokens in seen]
     return [
         tuple(
             KeptTokens(moments[0][row][image], tuple(later[row][image] for later in moments[1:]))
@@ -29,9 +26,7 @@ def kept_of(
     ]
 
 
-def places_of(
-    tokens: Tokens, counts: Counts, shown: Sequence[Sequence[Part]]
-) -> list[list[tuple[Place, ...]]]:
+def places_of(tokens: Tokens, shown: Sequence[Sequence[Part]]) -> list[list[tuple[Place, ...]]]:
     """The places of each row's tokens in the whole of their image, by image."""
     grids, images = tokens.grid.tolist(), tokens.image.tolist()
     return [
@@ -41,7 +36,7 @@ def places_of(
                 for place, n in zip(grid, image, strict=True)
                 if n == number
             )
-            for number, (top, left, height, width) in enumerate(parts[: len(row)])
+            for number, (top, left, height, width) in enumerate(parts)
         ]
-        for grid, image, row, parts in zip(grids, images, counts, shown, strict=True)
+        for grid, image, parts in zip(grids, images, shown, strict=True)
     ]

@@ -16,11 +16,12 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from sts_cli import pruning
 from sts_cli.decoding.tokens import Tokens
+from sts_cli.engine.choosing import asks
 from sts_cli.engine.cutting import Asked
 from sts_cli.families.default import Prompt
 from sts_cli.profile import Cut
+from sts_cli.pruning import find
 
 MOST = 2 / 3  # prefixes per prompt; with more, two runs take as long as one (docs/performance.md)
 Step = tuple[Cut | None, range, Cut | None]  # a cut, the layers after it, the next cut
@@ -72,10 +73,5 @@ def prefix_of(tokens: Tokens, asked: Asked) -> Prefix | None:
 
 def shared_steps(steps: Sequence[Step]) -> Sequence[Step]:
     """The first steps of a prefill, up to a cut that asks for the question; none without layers."""
-    shared = list(takewhile(lambda step: step[0] is None or not asks(step[0]), steps))
+    shared = list(takewhile(lambda step: step[0] is None or not asks(find(step[0].method)), steps))
     return shared if any(span for _, span, _ in shared) else []
-
-
-def asks(cut: Cut) -> bool:
-    """True if what `cut` keeps depends on the question."""
-    return any(need in pruning.OF_QUESTION for need in pruning.find(cut.method).needs)

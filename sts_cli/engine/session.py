@@ -143,7 +143,7 @@ class Session:
             looks=self.looks.rows(prompts) if self.looks and self.profile.cuts else (),
         )
         prefilled = clock()
-        kept = kept_of(prompts, state.seen, state.left) if self.places else [None] * len(prompts)
+        kept = kept_of(prompts, state.seen) if self.places else [None] * len(prompts)
         looks = {row: looks_at(prompts[row], cuts) for row, cuts in state.glimpses.items()}
         rows = [
             Row(

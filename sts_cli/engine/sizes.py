@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sts_cli.pruning import Cutting
 from sts_cli.pruning.repulsion import distances, joint, median, normalised
+from sts_cli.pruning.visionzip import without
 
 
 def log_sizes(features: Tensor, grid: Tensor, log_size: Tensor, cutting: Cutting) -> Tensor:
@@ -29,17 +30,11 @@ def log_sizes(features: Tensor, grid: Tensor, log_size: Tensor, cutting: Cutting
     if cutting.into is not None:
         into = torch.searchsorted(keep, cutting.into)
         return torch.zeros_like(size[: len(keep)]).index_add(0, into, size).log()
-    gone = others(keep, len(size))
+    gone = without(keep, len(size))
     unit = normalised(features)
     content, place = distances(unit[gone], unit[keep], grid[gone], grid[keep])
     nearest = joint(content, place, [median(content), median(place)], 1.0).argmin(1)  # [N - K]
     return size[keep].index_add(0, nearest, size[gone]).log()
-
-
-def others(keep: Tensor, total: int) -> Tensor:
-    """The sorted indices of 0..total - 1 that are not in `keep`."""
-    stays = torch.zeros(total, dtype=torch.bool, device=keep.device).index_fill_(0, keep, True)
-    return stays.int().argsort(stable=True)[: total - len(keep)]
 
 
 def merged(values: Tensor, size: Tensor, cutting: Cutting) -> Tensor:

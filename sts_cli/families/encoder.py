@@ -13,6 +13,8 @@ from sts_cli.families.narrow import Narrow
 from sts_cli.profile import Narrowing
 
 TOWERS = ("vision_tower", "vision_model")
+PATCHES = "visual"  # a tower for patches, with its own projector
+PROJECTORS = ("multi_modal_projector", "connector")
 OF_TILES = (  # model_types of towers whose layers take one tile a row
     "clip_vision_model",
     "siglip_vision_model",

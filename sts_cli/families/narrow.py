@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sts_cli.decoding.tokens import take
 from sts_cli.profile import Choice, Narrowing
 
 STEP = 2  # one patch in so many, in both directions, always stays under `likeness`
@@ -42,7 +43,7 @@ class Narrow(nn.Module):
             return after
         patches = after[:, before:]
         order = ranked(self.cut.method, hidden[:, before:].float(), patches.float())
-        stay, go = rows(patches, order[:, :count]), rows(patches, order[:, count:])
+        stay, go = take(patches, order[:, :count]), take(patches, order[:, count:])
         nearest = distances(go.float(), stay.float()).argmin(-1)
         entered = torch.cat([after[:, :before], stay], 1)
         left = entered
@@ -51,8 +52,8 @@ class Narrow(nn.Module):
             masks = tuple(among(mask, order[:, :count] + before, bias) for mask in masks)
         for layer in others:
             left = layer(left, *masks, **given)
-        moved = go + rows((left - entered)[:, before:], nearest)
-        every = rows(torch.cat([left[:, before:], moved], 1), order.argsort(-1))
+        moved = go + take((left - entered)[:, before:], nearest)
+        every = take(torch.cat([left[:, before:], moved], 1), order.argsort(-1))
         return torch.cat([left[:, :before], every], 1)
 
 
@@ -101,8 +102,3 @@ def distances(one: Tensor, other: Tensor) -> Tensor:
     """Squared distances [B, M, K] between the rows of [B, M, D] and [B, K, D]."""
     lengths = one.square().sum(-1)[:, :, None] + other.square().sum(-1)[:, None]
     return lengths - 2 * one @ other.transpose(1, 2)
-
-
-def rows(values: Tensor, index: Tensor) -> Tensor:
-    """The rows `index` [B, K] of `values` [B, N, D]."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

@@ -14,15 +14,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.vision_utils import get_vision_window_index
 
 from sts_cli.decoding.attention import NAME, AttentionInputs, attention_paid
-from sts_cli.families.encoder import ShorterEncoder, encoder_of
+from sts_cli.families.encoder import (
+    PATCHES,
+    PROJECTORS,
+    ShorterEncoder,
+    encoder_of,
+    layers_run,
+    read_by,
+    tower_name,
+)
 from sts_cli.pruning import Need
 
-TOWERS = ("vision_tower", "vision_model", "visual")
 LAYERS = ("layers", "layer", "blocks")
 ATTENTIONS = ("self_attn", "attention", "attn")
-PROJECTORS = ("multi_modal_projector", "connector")
 CLASS_TOKENS = ("class_embedding", "cls_token")
 
 
@@ -38,10 +45,9 @@ class Observer:
         self.encoder = encoder if own else encoder_of(model)
         short = isinstance(self.encoder, ShorterEncoder)
         self.inner: Any = self.encoder.twin if short else model.model
-        self.place = next(name for name in TOWERS if name in self.inner._modules)
+        self.place = tower_name(model) or PATCHES
         self.tower: Any = self.inner._modules[self.place]
         self.tower.set_attn_implementation(NAME)
-        state = -1 if short else getattr(model.config, "vision_feature_layer", None)
         layers = next(
             module
             for name, module in self.tower.named_modules()
@@ -51,7 +57,8 @@ class Observer:
             next(layer._modules[name] for name in ATTENTIONS if name in layer._modules)
             for layer in layers
         ]
-        read = layers_read(state, len(layers))
+        asked = [] if short else read_by(model)
+        read = layers_run(len(layers), asked) or len(layers)
         whole = getattr(self.tower, "fullatt_block_indexes", None) or range(len(layers))
         last = max(layer for layer in whole if layer < read)
         early = min(layer for layer in whole if layer >= min(last, round(read / 4) - 1))
@@ -87,7 +94,7 @@ class Observer:
 
     def per_token(self, got: list[Tensor], inputs: Mapping[str, Tensor]) -> Any:
         """What each token got, from what each patch got: [T, P] for every call of the attention."""
-        if self.place == "visual":  # the patches of all images in one row, blocks of them a token
+        if self.place == PATCHES:  # the patches of all images in one row, blocks of them a token
             return merged_blocks(self.tower, torch.cat(got, dim=1)[0], inputs)
         (values,) = got
         twin = copy.copy(self.inner)
@@ -104,21 +111,12 @@ class Observer:
         return twin.get_image_features(**inputs).pooler_output
 
 
-def layers_read(state: int | list[int] | None, layers: int) -> int:
-    """The number of a tower's layers whose output is read, by a config's `vision_feature_layer`."""
-    if not state:  # the last hidden state
-        return layers
-    states = [state] if isinstance(state, int) else state
-    return max(one if one >= 0 else layers + 1 + one for one in states)
-
-
 def received(inputs: AttentionInputs, rows: slice) -> Tensor:
     """[T, P] float32: the attention that each patch gets from `rows`, mean over heads and rows."""
     query, key, mask, scale = inputs
-    shape = (1, 1, query.shape[2], key.shape[2])
     if mask is None:
         mask = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=query.device)
-    mask = mask.expand(-1, -1, *shape[2:])[:, :, rows]
+    mask = mask.expand(-1, -1, query.shape[2], key.shape[2])[:, :, rows]
     query = query[:, :, rows]
     every = torch.ones((len(query), query.shape[2]), dtype=torch.bool, device=query.device)
     return attention_paid((query, key, mask, scale), every)
@@ -169,33 +167,11 @@ def merged_blocks(tower: Any, got: Tensor, inputs: Mapping[str, Tensor]) -> list
     """[N, 1] for each image, from what the patches got [P], in the order that Qwen's tower has."""
     grids = inputs["image_grid_thw"]
     block = tower.spatial_merge_size**2
-    if hasattr(tower, "fullatt_block_indexes"):  # it puts the patches of a window together
-        order = window_order(tower, got, grids)
-        got = torch.empty_like(got).index_copy_(0, order, got)
+    means = got.view(-1, block).mean(1, keepdim=True)
+    if hasattr(tower, "fullatt_block_indexes"):  # it puts the blocks of a window together
+        order, _ = get_vision_window_index(
+            grids, tower.spatial_merge_size, tower.window_size, tower.patch_size
+        )
+        means = torch.empty_like(means).index_copy_(0, order.to(means.device), means)
     counts = (grids.prod(-1) // block).tolist()
-    return list(got.view(-1, block).mean(1, keepdim=True).split(counts))
-
-
-def window_order(tower: Any, like: Tensor, grids: Tensor) -> Tensor:
-    """[P] the number of each patch, in the order in which the tower's layers have them."""
-    numbers = torch.arange(len(like), device=like.device, dtype=torch.float32)[:, None]
-    end = Passed()
-    twin = copy.copy(tower)
-    twin._modules = {
-        **tower._modules,
-        "patch_embed": Passed(),
-        "blocks": nn.ModuleList(),
-        "merger": end,
-    }
-    twin(numbers, grid_thw=grids)
-    return end.given[:, 0].long()
-
-
-class Passed(nn.Module):
-    """A module that passes on what it is given, and remembers it."""
-
-    given: Tensor
-
-    def forward(self, given: Tensor) -> Tensor:
-        self.given = given
-        return given
+    return list(means.split(counts))

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sts_cli.families.encoder import (
+    PATCHES,
+    PROJECTORS,
     NarrowTower,
     as_output,
     narrowable,
@@ -22,9 +24,6 @@ from sts_cli.openvino.patches import CompiledPatches
 from sts_cli.openvino.ready import NotConvertible
 from sts_cli.openvino.weights import Weights
 from sts_cli.profile import Narrowing
-
-PROJECTORS = ("multi_modal_projector", "connector")
-PATCHES = "visual"  # a tower with its own projector
 
 
 class OpenVinoTower:
