@@ -12,7 +12,7 @@ from sts_cli.answering.request import Request
 from sts_cli.checkpoints.sources import find
 from sts_cli.cli.asked import asked_about, named
 from sts_cli.cli.engine import demo_note, load_for
-from sts_cli.cli.help import INPUT, OUTPUT
+from sts_cli.cli.help import input_option, output_option
 from sts_cli.cli.options import (
     DEFAULT,
     Compare,
@@ -56,22 +56,16 @@ def ask(
     ] = [],  # noqa: B006
     more: Annotated[
         list[str],
-        typer.Option(
-            "--image",
-            "-i",
-            metavar="IMAGE",
-            help="An image; may be repeated.",
-            show_default=False,
-            rich_help_panel=INPUT,
+        input_option(
+            "--image", "-i", metavar="IMAGE", help="An image; may be repeated.", show_default=False
         ),
     ] = [],  # noqa: B006
     overlay_: Annotated[
         Path | None,
-        typer.Option(
+        output_option(
             "--overlay",
             metavar="FILE",
             help="A picture (.png, .jpg, ...) of the tokens that each cut kept.",
-            rich_help_panel=OUTPUT,
         ),
     ] = None,
     json_: Json = False,

@@ -15,7 +15,13 @@ from sts_cli.checkpoints.fingerprint import fingerprint
 from sts_cli.checkpoints.sources import Source, find
 from sts_cli.cli.dry_run import dry_run, measured
 from sts_cli.cli.engine import demo_note, load_for
-from sts_cli.cli.help import INPUT, OUTPUT, PRUNING, SPEED, show_all
+from sts_cli.cli.help import (
+    input_option,
+    output_option,
+    pruning_option,
+    show_all,
+    speed_option,
+)
 from sts_cli.cli.options import (
     DEFAULT,
     BatchSize,
@@ -68,138 +74,85 @@ def batch(
     ],
     question: Annotated[
         str | None,
-        typer.Option(
-            "--question",
-            "-Q",
-            metavar="TEXT",
-            help="Asked about every image that has no question.",
-            rich_help_panel=INPUT,
+        input_option(
+            "--question", "-Q", metavar="TEXT", help="Asked about every image that has no question."
         ),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder of the images.",
-            show_default="the question file's",
-            rich_help_panel=INPUT,
+        input_option(
+            metavar="FOLDER", help="Folder of the images.", show_default="the question file's"
         ),
     ] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Only the first N rows.", rich_help_panel=INPUT),
+        int | None, input_option(min=1, metavar="N", help="Only the first N rows.")
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Every n-th row, from the i-th; sts merge joins.",
-            rich_help_panel=INPUT,
-        ),
+        input_option(metavar="I/N", help="Every n-th row, from the i-th; sts merge joins."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
+        output_option(
             "--out",
             "-o",
             metavar="FILE",
             help="A .jsonl or .csv file.",
             show_default="standard output",
-            rich_help_panel=OUTPUT,
         ),
     ] = None,
     format_: Annotated[
         str | None,
-        typer.Option(
-            "--format",
-            metavar="NAME",
-            help="Rows as llava, openai-batch or vqav2.",
-            rich_help_panel=OUTPUT,
-        ),
+        output_option("--format", metavar="NAME", help="Rows as llava, openai-batch or vqav2."),
     ] = None,
     sidecar_: Annotated[
         bool,
-        typer.Option(
-            "--sidecar",
-            help="A .txt beside each image; one there stays unless --fresh.",
-            rich_help_panel=OUTPUT,
+        output_option(
+            "--sidecar", help="A .txt beside each image; one there stays unless --fresh."
         ),
     ] = False,
     html: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A report of all rows in one .html file, with pictures.",
-            rich_help_panel=OUTPUT,
+        output_option(
+            metavar="FILE", help="A report of all rows in one .html file, with pictures."
         ),
     ] = None,
     overlay: Annotated[
         str | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Pictures of the kept tokens; FOLDER/*.png for another kind.",
-            rich_help_panel=OUTPUT,
+        output_option(
+            metavar="FOLDER", help="Pictures of the kept tokens; FOLDER/*.png for another kind."
         ),
     ] = None,
     fresh: Annotated[
-        bool,
-        typer.Option(
-            "--fresh",
-            help="Answer everything again, then replace --out.",
-            rich_help_panel=OUTPUT,
-        ),
+        bool, output_option("--fresh", help="Answer everything again, then replace --out.")
     ] = False,
     retry_errors: Annotated[
-        bool,
-        typer.Option(
-            "--retry-errors",
-            help="Answer rows again that have an error.",
-            rich_help_panel=OUTPUT,
-        ),
+        bool, output_option("--retry-errors", help="Answer rows again that have an error.")
     ] = False,
     on_error: Annotated[
-        str,
-        typer.Option(
-            metavar="WORD",
-            help="After a row with an error: continue, or stop.",
-            rich_help_panel=OUTPUT,
-        ),
+        str, output_option(metavar="WORD", help="After a row with an error: continue, or stop.")
     ] = "continue",
     check: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Read everything, load no weights, answer nothing.",
-            rich_help_panel=OUTPUT,
-        ),
+        bool, output_option("--dry-run", help="Read everything, load no weights, answer nothing.")
     ] = False,
     progress: Annotated[
         str | None,
-        typer.Option(
+        output_option(
             metavar="KIND",
             help="bar, lines (a line per row, and now and then the time left), or none.",
             show_default="bar on a terminal, else lines",
-            rich_help_panel=OUTPUT,
         ),
     ] = None,
     log_json: Annotated[
         bool,
-        typer.Option(
-            "--log-json",
-            help="Messages for programs: JSON lines on standard error.",
-            rich_help_panel=OUTPUT,
-        ),
+        output_option("--log-json", help="Messages for programs: JSON lines on standard error."),
     ] = False,
     quiet: Quiet = False,
     profile: ProfileName = DEFAULT,
     compare: Compare = False,
     fail_under: Annotated[
         str | None,
-        typer.Option(
-            metavar="RULE",
-            help="agreement=X: exit code 3 if --compare finds less.",
-            rich_help_panel=PRUNING,
-        ),
+        pruning_option(metavar="RULE", help="agreement=X: exit code 3 if --compare finds less."),
     ] = None,
     model: Model = None,
     device: Device = "auto",
@@ -210,10 +163,9 @@ def batch(
     batch_size: BatchSize = "auto",
     on_oom: Annotated[
         str,
-        typer.Option(
+        speed_option(
             metavar="WORD",
             help="If one question does not fit into memory: fail, or shrink its profile.",
-            rich_help_panel=SPEED,
         ),
     ] = "fail",
     help_all: Annotated[

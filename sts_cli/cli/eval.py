@@ -16,7 +16,7 @@ from sts_cli.checkpoints.sources import find
 from sts_cli.cli.engine import demo_note, load_for
 from sts_cli.cli.eval_page import EvalPage
 from sts_cli.cli.eval_table import check_table, show, unknown, write_table
-from sts_cli.cli.help import INPUT, OUTPUT, PRUNING
+from sts_cli.cli.help import input_option, output_option, pruning_option
 from sts_cli.cli.options import (
     BatchSize,
     Device,
@@ -53,61 +53,35 @@ def evaluate(
     per_kind: PerKind = 50,
     level: Level = 0.5,
     development: Annotated[
-        bool,
-        typer.Option(
-            "--development",
-            help="The scenes for tuning, not those for testing.",
-            rich_help_panel=INPUT,
-        ),
+        bool, input_option("--development", help="The scenes for tuning, not those for testing.")
     ] = False,
     limit: Limit = None,
     metric: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="exact, contains, vqa, anls or f1; --out has all.",
-            rich_help_panel=OUTPUT,
-        ),
+        str, output_option(metavar="NAME", help="exact, contains, vqa, anls or f1; --out has all.")
     ] = "exact",
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="The table as .csv or .json.",
-            rich_help_panel=OUTPUT,
-        ),
+        output_option("--out", "-o", metavar="FILE", help="The table as .csv or .json."),
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(
-            "--html",
-            metavar="FILE",
-            help="A page of the table and of every answer.",
-            rich_help_panel=OUTPUT,
-        ),
+        output_option("--html", metavar="FILE", help="A page of the table and of every answer."),
     ] = None,
     json_: Json = False,
     quiet: Quiet = False,
     profiles: Annotated[
         str,
-        typer.Option(
-            "--profiles",
-            "-p",
-            metavar="NAMES",
-            help="Names or files; the first is the reference.",
-            rich_help_panel=PRUNING,
+        pruning_option(
+            "--profiles", "-p", metavar="NAMES", help="Names or files; the first is the reference."
         ),
     ] = "off,gentle,balanced,aggressive,extreme",
     controls_: Annotated[
         str,
-        typer.Option(
+        pruning_option(
             "--controls",
             metavar="WORD",
             help="Random, grid, pooling and downsampling, with the tokens of: strongest, "
             "every or none of the profiles.",
-            rich_help_panel=PRUNING,
         ),
     ] = "strongest",
     model: Model = None,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sts_cli.report.console import stream
@@ -20,6 +22,9 @@ INPUT, OUTPUT, PRUNING, MODEL, SPEED, OTHER = (
     "Other",
 )
 GROUPS = (INPUT, OUTPUT, PRUNING, MODEL, SPEED, OTHER)
+input_option, output_option, pruning_option, model_option, speed_option = (
+    partial(typer.Option, rich_help_panel=group) for group in GROUPS[:5]
+)
 NARROWEST, WIDEST = 80, 100  # columns of a help page
 UNBROKEN = "\xa0"  # a blank at which no line ends
 NAMES = 28  # columns, at most, beside which an option is explained

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from sts_cli.checkpoints.fingerprint import without_times
-from sts_cli.cli.help import OUTPUT
+from sts_cli.cli.help import output_option
 from sts_cli.errors import InputError, OutputError
 from sts_cli.outputs.disk import replacing
 from sts_cli.outputs.formats import Format, format_named
@@ -37,12 +37,7 @@ def merge(
         typer.Argument(metavar="SHARD...", help="The shards' files, in any order."),
     ],
     force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Replace OUT even if it is no merge of this run.",
-            rich_help_panel=OUTPUT,
-        ),
+        bool, output_option("--force", help="Replace OUT even if it is no merge of this run.")
     ] = False,
 ) -> None:
     """Join the outputs of `sts batch --shard 1/n`, `2/n`, ... in the order of the input.

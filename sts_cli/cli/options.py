@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, cast
 
-import typer
-
-from sts_cli.cli.help import INPUT, MODEL, OUTPUT, PRUNING, SPEED
+from sts_cli.cli.help import (
+    input_option,
+    model_option,
+    output_option,
+    pruning_option,
+    speed_option,
+)
 from sts_cli.errors import ProfileError, StsError, did_you_mean
 from sts_cli.openvino.ready import wished_backend
 from sts_cli.profile import QUANTIZE, Profile, Quantize
@@ -16,114 +20,69 @@ from sts_cli.profile_files import load_profile
 
 Model = Annotated[
     str | None,
-    typer.Option(
+    model_option(
         "--model",
         "-m",
         metavar="MODEL",
         help="demo, a folder, or a Hugging Face id.",
         show_default="$STS_MODEL, else demo",
-        rich_help_panel=MODEL,
     ),
 ]
 ProfileName = Annotated[
-    str,
-    typer.Option(
-        "--profile",
-        "-p",
-        metavar="PROFILE",
-        help="A name, or a YAML file.",
-        rich_help_panel=PRUNING,
-    ),
+    str, pruning_option("--profile", "-p", metavar="PROFILE", help="A name, or a YAML file.")
 ]
 Compare = Annotated[
-    bool,
-    typer.Option(
-        "--compare",
-        "-c",
-        help="Also answer without pruning; show both.",
-        rich_help_panel=PRUNING,
-    ),
+    bool, pruning_option("--compare", "-c", help="Also answer without pruning; show both.")
 ]
 Device = Annotated[
-    str,
-    typer.Option(
-        metavar="DEVICE",
-        help="auto, cpu, cuda or cuda:N; not verified: mps, xpu.",
-        rich_help_panel=MODEL,
-    ),
+    str, model_option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N; not verified: mps, xpu.")
 ]
-Dtype = Annotated[
-    str,
-    typer.Option(metavar="TYPE", help="auto, bfloat16, float16 or float32.", rich_help_panel=MODEL),
-]
+Dtype = Annotated[str, model_option(metavar="TYPE", help="auto, bfloat16, float16 or float32.")]
 Quantization = Annotated[
     str | None,
-    typer.Option(
+    speed_option(
         "--quantize",
         metavar="KIND",
         help="auto, none, int8, int4, or nf4 (for GPUs).",
         show_default="the profile's, else none",
-        rich_help_panel=SPEED,
     ),
 ]
 RunsLayers = Annotated[
     str | None,
-    typer.Option(
+    speed_option(
         "--backend",
         metavar="NAME",
         help="auto, torch or openvino.",
         show_default="the profile's, else $STS_BACKEND, else auto",
-        rich_help_panel=SPEED,
     ),
 ]
 MaxNewTokens = Annotated[
     int | None,
-    typer.Option(
+    speed_option(
         min=1,
         metavar="N",
         help="Longest answer, in tokens.",
         show_default="the profile's, else the model's",
-        rich_help_panel=SPEED,
     ),
 ]
 BatchSize = Annotated[
     str,
-    typer.Option(
-        metavar="N",
-        help="Questions per batch: auto, or a number; halved if memory is short.",
-        rich_help_panel=SPEED,
+    speed_option(
+        metavar="N", help="Questions per batch: auto, or a number; halved if memory is short."
     ),
 ]
-Limit = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Only the first N questions.", rich_help_panel=INPUT),
-]
+Limit = Annotated[int | None, input_option(min=1, metavar="N", help="Only the first N questions.")]
 PerKind = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        metavar="N",
-        help="Questions of each kind; for scenes only.",
-        rich_help_panel=INPUT,
-    ),
+    int, input_option(min=1, metavar="N", help="Questions of each kind; for scenes only.")
 ]
 Level = Annotated[
     float,
-    typer.Option(
-        min=0,
-        max=1,
-        metavar="SHARE",
-        help="Share of hard questions, 0 to 1; for scenes only.",
-        rich_help_panel=INPUT,
+    input_option(
+        min=0, max=1, metavar="SHARE", help="Share of hard questions, 0 to 1; for scenes only."
     ),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTPUT)
-]
-Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", help="Only answers and errors.", rich_help_panel=OUTPUT),
-]
+Json = Annotated[bool, output_option("--json", help="One JSON object on stdout.")]
+Quiet = Annotated[bool, output_option("--quiet", "-q", help="Only answers and errors.")]
 
 DEFAULT = "balanced"  # the profile, if nobody names one
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")

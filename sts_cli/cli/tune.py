@@ -14,7 +14,7 @@ from sts_cli.answering.request import OFF, Request
 from sts_cli.checkpoints.sources import find
 from sts_cli.cli.engine import demo_note, load_for
 from sts_cli.cli.front import show, write_front
-from sts_cli.cli.help import INPUT, OUTPUT, PRUNING
+from sts_cli.cli.help import input_option, output_option, pruning_option
 from sts_cli.cli.options import (
     BatchSize,
     Device,
@@ -58,45 +58,31 @@ def tune(
     level: Level = 0.5,
     limit: Limit = None,
     seed: Annotated[
-        int,
-        typer.Option(
-            metavar="N", help="Decides which questions the search sees.", rich_help_panel=INPUT
-        ),
+        int, input_option(metavar="N", help="Decides which questions the search sees.")
     ] = 0,
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", metavar="FILE", help="The profile.", rich_help_panel=OUTPUT),
-    ] = Path("tuned.yaml"),
+    out: Annotated[Path, output_option("--out", "-o", metavar="FILE", help="The profile.")] = Path(
+        "tuned.yaml"
+    ),
     html: Annotated[
         Path | None,
-        typer.Option(
-            "--html",
-            metavar="FILE",
-            help="A page with the front: agreement against speed.",
-            rich_help_panel=OUTPUT,
+        output_option(
+            "--html", metavar="FILE", help="A page with the front: agreement against speed."
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace --out.", rich_help_panel=OUTPUT)
-    ] = False,
+    force: Annotated[bool, output_option("--force", help="Replace --out.")] = False,
     quiet: Quiet = False,
     keep_agreement: Annotated[
         float,
-        typer.Option(
+        pruning_option(
             min=0.5,
             max=0.999,
             metavar="SHARE",
             help="The share of answers that must stay the same.",
-            rich_help_panel=PRUNING,
         ),
     ] = 0.95,
     cascade: Annotated[
         bool,
-        typer.Option(
-            "--cascade",
-            help="Answers that are not certain are given again by off.",
-            rich_help_panel=PRUNING,
-        ),
+        pruning_option("--cascade", help="Answers that are not certain are given again by off."),
     ] = False,
     model: Model = None,
     device: Device = "auto",
