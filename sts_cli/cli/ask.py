@@ -29,7 +29,7 @@ from sts_cli.cli.options import (
     check_choices,
     chosen_profile,
 )
-from sts_cli.cli.parsing import check_ending
+from sts_cli.cli.parsing import check_ending, check_replaced
 from sts_cli.inputs.images import prepare
 from sts_cli.outputs.disk import write_whole
 from sts_cli.outputs.settings import link_target
@@ -145,10 +145,7 @@ def check_overlay(path: Path, image: str) -> None:
     check_ending("--overlay", path)
     if path.exists() and Path(image).exists() and path.samefile(image):
         raise OptionError(f"--overlay {path} is the image; give another name.")
-    if path.is_dir():
-        raise OptionError(f"--overlay {path} is a folder; give a file.")
-    if path.exists() and not is_overlay(path):
-        raise OptionError(f"--overlay {path} exists and is no overlay of sts; give another name.")
+    check_replaced("--overlay", path, "overlay", is_overlay)
 
 
 def draw(path: Path, image: Image.Image, kept: KeptTokens) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sts_cli.cli.options import OptionError
+from sts_cli.cli.parsing import check_replaced
 from sts_cli.inputs.images import Prepared, decode_ahead
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.disk import replacing, write_errors
@@ -32,10 +33,7 @@ def check_html(path: Path) -> None:
         )
     if path.suffix.lower() not in (".html", ".htm"):
         raise OptionError(f"--html {path}: the name must end in .html.")
-    if path.is_dir():
-        raise OptionError(f"--html {path} is a folder; give a file.")
-    if path.exists() and not is_report(path):
-        raise OptionError(f"--html {path} exists and is no report of sts; give another name.")
+    check_replaced("--html", path, "report", is_report)
 
 
 class BatchPage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -87,6 +88,14 @@ def writes_over(out: Path, input_: Path) -> bool:
     target = link_target(out)
     written = (target, run_file(out), target.with_name(target.name + ".part"))
     return any(path.exists() and path.samefile(input_) for path in written)
+
+
+def check_replaced(option: str, path: Path, kind: str, ours: Callable[[Path], bool]) -> None:
+    """Raise OptionError if writing `path` would replace what is no `kind` of file of sts."""
+    if path.is_dir():
+        raise OptionError(f"{option} {path} is a folder; give a file.")
+    if path.exists() and not ours(path):
+        raise OptionError(f"{option} {path} exists and is no {kind} of sts; give another name.")
 
 
 def check_ids(questions: Input, form: Format) -> None:
