@@ -166,7 +166,9 @@ def test_two_processes_on_one_file_do_not_mix(place: Path):
     with start(*ASKED, "--out", "a.jsonl") as run:
         assert run.stderr is not None
         wait_for(run.stderr.readline, 1)
+        run.send_signal(signal.SIGSTOP)  # it must not end before the second has looked
         second = sts(*ASKED, "--out", "a.jsonl")
+        run.send_signal(signal.SIGCONT)
         assert second.code == 2 and "Another run is writing a.jsonl" in second.err
         run.stderr.read()
         assert run.wait() == 0
