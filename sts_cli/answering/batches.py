@@ -1,40 +1,27 @@
-"""Batches of questions: tokenize, encode what is new, generate; failures stay in their row."""
+"""Batches of questions one after the other, or joined while decoded; failures stay in their row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from sts_cli.answering.cascade import Cascade, again, summed
+from sts_cli.answering.asking import Asker, Pending
+from sts_cli.answering.cascade import Cascade, again
 from sts_cli.answering.features import FeatureCache, Refused
 from sts_cli.answering.questions import Question
 from sts_cli.answering.request import Request
-from sts_cli.answering.stream import TextStream, decode
-from sts_cli.engine.choosing import Choices
 from sts_cli.engine.engine import Engine
-from sts_cli.engine.looks import Looks
-from sts_cli.engine.session import Generation, Session
+from sts_cli.engine.session import Session
 from sts_cli.errors import OutputError
-from sts_cli.families.default import Prompt
 from sts_cli.machine.hardware import out_of_memory
-from sts_cli.profile import Narrowing, Profile
-from sts_cli.records import Answer, Item, Problem, Seconds, TokenCounts
+from sts_cli.profile import Profile
+from sts_cli.records import Answer, Item, Problem
 
 T = TypeVar("T")
 PATIENCE = 8  # batches of answers that wait for an older one which escalates
 WORTH = 2  # joins of caches that free places have cost, before the next
 NO_MEMORY = "One question at a time does not fit into memory; use a stronger profile."
-
-
-@dataclass(frozen=True, eq=False)
-class Pending:
-    """A question as the engine takes it, until it is answered."""
-
-    question: Question
-    prompt: Prompt
-    encode: float  # seconds
 
 
 class Batches:
@@ -52,16 +39,11 @@ class Batches:
         on_text: Callable[[str], None] | None,
     ):
         self.engine = engine
-        self.images = images
         self.request = request
-        self.on_text = on_text
-        self.choices = Choices()
-        self.looks = Looks()
-        self.count = 0
+        self.asker = Asker(engine, images, request, on_text)
         self.continuous = len(request.profiles) == 1 and on_text is None
         self.cascade = Cascade(request.profile)
         self.profiles = self.cascade.profiles[:1] if self.continuous else request.profiles
-        self.passed = [[0] * len(one.ladder) for one in request.profiles]  # went on, by level
         self.again_at_once: int | None = None  # rows that fitted when they were asked again
         self.session: Session | None = None
         self.in_hand: dict[int, Pending] = {}  # by their number in the session
@@ -117,7 +99,7 @@ class Batches:
         """
         pending: list[Pending] | Problem = []
         if self.continuous:
-            pending = self._tried(partial(self._pending, batch, self.request.profile.encoder))
+            pending = self._tried(partial(self.asker.pending, batch, self.request.profile.encoder))
         if not self.continuous or isinstance(pending, Problem):
             return self._numbered(batch, *self.answer(batch, self.profiles))
         found = self._tried(partial(self._step, pending))
@@ -136,9 +118,9 @@ class Batches:
             self.session = self.engine.session(
                 profile,
                 max_new_tokens=self.request.max_new_tokens,
-                choices=self.choices,
+                choices=self.asker.choices,
                 places=self.request.places,
-                looks=self.looks,
+                looks=self.asker.looks,
             )
         if pending:
             first = self.session.admitted
@@ -149,7 +131,7 @@ class Batches:
         answers = []
         for number, found in done:
             one = self.in_hand.pop(number)
-            answers.append((one.question, self._row(one, found, profile, found.rows)))
+            answers.append((one.question, self.asker.row(one, found, profile, found.rows)))
         return answers
 
     def _numbered(
@@ -174,7 +156,7 @@ class Batches:
         self, batch: Sequence[Question], profiles: Sequence[Profile]
     ) -> tuple[list[tuple[Answer, ...]], int]:
         """Answers to each question, and how many questions at once fitted into memory."""
-        found = self._tried(partial(self._answer, batch, profiles))
+        found = self._tried(partial(self.asker.answers, batch, profiles))
         if not isinstance(found, Problem):
             return found, len(batch)
         return self.again(batch, found, profiles)
@@ -221,169 +203,12 @@ class Batches:
         """One question that did not fit, with the first fallback profile that does."""
         for fallback in self.request.fallbacks:
             profiles = [fallback, *every[1:]]
-            found = self._tried(partial(self._answer, [question], profiles))
+            found = self._tried(partial(self.asker.answers, [question], profiles))
             if not isinstance(found, Problem):
                 return found[0]
             if found.kind != "out_of_memory":
                 return self.problem(question.item, found, every)
         return self.problem(question.item, Problem("out_of_memory", NO_MEMORY), every)
-
-    def _pending(self, batch: Sequence[Question], cut: Narrowing | None) -> list[Pending]:
-        """The questions tokenized, their images encoded with a profile's `encoder`.
-
-        Under one profile, new images' seconds are divided by the rows that brought them.
-        """
-        family = self.engine.family
-        ids = [
-            family.tokenize(one.item.question, [p.pixels for p in one.pictures], one.item.image_at)
-            for one in batch
-        ]
-        encoding = [any(cut not in p.encoded for p in one.pictures) for one in batch]
-        encode = self.images.encode([p for one in batch for p in one.pictures], cut)
-        share = encode / max(1, sum(encoding)) if len(self.request.profiles) == 1 else encode
-        return [
-            Pending(
-                question,
-                Prompt(
-                    row,
-                    tuple(picture.encoded[cut] for picture in question.pictures),
-                    question.item.max_new_tokens,
-                ),
-                share if new else 0.0,
-            )
-            for question, row, new in zip(batch, ids, encoding, strict=True)
-        ]
-
-    def _answer(
-        self, batch: Sequence[Question], profiles: Sequence[Profile]
-    ) -> list[tuple[Answer, ...]]:
-        cold = len(profiles) > 1 and self.count == 0
-        warm = [rung for one in profiles for rung in one.ladder] if cold else []
-        cuts = dict.fromkeys(one.encoder for one in (*profiles, *warm))
-        pending = {cut: self._pending(batch, cut) for cut in cuts}
-        for one in warm:  # first calls allocate and compile
-            prompt = replace(pending[one.encoder][0].prompt, limit=2)
-            self.engine.generate([prompt], one)
-        self.count += 1
-        parts = len(batch) if len(profiles) == 1 else 1  # under one profile, seconds are shares
-        order = list(enumerate(profiles))[:: 1 if self.count % 2 else -1]  # in turn: A B, B A
-        passed = [list(one) for one in self.passed]  # a batch that fails is answered again
-        found = {
-            number: self._climbed(pending[one.encoder], one, number == 0, parts, passed[number])
-            for number, one in order
-        }
-        self.passed = passed
-        return list(zip(*(found[number] for number in range(len(profiles))), strict=True))
-
-    def _climbed(
-        self,
-        pending: Sequence[Pending],
-        profile: Profile,
-        stream: bool,
-        parts: int,
-        passed: list[int],
-    ) -> list[Answer]:
-        """The answers of a batch under a profile, those not certain under the next, and so on.
-
-        Every row gets its part of each try's seconds. `passed` counts the rows that went on.
-        """
-        streams = stream and profile.escalate is None  # else an answer may be withdrawn
-        rows = self._under(pending, profile, streams, parts)
-        asked = list(range(len(rows)))
-        for level, one in enumerate(profile.ladder[:-1]):
-            assert one.escalate is not None
-            sent = []
-            for index in asked:
-                number = pending[index].question.number
-                asks = one.escalate.doubts(rows[index].certainty)
-                if asks and one.escalate.allows(number, passed[level]):
-                    passed[level] += 1
-                    sent.append(index)
-            if not sent:
-                break
-            questions = [pending[index].question for index in sent]
-            waiting = self._pending(questions, one.escalate.to.encoder)
-            later = self._under(waiting, one.escalate.to, False, parts)
-            spent = later[0].seconds
-            assert spent is not None
-            rows = [add(row, spent) if index not in sent else row for index, row in enumerate(rows)]
-            for index, row in zip(sent, later, strict=True):
-                rows[index] = again(rows[index], row)
-            asked = sent
-        if stream and not streams and self.on_text is not None:
-            self.on_text(rows[0].text or "")
-        return rows
-
-    def _under(
-        self, pending: Sequence[Pending], profile: Profile, stream: bool, parts: int
-    ) -> list[Answer]:
-        """The answers of a batch under one profile."""
-        found = self._generate([one.prompt for one in pending], profile, stream)
-        return [
-            self._row(each, one, profile, len(pending), parts)
-            for each, one in zip(pending, found, strict=True)
-        ]
-
-    def _generate(
-        self, prompts: Sequence[Prompt], profile: Profile, first: bool
-    ) -> list[Generation]:
-        shown = None
-        if first and self.on_text is not None:
-            shown = TextStream(self.engine.family.tokenizer, self.on_text)
-        found = self.engine.generate(
-            prompts,
-            profile,
-            max_new_tokens=self.request.max_new_tokens,
-            choices=self.choices,
-            places=self.request.places,
-            looks=self.looks if first else None,
-            on_ids=None if shown is None else shown.show,
-        )
-        if shown is not None:
-            shown.show(found[0].ids, last=True)
-        return found
-
-    def _row(
-        self, pending: Pending, found: Generation, profile: Profile, rows: int, parts: int = 1
-    ) -> Answer:
-        image, encode = pending.question.image_seconds, pending.encode
-        select, prefill, decoding = (
-            seconds / parts for seconds in (found.select, found.prefill, found.decode)
-        )
-        first = image + encode + select + prefill
-        return Answer(
-            item=pending.question.item,
-            model=self.engine.name,
-            profile=profile.name,
-            text=decode(self.engine.family.tokenizer, found.ids),
-            tokens=TokenCounts(
-                visual=found.visual,
-                left=found.left,
-                average=profile.average(found.visual, found.left, self.engine.layers),
-                text=found.text,
-                generated=len(found.ids),
-            ),
-            seconds=Seconds(
-                image=image,
-                encode=encode,
-                select=select,
-                prefill=prefill,
-                decode=decoding,
-                first_token=first,
-                total=first + decoding,
-            ),
-            rows=rows,
-            finish=found.finish,
-            certainty=found.certainty,
-            kept=found.kept,
-            looks=found.looks,
-        )
-
-
-def add(row: Answer, spent: Seconds) -> Answer:
-    """The answer, whose batch also spent this."""
-    assert row.seconds is not None
-    return replace(row, seconds=summed(row.seconds, replace(spent, encode=0.0)))
 
 
 def problem_of(error: Exception) -> Problem:
