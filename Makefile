@@ -23,7 +23,7 @@ tests: .venv/installed
 
 # The recipe of the demo model, apart: nothing that is installed depends on it
 test-demo-model: .venv/installed
-	$(BIN)/python -m pytest demo_model
+	$(BIN)/python -m pytest demo_model second_model
 
 fix: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -45,24 +45,27 @@ DRAWS = 2000  # samples of the bootstrap
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="demo", help="a folder, or a name that sts knows")
     parser.add_argument("--scenes", type=int, default=780, help="in each set, at most, unpruned")
     parser.add_argument("--per-kind", type=int, default=250, help="questions, pruned")
     parser.add_argument("--level", type=float, default=0.5, help="share of hard scenes, pruned")
     parser.add_argument("--processes", type=int, default=CORES)
     parser.add_argument("--write", action="store_true", help=f"into docs/{DOCUMENT.name}")
     options = parser.parse_args()
+    if options.write and options.model != "demo":
+        parser.error(f"{DOCUMENT.name} is about the demo model; leave out --write or --model")
     started = time.monotonic()
-    source = find("demo")
+    source = find(options.model)
     folder: Path = source.checkpoint.folder  # type: ignore[union-attr]
     work = partial(sets, folder, options.scenes)
     scores = [score for part in split(work, options.processes) for score in part]
     parts = [f"### Unpruned\n\n{evaluate.table(evaluate.rows(scores))}"]
     print(f"unpruned: {time.monotonic() - started:.0f} s", file=sys.stderr)
-    exam = Exam("demo", options.per_kind, options.level, HELD_OUT)
+    exam = Exam(options.model, options.per_kind, options.level, HELD_OUT)
     marks = exam.marks(conditions(), options.processes)
     parts += [pruned(marks, "Pruned"), by_kind(marks)]
     for name, count in CROWDED.items():
-        crowd = Exam("demo", min(count, options.per_kind), 0.0, HELD_OUT, of=name)
+        crowd = Exam(options.model, min(count, options.per_kind), 0.0, HELD_OUT, of=name)
         found = crowd.marks(conditions(), options.processes)
         parts.append(pruned(found, f"Crowded with {name}"))
         marks += found

@@ -51,6 +51,7 @@ class Exam:
     seed: int
     dtype: str = "auto"
     of: str = "sparse"  # one of SETS
+    kinds: tuple[str, ...] = ()  # of questions; () stands for all of the set
 
     def marks(self, conditions: Sequence[Condition], processes: int) -> list[Mark]:
         """The marks of all questions under all conditions.
@@ -75,7 +76,7 @@ class Exam:
 
     def groups(self) -> Iterator[list[Prepared]]:
         """The questions about SCENES scenes at a time."""
-        questions = suite(self.per_kind, self.level, self.seed, self.of)
+        questions = suite(self.per_kind, self.level, self.seed, self.of, self.kinds)
         scenes = (list(rows) for _, rows in groupby(questions, key=lambda one: one.digests[0]))
         while group := list(islice(scenes, SCENES)):
             yield [question for rows in group for question in rows]

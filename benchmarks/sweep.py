@@ -2,7 +2,8 @@
 
 Each variant is a named profile. All variants answer the same questions, which the held-out table
 never uses; --held-out asks its questions. Prints Markdown: exact match by kind in per cent, the
-best variant first, and the share of `off`'s right answers that are still right. A variant with
+best variant first, and the share of `off`'s right answers that are still right; then, in the file's
+order, all right answers with their intervals. A variant with
 `encoder` is also compared with the same variant without it, where that is among them: all right
 answers as a ratio with its 95% interval, right answers that are still right, and answers that are
 the same.
@@ -24,7 +25,7 @@ settle_cpu()
 import numpy as np  # noqa: E402  (after the CPU's settings)
 import yaml  # noqa: E402
 
-from benchmarks.accuracy import ratio_interval  # noqa: E402
+from benchmarks.accuracy import pruned, ratio_interval  # noqa: E402
 from benchmarks.exam import Exam, Mark, grouped  # noqa: E402
 from benchmarks.processes import CORES  # noqa: E402
 from sts_cli.answering.request import OFF  # noqa: E402
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--level", type=float, default=0.5)
     parser.add_argument("--held-out", action="store_true", help="questions of docs/accuracy.md")
     parser.add_argument("--set", choices=SETS, default="sparse", help="of scenes")
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=(), help="default: all")
     parser.add_argument("--processes", type=int, default=CORES)
     options = parser.parse_args()
     variants = yaml.safe_load(options.variants.read_text("utf-8"))
@@ -52,9 +54,16 @@ def main() -> None:
         conditions.append(Condition(profile))
     started = time.monotonic()
     seed = HELD_OUT if options.held_out else DEVELOPMENT
-    exam = Exam(options.model, options.per_kind, options.level, seed, of=options.set)
+    exam = Exam(
+        options.model,
+        options.per_kind,
+        options.level,
+        seed,
+        of=options.set,
+        kinds=tuple(options.kinds),
+    )
     marks = exam.marks(conditions, options.processes)
-    print(table(marks))
+    print(f"{table(marks)}\n\n{pruned(marks, options.set.capitalize())}")
     beside = pairs(conditions)
     if beside:
         print(f"\n{encoders(marks, beside)}")

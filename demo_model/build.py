@@ -111,7 +111,7 @@ def processor(tokens: PreTrainedTokenizerFast) -> LlavaProcessor:
         vision_feature_select_strategy="default",
         image_token=IMAGE,
         num_additional_image_tokens=1,
-        chat_template=TEMPLATE,
+        chat_template=tokens.chat_template,
     )
 
 

@@ -101,7 +101,18 @@ def answers(
     model: Any, features: Tensor, where: Tensor, packed: dict[str, Tensor], prefix: Tensor
 ) -> tuple[Tensor, Half]:
     """Logits [n, V] of the answers' tokens, in the order of `packed["targets"]`, and the lower
-    half's output for `prefix`, image and packed tokens.
+    half's output for `prefix`, image and packed tokens. Arguments as those of `laid`.
+    """
+    out, middle = language(
+        model.model.language_model, *laid(model, features, where, packed, prefix)
+    )
+    return read(model, out, packed), middle
+
+
+def laid(
+    model: Any, features: Tensor, where: Tensor, packed: dict[str, Tensor], prefix: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The language model's input: embeddings [B, L, D], positions [B, L], mask [B, 1, L, L].
 
     `features` [B, N, D] are the tower's for patches `where` [B, N]; `prefix` [2] are the ids before
     the image.
@@ -120,10 +131,13 @@ def answers(
         ],
         dim=1,
     )
-    bias = block_bias(packed["segment"], first + count, hidden.dtype)
-    out, middle = language(model.model.language_model, hidden, positions, bias)
-    logits = F.linear(out[:, first + count :][packed["predicts"]], model.lm_head.weight)
-    return logits, middle
+    return hidden, positions, block_bias(packed["segment"], first + count, hidden.dtype)
+
+
+def read(model: Any, out: Tensor, packed: dict[str, Tensor]) -> Tensor:
+    """Logits [n, V] of the answers' tokens from the language model's output [B, L, D]."""
+    asked = out[:, -packed["ids"].shape[1] :]
+    return F.linear(asked[packed["predicts"]], model.lm_head.weight)
 
 
 def block_bias(segment: Tensor, shared: int, dtype: torch.dtype) -> Tensor:

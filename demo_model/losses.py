@@ -171,12 +171,19 @@ class Asked:
 class Packer:
     """Packs several questions about an image into one sequence; no question sees another."""
 
-    def __init__(self, tokens: Any, most_tokens: int, most_questions: int = 16):
+    def __init__(
+        self,
+        tokens: Any,
+        most_tokens: int,
+        most_questions: int = 16,
+        user: str = "<|user|>",
+        assistant: str = "<|assistant|>",
+    ):
         self.tokens = tokens
         self.most_tokens = most_tokens
         self.most_questions = most_questions
-        self.answer = tokens.convert_tokens_to_ids("<|assistant|>")
-        self.prefix = [tokens.bos_token_id, tokens.convert_tokens_to_ids("<|user|>")]
+        self.answer = tokens.convert_tokens_to_ids(assistant)
+        self.prefix = [tokens.bos_token_id, tokens.convert_tokens_to_ids(user)]
         self._known: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:

@@ -31,6 +31,8 @@ LEARNED = 0.75  # accuracy on colours and shapes from which scenes get one more 
 MEMORY = 0.97  # decay per step of the running mean of accuracies
 HINTS, ATTENTION, DENSE = 1.0, 0.2, 0.3  # weights of the other losses: places, attention, tower
 
+Encoded = tuple[Tensor, Tensor, Things]  # a picture: features, patches with things, the things
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -255,16 +257,8 @@ class Run:
         row = torch.arange(top, top + rows)[:, None] * GRID
         return (row + torch.arange(left, left + columns)).flatten()
 
-    def encoded(self, examples: list[Example]) -> list[tuple[Tensor, Tensor, Things]]:
-        """For each picture its features, a mask of the patches with things, and the things."""
-        pixels = torch.from_numpy(np.stack([item.pixels for item in examples])).to(self.device)
-        with torch.no_grad():
-            features = forward.tower(self.vision, scaled(pixels))
-        shows = [torch.from_numpy(item.labels[:, 0] > 0) for item in examples]
-        return [
-            (rows, mask, item.things)
-            for rows, mask, item in zip(features, shows, examples, strict=True)
-        ]
+    def encoded(self, examples: list[Example]) -> list[Encoded]:
+        return encoded(self.vision, examples, self.device)
 
     def language_loss(
         self, ring: Ring[Any], phase: Phase, visual: int
@@ -406,6 +400,18 @@ class Run:
         trained = type(self.model).from_pretrained(self.settings.weights, dtype=torch.float32)
         self.model.load_state_dict(trained.state_dict())
         return {"phase": 0, "elapsed": 0.0, "optimizer": None}
+
+
+@torch.no_grad()
+def encoded(vision: Any, examples: list[Example], device: torch.device) -> list[Encoded]:
+    """For each picture its features, a mask of the patches with things, and the things."""
+    pixels = torch.from_numpy(np.stack([item.pixels for item in examples])).to(device)
+    features = forward.tower(vision, scaled(pixels))
+    shows = [torch.from_numpy(item.labels[:, 0] > 0) for item in examples]
+    return [
+        (rows, mask, item.things)
+        for rows, mask, item in zip(features, shows, examples, strict=True)
+    ]
 
 
 def scaled(pixels: Tensor) -> Tensor:

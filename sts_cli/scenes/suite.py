@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,22 +36,27 @@ SETS = {
 
 
 def suite(
-    per_kind: int, level: float, first: int = HELD_OUT, of: str = "sparse"
+    per_kind: int,
+    level: float,
+    first: int = HELD_OUT,
+    of: str = "sparse",
+    kinds: Sequence[str] = (),
 ) -> Iterator[Prepared]:
     """Questions about the scenes of a set, until there are `per_kind` of every kind that it asks.
 
     `extra["kind"]` of an item is its kind. `level` is the share of hard scenes, `first` a seed,
-    `of` one of SETS.
+    `of` one of SETS. With `kinds`, only those are asked, if the set has them.
     """
     chosen = SETS[of]
+    wanted = tuple(kind for kind in chosen.kinds if kind in kinds or not kinds)
     asked: Counter[str] = Counter()
     seed = first
-    while any(asked[kind] < per_kind for kind in chosen.kinds):
+    while any(asked[kind] < per_kind for kind in wanted):
         scene = draw(seed, level, **chosen.drawn)
         name = f"{seed}" if of == "sparse" else f"{of}-{seed}"
         rng = random.Random(seed)
-        kinds = chosen.kinds if len(scene.things) >= chosen.least else ()
-        for question in questions(scene, rng, kinds):
+        here = wanted if len(scene.things) >= chosen.least else ()
+        for question in questions(scene, rng, here):
             if asked[question.kind] == per_kind:
                 continue
             asked[question.kind] += 1
