@@ -36,6 +36,7 @@ WHOLE = 8  # every so many steps with all 576 tokens
 RATE = {"projector": 1e-3, "adapters": 2e-3}
 ALIGNED = 96, 400  # scenes and steps that the projector starts with
 DENSE = 0.25  # share of scenes of many signs, from the second shape on
+REUSE = 1  # uses of a scene: those used three times were learned by heart
 EVERY = 600.0  # seconds between states, and between looks at held-out scenes
 
 
@@ -109,7 +110,7 @@ class Run:
         """Teach for the rest of the minutes; `names` are those of the weights that learn."""
         seed = 300_000_000 * self.settings.seed + round(1000 * self.elapsed)  # a new one each time
         stream = Stream(seed, 1, Difficulty())
-        ring: Ring[Encoded] = Ring(stream, self.seen, 768, 3)
+        ring: Ring[Encoded] = Ring(stream, self.seen, 64, REUSE)
         begun = time.monotonic() - self.elapsed
         kept = self.elapsed
         recent: list[dict[str, float]] = []
@@ -125,7 +126,7 @@ class Run:
             recent.append(measured | {"loss": float(loss.detach()), "norm": norm})
             step, self.elapsed = step + 1, time.monotonic() - begun
             if step % 20 == 0:
-                row = {"phase": "words", "step": step, "shapes": most}
+                row = {"phase": "words", "step": step, "shapes": most, "drawn": ring.drawn}
                 self.note(row | mean(recent))
                 recent = []
             if self.elapsed - kept > EVERY:
