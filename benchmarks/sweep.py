@@ -3,10 +3,9 @@
 Each variant is a named profile. All variants answer the same questions, which the held-out table
 never uses; --held-out asks its questions. Prints Markdown: exact match by kind in per cent, the
 best variant first, and the share of `off`'s right answers that are still right; then, in the file's
-order, all right answers with their intervals. A variant with
-`encoder` is also compared with the same variant without it, where that is among them: all right
-answers as a ratio with its 95% interval, right answers that are still right, and answers that are
-the same.
+order, all right answers with their intervals. A variant with `encoder` is also compared with the
+same variant without it, where that is among them: all right answers as a ratio with its 95%
+interval, right answers that are still right, and answers that are the same.
 """
 
 from __future__ import annotations
@@ -47,6 +46,8 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=(), help="default: all")
     parser.add_argument("--processes", type=int, default=CORES)
     options = parser.parse_args()
+    if options.kinds and not set(options.kinds) & set(SETS[options.set].kinds):
+        parser.error(f"the set {options.set} asks only {', '.join(SETS[options.set].kinds)}")
     variants = yaml.safe_load(options.variants.read_text("utf-8"))
     conditions = [Condition(OFF)]
     for name, stages in variants.items():

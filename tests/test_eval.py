@@ -79,6 +79,12 @@ def test_the_suite_asks_every_kind_equally_often_and_the_same_each_time():
     )
 
 
+def test_the_suite_asks_only_the_kinds_that_are_wanted():
+    asked = list(suite(3, 0.0, DEVELOPMENT, "shapes", ("shape", "color", "text")))
+    kinds = [one.item.extra["kind"] for one in asked]
+    assert (kinds.count("color"), kinds.count("shape"), len(kinds)) == (3, 3, 6)
+
+
 @pytest.mark.parametrize("of", SETS)
 def test_a_crowded_set_asks_about_one_of_many(of: str):
     asked = list(suite(3, 0.0, DEVELOPMENT, of))
