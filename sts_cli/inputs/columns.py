@@ -14,6 +14,7 @@ from sts_cli.errors import InputError
 from sts_cli.inputs.forms import IMAGE
 from sts_cli.inputs.rows import Origin, item_of
 from sts_cli.inputs.survey import Contents, Survey, survey
+from sts_cli.machine.packages import to_install
 from sts_cli.records import Item, printable
 
 AT_ONCE = 16  # rows; with their images in them
@@ -23,7 +24,7 @@ IMAGES = (*IMAGE, "imgname", "imageId", "image_id", "image_local_name", "body")
 def open_columns(path: Path, name: str) -> Contents:
     """Rows and bytes counted, and the items. Raises InputError, also without pyarrow."""
     if importlib.util.find_spec("pyarrow") is None:
-        raise InputError(f"{name} needs pyarrow; run: pip install 'sts-cli[parquet]'")
+        raise InputError(f"{name} needs pyarrow; run: {to_install('pyarrow')}")
     rows = partial(rows_of, path, name)
     first = next(rows(), None)
     if first is not None and not any(key in first for key in IMAGES):

@@ -85,5 +85,7 @@ def read_line(line: bytes, number: int, origin: Origin) -> Item:
     except ValueError as error:  # JSONDecodeError, or a number of thousands of digits
         if b"\r" in line:
             return invalid(number, origin, "lines end in CR alone; save the file with LF or CR LF.")
-        return invalid(number, origin, f"not valid JSON: {str(error)[:200]}.")
+        slashes = " In JSON a path of Windows has '/' or '\\\\' between its folders."
+        hint = slashes if "escape" in str(error) else ""
+        return invalid(number, origin, f"not valid JSON: {str(error)[:200]}.{hint}")
     return item_of(row, number, origin)
