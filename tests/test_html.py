@@ -384,7 +384,7 @@ def test_a_report_replaces_reports_only(place: Path):
 
 def test_without_the_libraries_a_sentence_says_what_to_install(place: Path):
     with patch.dict(sys.modules, {"pygal": None}):
-        refused("--html", "report.html", because="needs pygal; run: pip install 'sts-cli[html]'")
+        refused("--html", "report.html", because="needs pygal; run: pip install pygal")
 
 
 def test_thumbnails_are_small_and_made_once(tmp_path: Path):

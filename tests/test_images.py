@@ -153,7 +153,7 @@ def test_what_no_file_is_and_what_no_image_is_differ(tmp_path: Path):
         "text.png": "not an image",
         "web.jpg": "a web page",
         "doc.png": "a PDF",
-        "photo.heic": "sts-cli[heic]",
+        "photo.heic": "pip install pillow-heif",
         "folder.png": "is a folder",
         "pipe.png": "not a regular file",
     }.items():
