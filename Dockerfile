@@ -6,7 +6,8 @@ ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS build
 RUN pip install --no-cache-dir uv
-ENV UV_LINK_MODE=copy UV_NO_CACHE=1
+# Bytecode is compiled here: the user of the image may write none, and each start would pay
+ENV UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1
 RUN uv venv /opt/sts
 WORKDIR /src
 # Dependencies come first: they stay as they are when only sts changes

@@ -69,9 +69,10 @@ def built(folder: Path) -> Path:
 def resolved(system: str, environment: dict[str, str]) -> str:
     """Find a wheel of every package for a system, for the oldest and the newest Python."""
     for version in (OLDEST, NEWEST[0]):
-        words = ["--quiet", "--only-binary", ":all:", "--python-version", version]
+        words = ["--quiet", "--python", sys.executable, "--python-version", version]
+        words += ["--only-binary", ":all:"]
         words += ["--python-platform", system, *(f"--extra={extra}" for extra in WHEELS)]
-        uv("pip", "compile", *words, ROOT / "pyproject.toml", env={**os.environ, **environment})
+        uv("pip", "compile", *words, ROOT / "pyproject.toml", **environment)
     return ""
 
 
@@ -84,7 +85,7 @@ def install_and_use(place: Path, version: str, resolution: str, wheel: Path) -> 
 
 def install(place: Path, version: str, resolution: str, wheel: Path) -> str:
     """Install the wheel and its extras into an empty environment."""
-    uv("venv", "--quiet", "--no-python-downloads", "--python", python(version) or version, place)
+    uv("venv", "--quiet", "--python", python(version) or version, place)
     words = ["--python", place, "--resolution", resolution]
     uv("pip", "install", "--quiet", *words, f"{wheel}[{','.join(ALL)}]")
     listed = uv("pip", "list", "--python", place).splitlines()
@@ -138,8 +139,10 @@ def check(name: str, job: Callable[..., str], *given: object) -> bool:
     return False
 
 
-def uv(*words: object, env: dict[str, str] | None = None) -> str:
-    return run(sys.executable, "-m", "uv", *words, env=env)
+def uv(*words: object, **environment: str) -> str:
+    """Run uv, which may take what this machine has of Python."""
+    own = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", **environment}
+    return run(sys.executable, "-m", "uv", *words, env=own)
 
 
 def run(*words: object, cwd: str | Path | None = None, env: dict[str, str] | None = None) -> str:
