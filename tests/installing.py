@@ -67,13 +67,12 @@ def built(folder: Path) -> Path:
 
 
 def resolved(system: str, environment: dict[str, str]) -> str:
-    """Find a wheel of every package for a system, for the oldest and the newest Python."""
-    for version in (OLDEST, NEWEST[0]):
-        words = ["--quiet", "--python", sys.executable, "--python-version", version]
-        words += ["--only-binary", ":all:"]
-        words += ["--python-platform", system, *(f"--extra={extra}" for extra in WHEELS)]
-        uv("pip", "compile", *words, ROOT / "pyproject.toml", **environment)
-    return ""
+    """Find a wheel of every package for a system and the newest Python."""
+    words = ["--quiet", "--python", sys.executable, "--python-version", NEWEST[0]]
+    words += ["--only-binary", ":all:", "--python-platform", system]
+    words += [f"--extra={extra}" for extra in WHEELS]
+    uv("pip", "compile", *words, ROOT / "pyproject.toml", **environment)
+    return f"Python {NEWEST[0]}"
 
 
 def install_and_use(place: Path, version: str, resolution: str, wheel: Path) -> str:
