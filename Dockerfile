@@ -32,8 +32,10 @@ RUN uv pip install --python /opt/sts --no-deps .
 FROM python:${PYTHON}-slim AS base
 RUN useradd --create-home --uid 1000 sts \
     && install -d -o sts -g sts -m 1777 /work /models /cache
+# HOME is for users of any number, whom `--user` names and who have no home
 ENV PATH=/opt/sts/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    HOME=/cache \
     HF_HUB_OFFLINE=1 \
     HF_HOME=/cache/huggingface \
     XDG_CACHE_HOME=/cache \

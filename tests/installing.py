@@ -109,7 +109,7 @@ def use(place: Path) -> None:
         sign = package / "samples" / "sign.png"
         for backend in ("torch", "openvino"):
             found = sts("ask", sign, "what is on the sign?", "--backend", backend)
-            assert found.split("\n")[0] == "CAKE", found
+            assert "CAKE" in found.splitlines(), found
         sts("batch", package / "samples", "--limit", 2, "--out", "a.jsonl", "--html", "a.html")
         assert len(Path(empty, "a.jsonl").read_text("utf-8").splitlines()) == 2
 
