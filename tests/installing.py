@@ -85,8 +85,10 @@ def install_and_use(place: Path, version: str, resolution: str, wheel: Path) -> 
 def install(place: Path, version: str, resolution: str, wheel: Path) -> str:
     """Install the wheel and its extras into an empty environment."""
     uv("venv", "--quiet", "--python", python(version) or version, place)
-    words = ["--python", place, "--resolution", resolution]
-    uv("pip", "install", "--quiet", *words, f"{wheel}[{','.join(ALL)}]")
+    words = ["--quiet", "--python", place]
+    extras = [f"--extra={extra}" for extra in ALL]
+    uv("pip", "install", *words, "--resolution", resolution, "-r", ROOT / "pyproject.toml", *extras)
+    uv("pip", "install", *words, "--no-deps", wheel)
     listed = uv("pip", "list", "--python", place).splitlines()
     wanted = ("numpy", "torch", "transformers", "openvino")
     return ", ".join(" ".join(line.split()) for line in listed if line.split()[0] in wanted)

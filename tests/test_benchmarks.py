@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -24,6 +25,7 @@ from sts_cli.inputs.images import prepare
 from sts_cli.inputs.items import Input, open_input
 from sts_cli.inputs.rows import CAPTION, Origin, item_of
 from sts_cli.inputs.several import open_inputs
+from sts_cli.machine.packages import to_install
 from sts_cli.records import Answer, Item, answer_row
 
 parquet = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow")
@@ -729,7 +731,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
 ):
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # as Python has it where it is not installed
     (tmp_path / "q.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match="pip install pyarrow"):
+    with pytest.raises(InputError, match=re.escape(to_install("pyarrow"))):
         open_input(str(tmp_path / "q.parquet"))
 
 

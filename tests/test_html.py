@@ -21,6 +21,7 @@ from tokenizers import Regex, Tokenizer, decoders
 from sts_cli.cli.page import BatchPage
 from sts_cli.inputs.images import Prepared
 from sts_cli.inputs.items import Input
+from sts_cli.machine.packages import to_install
 from sts_cli.outputs.formats import format_named
 from sts_cli.outputs.stream import Nowhere
 from sts_cli.records import Answer, Comparison, Item, KeptTokens, Problem, Seconds, TokenCounts
@@ -394,7 +395,7 @@ def test_a_report_replaces_reports_only(place: Path):
 
 def test_without_the_libraries_a_sentence_says_what_to_install(place: Path):
     with patch.dict(sys.modules, {"pygal": None}):
-        refused("--html", "report.html", because="needs pygal; run: pip install pygal")
+        refused("--html", "report.html", because=f"needs pygal; run: {to_install('pygal')}")
 
 
 def test_thumbnails_are_small_and_made_once(tmp_path: Path):

@@ -27,6 +27,7 @@ from sts_cli.machine.hardware import (
     cpu_features,
     memory,
 )
+from sts_cli.machine.packages import to_install
 
 
 @pytest.fixture
@@ -361,11 +362,11 @@ def test_a_processor_without_pictures_is_refused(model: Path) -> None:
     [
         (
             ImportError("Package `num2words` is required to run SmolVLM processor."),
-            "'m' needs num2words; run: pip install num2words",
+            f"'m' needs num2words; run: {to_install('num2words')}",
         ),
         (
             ImportError("PixtralProcessor requires the Torchvision library but it was not found"),
-            "'m' needs torchvision; run: pip install torchvision",
+            f"'m' needs torchvision; run: {to_install('torchvision')}",
         ),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
