@@ -105,6 +105,10 @@ def use(place: Path) -> None:
 
         assert sts("--version").split()[0] == "sts"
         assert "sts COMMAND" in sts("--help")
+        pages = run(
+            place / "bin" / "python", "-m", "sts_cli.cli.reference", cwd=empty, env=environment
+        )
+        assert pages == (ROOT / "docs" / "cli.md").read_text("utf-8"), "other help than docs/cli.md"
         assert "formats" in sts("docs") and "# " in sts("docs", "install")
         assert "aggressive" in sts("profiles")
         (package,) = place.glob("lib/python*/site-packages/sts_cli")

@@ -89,8 +89,7 @@ def page(ctx: Any, first: Sequence[str] | None = None, width: int | None = None)
     by_group: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
     for one in chosen:
         argument = one.param_type_name == "argument"
-        panel = getattr(one, "rich_help_panel", None)  # older typers have none on --help
-        group = panel or (INPUT if argument else OTHER)
+        group = one.rich_help_panel or (INPUT if argument else OTHER)
         by_group[group].append((names(one), told(one)))
     column = min(NAMES, 4 + max(len(left) for rows in by_group.values() for left, _ in rows))
     blocks = [block(name, rows, width, column) for name, rows in by_group.items() if rows]
