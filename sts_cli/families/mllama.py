@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers.models.mllama.processing_mllama import build_string_from_input
 
 from sts_cli.decoding.tokens import IDLE, Tokens
 from sts_cli.families.default import Encoded, Family, Pixels, Prompt
@@ -36,6 +38,14 @@ class Mllama(Family):
             size=image.size,
             shown=self.canvas(inputs, image.size),
         )
+
+    def rendered(self, content: Sequence[dict[str, str]]) -> str:
+        """As in Family, with the token that begins texts, as the processor writes it."""
+        text, first = super().rendered(content), self.tokenizer.bos_token
+        return build_string_from_input(text, first, self.processor.image_token) if first else text
+
+    def needs_special_tokens(self, prompt: str) -> bool:
+        return self.tokenizer.bos_token is None
 
     @property
     def per_tile(self) -> int:
@@ -85,7 +95,9 @@ class Mllama(Family):
             name: torch.cat([image.inputs[name] for image in pixels]).to(self.model.device)
             for name in pixels[0].inputs
         }
-        seen = model.vision_model(**inputs).last_hidden_state  # [B, 1, tiles, patches, D]
+        with warnings.catch_warnings():  # before 5.20, transformers warned of a call of its own
+            warnings.simplefilter("ignore", FutureWarning)
+            seen = model.vision_model(**inputs).last_hidden_state  # [B, 1, tiles, patches, D]
         features = model.multi_modal_projector(seen).flatten(1, 3)
         return [
             Encoded(
