@@ -49,6 +49,7 @@ from transformers.models.mllama.processing_mllama import (
     get_cross_attention_token_mask,
 )
 
+from sts_cli.answering.fitting import row_values
 from sts_cli.decoding import Watch
 from sts_cli.decoding.attention import NAME
 from sts_cli.decoding.cross import CrossDecoder
@@ -329,6 +330,13 @@ def test_averages_and_depths_count_the_layers_that_read_the_image(subject: Cross
     assert subject.engine.layers == len(tiny.CROSSING)
     with pytest.raises(ProfileError, match="leaves none of the 6 layers"):
         subject.engine.check(Profile("late", cuts=(Cut("instruction", 9, 0.95),)))
+
+
+def test_only_the_layers_that_read_the_image_hold_its_keys_in_memory():
+    config = tiny.config(tiny.MLLAMA).text_config
+    crossing = row_values(config, OFF, 1000, 0, 9)
+    config.cross_attention_layers = None  # as if all 12 layers read it
+    assert row_values(config, OFF, 1000, 0, 9) - crossing == 2 * (12 - 6) * 2 * 8 * 1000
 
 
 @pytest.mark.parametrize(
