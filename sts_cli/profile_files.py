@@ -368,7 +368,7 @@ def _cut(cut: Any, key: str | None, where: Place) -> Cut:
             f"{where}: {method} needs attention in the vision encoder, which is at hand before the "
             "first layer only. Leave depth out."
         )
-    if not deep and "attention" in needs:
+    if not deep and any(need in pruning.WATCHED for need in needs):
         raise ProfileError(
             f"{where}: {method} needs the attention of earlier layers; there are none at depth 0. "
             "Give a depth above 0."

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sts_cli.checkpoints.checkpoint import Checkpoint
 from sts_cli.errors import ModelError, did_you_mean
+from sts_cli.families import CROSS_ATTENDED
 from sts_cli.machine.packages import to_install
 from sts_cli.profile import BACKEND, Backend, Profile, Quantize
 
@@ -77,6 +78,11 @@ def obstacle(checkpoint: Checkpoint, device: str, quantize: Quantize) -> str | N
         return "nf4 weights are for PyTorch; use --quantize int8 or --quantize int4."
     if checkpoint.config.get("quantization_config"):
         return f"{checkpoint.folder} is quantized already; use the model that it was made from."
+    if checkpoint.model_type in CROSS_ATTENDED:
+        return (
+            f"'{checkpoint.model_type}' reads images through cross-attention, which only PyTorch "
+            "runs; use --backend torch."
+        )
     if not checkpoint.tested:
         return f"'{checkpoint.model_type}' is an untested family; use --backend torch."
     return None
