@@ -208,8 +208,8 @@ def batch(
     part = shard_of(shard)
     gate = least_agreement(fail_under, compare)
     form = format_of(out, format_)
-    rows = open_inputs(input_, question, images)
-    tell_form(rows, console, quiet)
+    rows = open_inputs(input_, question, images, lambda form: tell_form(form, console, quiet))
+    tell_form(rows.form, console, quiet)
     sidecars = Sidecars(replace=fresh) if sidecar_ else None
     check_places(rows, out, sidecars)
     overlays = overlays_at(overlay)
