@@ -268,7 +268,7 @@ def test_eval_does_not_write_over_its_input(questions: Questions, tmp_path: Path
     assert json.loads(file.read_text())["question"] == "1?"
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.json"])
+@pytest.mark.parametrize("name", ["t.csv", "t.json", "t.CSV"])
 def test_eval_replaces_its_own_tables_and_nothing_else(
     name: str, questions: Questions, tmp_path: Path
 ):

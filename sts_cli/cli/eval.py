@@ -107,7 +107,7 @@ def evaluate(
     check_choices(device, dtype, quantize)
     check_choice("--controls", controls_, CONTROLS)
     check_choice("--metric", metric, tuple(NAMES))
-    if out is not None and out.suffix in (".html", ".htm"):
+    if out is not None and out.suffix.lower() in (".html", ".htm"):
         out, html = None, html or out
     if out is not None:
         check_table(out, questions)

@@ -107,7 +107,7 @@ def unknown(reference: str, by_kind: dict[str, dict[str, Any]]) -> str:
 
 def check_table(path: Path, questions: str) -> None:
     """Raise OptionError for an --out that is no table, is the input, or is a file of others."""
-    if path.suffix not in (".csv", ".json"):
+    if path.suffix.lower() not in (".csv", ".json"):
         raise OptionError(f"--out {path}: the name must end in .csv, .json or .html.")
     if path.exists() and Path(questions).exists() and path.samefile(questions):
         raise OptionError(f"--out {path} is the input; give another name.")
@@ -118,7 +118,7 @@ def is_table(path: Path) -> bool:
     """True if `write_table` wrote the file, so that another table may replace it."""
     try:
         content = path.read_text("utf-8")
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             return content.startswith(",".join(FIRST))
         return bool(json.loads(content).keys() >= RECORD)
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -130,7 +130,7 @@ def write_table(path: Path, record: dict[str, Any]) -> None:
 
     Raises OutputError.
     """
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         text = json.dumps(record, indent=1) + "\n"
     else:
         lines = [
