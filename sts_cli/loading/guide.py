@@ -8,6 +8,8 @@ from sts_cli.checkpoints.sources import Source, find
 from sts_cli.errors import ModelError, ProfileError
 from sts_cli.profile import Profile
 
+CROSS = "mllama"
+
 
 def guide_source(source: Source, profiles: Sequence[Profile]) -> Source | None:
     """The source of the guide that `profiles` share beside the model of `source`, if they have one.
@@ -28,6 +30,11 @@ def guide_source(source: Source, profiles: Sequence[Profile]) -> Source | None:
         for one, what in ((found, where), (source, f"{where} does not fit '{source.name}', which")):
             if one.checkpoint is not None and not one.checkpoint.tested:
                 raise ProfileError(f"{what} is of the untested family " + reason(one))
+            if one.checkpoint is not None and one.checkpoint.model_type == CROSS:
+                raise ProfileError(
+                    f"{what} is of the family '{CROSS}', which reads images by cross-attention: "
+                    "guides were not tested with it."
+                )
         return found
     return None
 
