@@ -20,7 +20,7 @@ from sts_cli.records import Answer, Item, Problem
 if TYPE_CHECKING:
     from sts_cli.library import Model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Answer", "Cut", "Item", "Problem", "Profile", "load", "load_profile"]
 
 

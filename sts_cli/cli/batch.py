@@ -55,6 +55,7 @@ from sts_cli.cli.run import Job, Outcome, Unanswered, finish, run_job
 from sts_cli.inputs.several import open_inputs
 from sts_cli.outputs.formats import format_of
 from sts_cli.outputs.journal import Journal
+from sts_cli.outputs.packed import Packed, open_journal, rows_file
 from sts_cli.outputs.sidecar import Sidecars
 from sts_cli.outputs.stream import Nowhere, Stdout
 from sts_cli.report.console import Log, Report, stderr, stdout
@@ -97,7 +98,7 @@ def batch(
             "--out",
             "-o",
             metavar="FILE",
-            help="A .jsonl or .csv file.",
+            help="A .jsonl, .csv or .parquet.",
             show_default="standard output",
         ),
     ] = None,
@@ -207,8 +208,8 @@ def batch(
     part = shard_of(shard)
     gate = least_agreement(fail_under, compare)
     form = format_of(out, format_)
-    rows = open_inputs(input_, question, images)
-    tell_form(rows, console, quiet)
+    rows = open_inputs(input_, question, images, lambda form: tell_form(form, console, quiet))
+    tell_form(rows.form, console, quiet)
     sidecars = Sidecars(replace=fresh) if sidecar_ else None
     check_places(rows, out, sidecars)
     overlays = overlays_at(overlay)
@@ -238,7 +239,7 @@ def batch(
     plain = out is None and format_ is None and sidecars is None and not log_json
     people = plain and sys.stdout.isatty()
     if out is not None:
-        writer: Journal | Stdout = Journal(out, form, run, fresh=fresh, retry=retry_errors)
+        writer: Journal | Stdout = open_journal(out, form, run, fresh=fresh, retry=retry_errors)
     else:
         writer = Nowhere(form) if sidecar_ or people else Stdout(form)
     job = Job(
@@ -276,7 +277,7 @@ def batch(
     report.summary(outcome.notes)
     answered = report.answered + report.errors.total()
     if not quiet and outcome.failure is None:
-        for sentence in written(job, out if answered else None, outcome.whole):
+        for sentence in written(job, out if answered else None, writer, outcome.whole):
             console.print(sentence)
     if outcome.failure is not None:
         console.print(f"sts: {outcome.failure}", style="red", markup=False)
@@ -319,10 +320,14 @@ def progress_shown(wish: str | None, console: Console, quiet: bool) -> str:
     return wish or ("bar" if console.is_terminal else "lines")
 
 
-def written(job: Job, out: Path | None, whole: bool) -> Iterator[str]:
+def written(job: Job, out: Path | None, writer: Journal | Stdout, whole: bool) -> Iterator[str]:
     """A sentence for each output of a run."""
-    if out is not None:
-        yield f"Wrote {out}." if whole else f"Wrote {out}, not all of it."
+    if out is not None and whole:
+        yield f"Wrote {out}."
+    elif out is not None and isinstance(writer, Packed):
+        yield f"Wrote {rows_file(out)}; it becomes {out.name} when every row is answered."
+    elif out is not None:
+        yield f"Wrote {out}, not all of it."
     if job.sidecars is not None:
         yield f"Wrote {job.sidecars.written} text files beside the images."
     if job.overlays is not None:

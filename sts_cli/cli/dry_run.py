@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from sts_cli.errors import OutputError
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.formats import Format
 from sts_cli.outputs.jsonl import JsonLines
-from sts_cli.outputs.scan import read
-from sts_cli.outputs.settings import difference, read_settings
+from sts_cli.outputs.packed import stored
+from sts_cli.outputs.settings import difference
 from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.records import Problem
 from sts_cli.report.console import duration, stdout
@@ -53,9 +52,10 @@ def dry_run(
     """Read every row and decode every image; print what a run would meet. The exit code."""
     family = load_outline(source)
     from sts_cli.answering.features import refusal
+    from sts_cli.decoding.masks import readers
     from sts_cli.inputs.images import decode_ahead
 
-    layers = LAYERS if family is None else len(family.model.get_decoder().layers)
+    layers = LAYERS if family is None else len(readers(family.model.get_decoder().config))
     bad: Counter[str] = Counter()
     ids: Counter[int] = Counter()
     formats: Counter[str] = Counter()
@@ -126,20 +126,17 @@ def budget(tokens: Counter[int], profile: Profile, layers: int) -> str:
 
 
 def measured(out: Path | None, form: Format, run: Mapping[str, Any]) -> Pace | None:
-    """The pace of what `out` holds already, if it is JSON lines of the same run."""
+    """The pace of what `out` holds already, if it has figures, of the same run."""
     if out is None or not isinstance(form, JsonLines):
         return None
     rows, seconds = 0, 0.0
     try:
-        settings = read_settings(out)
+        settings, answers = stored(out, form)
         if not settings or difference(settings, run) is not None:
             return None
-        with out.open("rb") as file:
-            for place in read(out, form):
-                file.seek(place.start)
-                row = form.source(json.loads(file.read(place.end - place.start)))
-                if row["seconds"] is not None:
-                    rows, seconds = rows + 1, seconds + model_seconds(row)
+        for row in map(form.source, answers):
+            if row["seconds"] is not None:
+                rows, seconds = rows + 1, seconds + model_seconds(row)
     except (OSError, OutputError, ValueError, KeyError, TypeError, AttributeError):
         return None  # no file, or none that a run could go on with: the run itself says why
     return Pace(out, rows, seconds / rows) if rows else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,10 @@ from sts_cli.records import Item, printable
 
 
 def open_inputs(
-    names: Sequence[str], question: str | None = None, images: Path | None = None
+    names: Sequence[str],
+    question: str | None = None,
+    images: Path | None = None,
+    tell: Callable[[str], None] = lambda form: None,
 ) -> Input:
     """The input that one or more names stand for, in their order; `*`, `?` and `[` are patterns.
 
@@ -23,7 +26,7 @@ def open_inputs(
     """
     every = [one for name in names for one in matching(name)]
     if len(every) == 1:
-        return open_input(every[0], question, images)
+        return open_input(every[0], question, images, tell)
     if "-" in every:
         raise InputError("'-' reads standard input, and goes with no other input.")
     parts = tuple(open_input(name, question, images) for name in every)
