@@ -111,9 +111,9 @@ def kept_in_words(keep: Keep, most: int, follows: bool) -> str:
     if isinstance(keep, Energy):
         low = keep.bounds(VISUAL)[0]
         span = f"{low} to {most}" if low > 1 else f"at most {most}"
-        return f"as many as hold {keep.energy:.0%} of the image's energy, {span}"
+        return f"as many as hold {100 * keep.energy:.4g}% of the image's energy, {span}"
     if isinstance(keep, Left):
-        return f"{keep.left:.0%} of what is left, {'at most ' if follows else ''}{most}"
+        return f"{100 * keep.left:.4g}% of what is left, {'at most ' if follows else ''}{most}"
     return f"at most {most}" if follows else f"{most}"
 
 
