@@ -22,16 +22,21 @@ from sts_cli.profile import (
     MEASURE,
     QUANTIZE,
     VISUAL,
+    Amount,
     Attention,
     Backend,
     Choice,
     Cut,
+    Energy,
     Escalate,
     Keep,
+    Left,
     Measure,
     Narrowing,
     Profile,
     Quantize,
+    in_words,
+    spelled,
 )
 
 T = TypeVar("T")
@@ -40,6 +45,8 @@ DEEPEST = 8  # levels of a profile's YAML
 SHORT = ("structure", "semantics")  # one cut before the first layer, one between layers
 SETTINGS = ("attention", "quantize", "backend", "batch_size", "max_new_tokens")
 KEYS = ("about", *SHORT, "cuts", "encoder", "guide", *SETTINGS, "escalate")
+RULES = ("energy", "left")  # budgets that follow the image, or the cut before
+BOUNDS = ("at_most", "at_least")
 ESCALATE = ("below", "to", "measure", "at_most")
 DEMO = "demo"  # a model that a name means before any folder
 LEAST = 0.25  # of a tower's patches that `encoder` keeps: the grid that `likeness` needs
@@ -259,7 +266,7 @@ def as_yaml(profile: Profile) -> str:
 
 def _spelled(cut: Cut) -> dict[str, Any]:
     depth = {"depth": cut.depth} if cut.depth else {}
-    return {"method": cut.method, **depth, "keep": cut.keep, **cut.options}
+    return {"method": cut.method, **depth, "keep": spelled(cut.keep), **cut.options}
 
 
 def read_yaml(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
@@ -337,6 +344,11 @@ def _cuts(data: Mapping[str, Any], file: Place) -> tuple[Cut, ...]:
     mistakes = Mistakes()
     cuts = [mistakes.of(_cut, *one) for one in given]
     mistakes.end()
+    if cuts and isinstance(cuts[0].keep, Left):
+        raise ProfileError(
+            f"{given[0][2].at('keep')} is a share of what the cut before left, and there is none. "
+            "Give a share or a number."
+        )
     for (earlier, later), (_, _, place) in zip(pairwise(cuts), given[1:], strict=True):
         if later.depth <= earlier.depth:
             raise ProfileError(
@@ -345,8 +357,8 @@ def _cuts(data: Mapping[str, Any], file: Place) -> tuple[Cut, ...]:
             )
         if _more(later.keep, earlier.keep):
             raise ProfileError(
-                f"{place} keeps {later.keep}, more than the {earlier.keep} of the cut before it. "
-                "Lower this keep, or raise that one."
+                f"{place} keeps {in_words(later.keep)}, more than the {in_words(earlier.keep)} of "
+                "the cut before it. Lower this keep, or raise that one."
             )
     return tuple(cuts)
 
@@ -384,6 +396,8 @@ def _cut(cut: Any, key: str | None, where: Place) -> Cut:
             f"{where}: {method} needs the attention of earlier layers; there are none at depth 0. "
             "Give a depth above 0."
         )
+    if isinstance(keep, Energy):
+        _check_energy(method, deep, where.at("keep"))
     return Cut(method, keep, deep, given, files)
 
 
@@ -413,6 +427,21 @@ def _guide(value: Any, cuts: Sequence[Cut] | None, where: Place) -> str | None:
         )
     beside = Path(where.file).parent / value
     return str(beside) if value != DEMO and beside.is_dir() else value
+
+
+def _check_energy(method: str, depth: float, where: Place) -> None:
+    """Raise ProfileError if a cut cannot follow the image."""
+    if depth:
+        raise ProfileError(
+            f"{where}: energy is counted before the first layer only. Give a share, a number, or "
+            "{left: 0.5} of what the cut before left."
+        )
+    if not pruning.follows(method):
+        able = [name for name in pruning.names() if pruning.follows(name)]
+        raise ProfileError(
+            f"{where}: {method} cannot follow the image, since it does not say how much of it a "
+            f"choice leaves. Give a share or a number, or use {' or '.join(able)}."
+        )
 
 
 def _encoder(value: Any, where: Place) -> Narrowing | None:
@@ -470,6 +499,41 @@ def _known_keys(data: Mapping[Any, Any], known: Sequence[str], where: Place) -> 
 
 
 def _keep(value: Any, where: Place) -> Keep:
+    """A share, a number, or a rule: `{energy: 0.95, at_most: 0.25}` or `{left: 0.5}`."""
+    if not isinstance(value, dict):
+        return _amount(value, where)
+    rules = [name for name in RULES if name in value]
+    mistakes = Mistakes()
+    mistakes.of(_known_keys, value, (*RULES, *BOUNDS), where)
+    misspelt = bool(mistakes.found)  # then what is missing may be there under that name
+    if len(rules) != 1 and not misspelt:
+        raise ProfileError(
+            f"{where} must look like {{energy: 0.95, at_most: 0.25}} or {{left: 0.5}}."
+        )
+    share = [mistakes.of(_share, value[name], where.at(name)) for name in rules]
+    needed = ("at_most",) if rules == ["energy"] and not misspelt else ()
+    bounds = {
+        name: mistakes.of(_amount, value.get(name), where.at(name))
+        for name in BOUNDS
+        if name in needed or value.get(name) is not None
+    }
+    mistakes.end()
+    if {*BOUNDS} <= {*bounds} and _more(bounds["at_least"], bounds["at_most"]):
+        raise ProfileError(
+            f"{where.at('at_least')} is {bounds['at_least']}, more than at_most, which is "
+            f"{bounds['at_most']}."
+        )
+    rule: Energy | Left = (Energy if rules == ["energy"] else Left)(*share, **bounds)
+    return rule
+
+
+def _share(value: Any, where: Place) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ProfileError(f"{where} is {value!r}. Give a share above 0, at most 1.")
+    return float(value)
+
+
+def _amount(value: Any, where: Place) -> Amount:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         given = "is missing" if value is None else f"is {value!r}"
         raise ProfileError(
@@ -531,4 +595,8 @@ def _whole(value: Any, where: Place) -> int | None:
 
 def _more(a: Keep, b: Keep) -> bool:
     """True if `a` surely keeps more than `b`; a share and a number cannot be compared."""
+    if isinstance(b, Energy | Left):
+        return b.at_most is not None and _more(a, b.at_most)
+    if isinstance(a, Energy | Left):
+        return a.at_least is not None and _more(a.at_least, b)
     return isinstance(a, int) == isinstance(b, int) and a > b

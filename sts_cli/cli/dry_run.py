@@ -117,9 +117,10 @@ def budget(tokens: Counter[int], profile: Profile, layers: int) -> str:
     least, most, every = min(tokens), max(tokens), sum(n * tokens[n] for n in tokens)
     each = f"{most:,}" if least == most else f"{least:,} to {most:,}"
     left = sum(profile.planned(n, layers) * tokens[n] for n in tokens)
+    bound = "at most " if profile.follows else ""
     return (
         f"visual tokens: {each} an image, {every:,} in all\n"
-        f"  profile {profile.name} keeps {left:,.0f} ({left / every:.1%}), on average over "
+        f"  profile {profile.name} keeps {bound}{left:,.0f} ({left / every:.1%}), on average over "
         f"{layers} layers"
     )
 

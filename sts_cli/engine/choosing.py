@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,8 +22,8 @@ from sts_cli.decoding.tokens import Tokens
 from sts_cli.engine.importance import guide_of
 from sts_cli.engine.sizes import log_sizes
 from sts_cli.families.default import Encoded, Prompt
-from sts_cli.profile import Cut, budget
-from sts_cli.pruning import OF_ENCODER, OF_QUESTION, Candidates, Cutting, Method
+from sts_cli.profile import Cut, Energy, most
+from sts_cli.pruning import OF_ENCODER, OF_QUESTION, Candidates, Cutting, Following, Method
 
 FLOOR = 0.25  # of an image's own budget that it keeps, whatever the question is about
 
@@ -110,7 +111,10 @@ def choose_image(
         guide=guide,
         **{need: image.attention[need] for need in OF_ENCODER if need in method.needs},
     )
-    cutting = exactly(method, look, budget(cut.keep, total))
+    if isinstance(cut.keep, Energy):
+        cutting = following(cast(Following, method), look, cut.keep)
+    else:
+        cutting = exactly(method, look, most(cut.keep, total, total))
     size = None
     if proportional:
         size = log_sizes(look.features, look.grid, torch.zeros(total, device=device), cutting)
@@ -160,7 +164,8 @@ def choose_row(
     proportional: bool,
 ) -> Chosen:
     """A row after a cut between layers: its images share one budget."""
-    budgets = [budget(cut.keep, len(image.features)) for image in prompt.images]
+    images = zip(prompt.images, before, strict=True)
+    budgets = [most(cut.keep, len(image.features), there) for image, there in images]
     count = min(sum(budgets), sum(before))
     if len(before) == 1:
         cutting, left = exactly(method, look, count), [count]
@@ -226,6 +231,21 @@ def exactly(method: Method, look: Candidates, count: int) -> Cutting:
             f"asked for {count}"
         )
     return cutting
+
+
+def following(method: Following, look: Candidates, keep: Energy) -> Cutting:
+    """The method's first tokens that hold enough of the image's energy, within the bounds.
+
+    Waits for the device, once for an image: only there is it known how many these are.
+    """
+    total = len(look.features)
+    low, high = keep.bounds(total)
+    if keep.energy == 1 or low == high:
+        return exactly(method, look, high)
+    trail = method.trail(look, high)
+    enough = (trail.left <= 1 - keep.energy).tolist()
+    count = enough.index(True) + 1 if True in enough else high
+    return Cutting(trail.order[: max(low, count)].sort().values)
 
 
 def joined(parts: Sequence[tuple[Tensor, Cutting]]) -> Cutting:

@@ -12,7 +12,7 @@ from sts_cli.decoding import Compares, Decoder
 from sts_cli.decoding.masks import readers
 from sts_cli.errors import ProfileError
 from sts_cli.families import observed
-from sts_cli.profile import Cut, Profile
+from sts_cli.profile import Cut, Energy, Profile
 from sts_cli.pruning import Need
 
 
@@ -58,6 +58,8 @@ def reason_against(
 ) -> str | None:
     """The reason why a cut's method does not work with a model, or None."""
     method = pruning.build(cut.method, cut.options)
+    if isinstance(cut.keep, Energy) and (cut.depth or not pruning.follows(cut.method)):
+        return "keep of energy is for a cut before the first layer that can follow the image"
     text = config.get_text_config()
     vision = getattr(getattr(config, "vision_config", None), "model_type", None)
     watched = [pruning.IN_WORDS[need] for need in method.needs if need in pruning.OF_ENCODER]

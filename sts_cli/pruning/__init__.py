@@ -125,6 +125,14 @@ class Cutting:
     weight: Tensor | None = None  # [N]; of each in the mean that it is merged into; None: its size
 
 
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """The tokens in the order in which a method chooses them, and what the first of them leave."""
+
+    order: Tensor  # [M]; indices into the N candidates
+    left: Tensor  # [M]; share of the image's energy that the first 1, 2, ... leave; never grows
+
+
 class Method(Protocol):
     """A way to choose tokens. Pure: equal candidates give equal cuttings.
 
@@ -139,6 +147,18 @@ class Method(Protocol):
 
     def cut(self, candidates: Candidates, count: int) -> Cutting:
         """Exactly `count` of the N candidates, 1 <= count < N."""
+        ...
+
+
+class Following(Method, Protocol):
+    """A method that can follow the image: it knows what a choice leaves.
+
+    It chooses one token after the other, so `cut` keeps the first tokens of `trail`, whatever its
+    number, and merges none. Such a method may have the budget `profile.Energy`.
+    """
+
+    def trail(self, candidates: Candidates, most: int) -> Trail:
+        """The first `most` of the N candidates, 1 <= most <= N."""
         ...
 
 
@@ -194,6 +214,11 @@ def build(name: str, options: Mapping[str, float | str]) -> Method:
     """The method `name` with its options, which `options_of` has checked."""
     method: Method = find(name)(**options)
     return method
+
+
+def follows(name: str) -> bool:
+    """True if the method `name` can follow the image: it is a `Following`."""
+    return hasattr(find(name), "trail")
 
 
 def about(name: str) -> str:
