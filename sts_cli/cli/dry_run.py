@@ -25,6 +25,8 @@ from sts_cli.report.console import duration, stdout
 from sts_cli.report.visible import in_line
 
 SHOWN = 50  # bad rows of which each is printed
+DECODERS = 2  # threads that decode images beside a model
+MILLION, HOUR = 1_000_000, 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,15 @@ class Pace:
         return (
             f"time: about {duration(left * self.seconds)} for the {left} rows left, at the "
             f"{self.seconds:.3g} s a row of the {self.answers} answers in {self.out}"
+        )
+
+    def cost(self, decoding: float) -> str:
+        """What a million such rows cost; `decoding` is the seconds of a row's images."""
+        seconds = max(self.seconds, decoding / DECODERS)
+        return (
+            f"cost: a million such rows take {MILLION * seconds / HOUR:,.3g} hours of one such "
+            f"model ({MILLION:,} x {seconds:.3g} s / {HOUR:,} s), so that times what a machine "
+            "costs an hour, divided by the models that it holds"
         )
 
 
@@ -104,6 +115,7 @@ def dry_run(
     console.print(f"decoding: {seconds:.1f} s, in threads beside the model")
     if pace is not None:
         console.print(pace.told(max(0, questions - pace.answers)))
+        console.print(pace.cost(seconds / max(1, questions + bad.total())))
     else:
         console.print(
             "time: not known before some rows are answered: run with --out FILE.jsonl --limit 20, "
@@ -125,7 +137,10 @@ def budget(tokens: Counter[int], profile: Profile, layers: int) -> str:
 
 
 def measured(out: Path | None, form: Format, run: Mapping[str, Any]) -> Pace | None:
-    """The pace of what `out` holds already, if it is JSON lines of the same run."""
+    """The pace of what `out` holds already, if it is JSON lines of the same run.
+
+    A folder holds them in shards.
+    """
     if out is None or not isinstance(form, JsonLines):
         return None
     rows, seconds = 0, 0.0
@@ -133,12 +148,13 @@ def measured(out: Path | None, form: Format, run: Mapping[str, Any]) -> Pace | N
         settings = read_settings(out)
         if not settings or difference(settings, run) is not None:
             return None
-        with out.open("rb") as file:
-            for place in read(out, form):
-                file.seek(place.start)
-                row = form.source(json.loads(file.read(place.end - place.start)))
-                if row["seconds"] is not None:
-                    rows, seconds = rows + 1, seconds + model_seconds(row)
+        for path in sorted(out.glob("part-*")) if out.is_dir() else [out]:
+            with path.open("rb") as file:
+                for place in read(path, form):
+                    file.seek(place.start)
+                    row = form.source(json.loads(file.read(place.end - place.start)))
+                    if row["seconds"] is not None:
+                        rows, seconds = rows + 1, seconds + model_seconds(row)
     except (OSError, OutputError, ValueError, KeyError, TypeError, AttributeError):
         return None  # no file, or none that a run could go on with: the run itself says why
     return Pace(out, rows, seconds / rows) if rows else None
