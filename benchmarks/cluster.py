@@ -43,8 +43,7 @@ APART = ("seconds", "rows", "certainty")  # what differs from run to run
 class Nodes:
     """A Ray cluster of processes on this machine, with a token and folders of its own."""
 
-    def __init__(self, cores: int = 1):
-        self.cores = cores
+    def __init__(self, **environment: str):
         self.folder = Path(tempfile.mkdtemp(prefix="sts-ray-"))  # short: it holds sockets
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -56,6 +55,7 @@ class Nodes:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
+            **environment,
         }
 
     def __enter__(self) -> Nodes:
@@ -75,7 +75,7 @@ class Nodes:
     def start(self, *options: str, **environment: str) -> subprocess.Popen[bytes]:
         log = self.folder / f"node-{len(self.nodes)}.log"
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options,
-                   f"--num-cpus={self.cores}", f"--object-store-memory={STORE}"]  # fmt: skip
+                   "--num-cpus=1", f"--object-store-memory={STORE}"]  # fmt: skip
         with log.open("wb") as out:
             node = subprocess.Popen(
                 command, stdout=out, stderr=out, env={**self.environment, **environment}
@@ -101,15 +101,22 @@ class Nodes:
         """The processes of a node that hold a model."""
         return [process for process in below(node.pid) if ACTOR in called(process)]
 
-    def sts(self, *arguments: object) -> subprocess.Popen[str]:
+    def sts(self, *arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
         """A run of `sts` that is a part of the cluster."""
         return subprocess.Popen(
             [sys.executable, "-m", "sts_cli", *map(str, arguments)],
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             text=True,
             env=self.environment,
+            cwd=cwd,
+            preexec_fn=hears_ctrl_c,
         )
+
+
+def hears_ctrl_c() -> None:
+    """As in a terminal, even where the run itself is in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def free_port() -> int:
@@ -178,24 +185,27 @@ def write_questions(folder: Path, count: int) -> Path:
 def disturbed(
     nodes: Nodes, worker: subprocess.Popen[bytes], out: Path, *arguments: object
 ) -> tuple[int, str]:
-    """A run to whose head an actor is killed, and whose worker node is then stopped.
+    """A run in which the actor of the head is killed, and the worker's node is then stopped.
 
-    Its exit code, and what it said.
+    Its exit code, and what it said on standard error.
     """
+    before = len(shards(out))
     run = nodes.sts(*arguments, "--out", out, "--ray", nodes.address)
     head = nodes.nodes[0]
-    wait_until(lambda: len(shards(out)) >= 1 and nodes.actors(head), "a first shard", run)
-    os.kill(nodes.actors(head)[0], signal.SIGKILL)
+    wait_until(lambda: len(shards(out)) > before and nodes.actors(head), "a first shard", run)
     before = len(shards(out))
+    os.kill(nodes.actors(head)[0], signal.SIGKILL)
     wait_until(lambda: len(shards(out)) >= before + 2, "shards after the death of an actor", run)
     nodes.stop(worker)
-    said, _ = run.communicate(timeout=1800)
+    data, said = run.communicate(timeout=1800)
+    if data:
+        raise RuntimeError(f"on standard output: {data}")
     return run.returncode, said
 
 
 def timed(run: subprocess.Popen[str]) -> float:
     """The items a second that a run tells at its end, from the first loaded model on."""
-    said, _ = run.communicate()
+    _, said = run.communicate()
     found = re.search(r"([0-9.]+) items/s", said)
     if found is None:
         raise RuntimeError(said)
@@ -209,7 +219,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sts-cluster-") as name, Nodes() as nodes:
         folder = Path(name)
         asked = ("batch", write_questions(folder, rows), *EXACT)
-        paths = {one: folder / one for one in ("killed", "two", "one")}
+        paths = {one: folder / one for one in ("killed", "one", "two")}
         plain = folder / "plain.jsonl"
         code, said = disturbed(nodes, nodes.add(), paths["killed"], *asked, *PER_NODE)
         print(said)
