@@ -407,7 +407,7 @@ MISTAKES = [
     (("batch", "questions.jsonl", "--on-oom", "cry"), "--on-oom cry"),
     (("batch", "questions.jsonl", "--fail-under", "0.9"), "--fail-under 0.9"),
     (("batch", "questions.jsonl", "--fail-under", "agreement=0.9"), "needs --compare"),
-    (("batch", "questions.jsonl", "--out", "a.parquet"), "must end in .jsonl or .csv"),
+    (("batch", "questions.jsonl", "--out", "a.xlsx"), "must end in .jsonl, .csv or .parquet"),
     (("batch", "questions.jsonl", "--out", "questions.jsonl"), "is the input"),
     (("batch", "questions.jsonl", "--out", "0.png/a.jsonl"), "Cannot write 0.png/a.jsonl"),
     (("batch", "questions.jsonl", "--sidecar"), "takes a folder or an image"),

@@ -65,6 +65,7 @@ from sts_cli.cli.run import Job, Outcome, Unanswered, finish, run_job
 from sts_cli.inputs.several import open_inputs
 from sts_cli.outputs.formats import format_of
 from sts_cli.outputs.journal import Journal
+from sts_cli.outputs.packed import Packed, open_journal, rows_file
 from sts_cli.outputs.shards import Shards
 from sts_cli.outputs.sidecar import Sidecars
 from sts_cli.outputs.stream import Nowhere, Stdout
@@ -108,7 +109,7 @@ def batch(
             "--out",
             "-o",
             metavar="FILE",
-            help="A .jsonl or .csv file; with --ray, a folder of them.",
+            help="A .jsonl, .csv or .parquet; with --ray, a folder of them.",
             show_default="standard output",
         ),
     ] = None,
@@ -291,7 +292,7 @@ def batch(
     if ray is not None and out is not None:
         writer = open_shards(out, form, run, rows, retry_errors)
     elif out is not None:
-        writer = Journal(out, form, run, fresh=fresh, retry=retry_errors)
+        writer = open_journal(out, form, run, fresh=fresh, retry=retry_errors)
     else:
         writer = Nowhere(form) if sidecar_ or people else Stdout(form)
     job = Job(
@@ -323,7 +324,7 @@ def batch(
     report.summary(outcome.notes)
     answered = report.answered + report.errors.total()
     if not quiet and outcome.failure is None:
-        for sentence in written(job, out if answered else None, outcome.whole):
+        for sentence in written(job, out if answered else None, writer, outcome.whole):
             console.print(sentence)
     if outcome.failure is not None:
         console.print(f"sts: {outcome.failure}", style="red", markup=False)
@@ -383,10 +384,16 @@ def progress_shown(wish: str | None, console: Console, quiet: bool) -> str:
     return wish or ("bar" if console.is_terminal else "lines")
 
 
-def written(job: Job, out: Path | None, whole: bool) -> Iterator[str]:
+def written(
+    job: Job, out: Path | None, writer: Journal | Stdout | Shards, whole: bool
+) -> Iterator[str]:
     """A sentence for each output of a run."""
-    if out is not None:
-        yield f"Wrote {out}." if whole else f"Wrote {out}, not all of it."
+    if out is not None and whole:
+        yield f"Wrote {out}."
+    elif out is not None and isinstance(writer, Packed):
+        yield f"Wrote {rows_file(out)}; it becomes {out.name} when every row is answered."
+    elif out is not None:
+        yield f"Wrote {out}, not all of it."
     if job.sidecars is not None:
         yield f"Wrote {job.sidecars.written} text files beside the images."
     if job.overlays is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from sts_cli.errors import OutputError
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.formats import Format
 from sts_cli.outputs.jsonl import JsonLines
-from sts_cli.outputs.scan import read
-from sts_cli.outputs.settings import difference, read_settings
+from sts_cli.outputs.packed import stored
+from sts_cli.outputs.settings import difference
+from sts_cli.outputs.shards import in_shards
 from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.records import Problem
 from sts_cli.report.console import duration, stdout
@@ -137,7 +137,7 @@ def budget(tokens: Counter[int], profile: Profile, layers: int) -> str:
 
 
 def measured(out: Path | None, form: Format, run: Mapping[str, Any]) -> Pace | None:
-    """The pace of what `out` holds already, if it is JSON lines of the same run.
+    """The pace of what `out` holds already, if it has figures, of the same run.
 
     A folder holds them in shards.
     """
@@ -145,16 +145,12 @@ def measured(out: Path | None, form: Format, run: Mapping[str, Any]) -> Pace | N
         return None
     rows, seconds = 0, 0.0
     try:
-        settings = read_settings(out)
+        settings, answers = in_shards(out, form) if out.is_dir() else stored(out, form)
         if not settings or difference(settings, run) is not None:
             return None
-        for path in sorted(out.glob("part-*")) if out.is_dir() else [out]:
-            with path.open("rb") as file:
-                for place in read(path, form):
-                    file.seek(place.start)
-                    row = form.source(json.loads(file.read(place.end - place.start)))
-                    if row["seconds"] is not None:
-                        rows, seconds = rows + 1, seconds + model_seconds(row)
+        for row in map(form.source, answers):
+            if row["seconds"] is not None:
+                rows, seconds = rows + 1, seconds + model_seconds(row)
     except (OSError, OutputError, ValueError, KeyError, TypeError, AttributeError):
         return None  # no file, or none that a run could go on with: the run itself says why
     return Pace(out, rows, seconds / rows) if rows else None

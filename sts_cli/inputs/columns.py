@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sts_cli.errors import InputError
+from sts_cli.inputs.answers import is_answer
 from sts_cli.inputs.forms import IMAGE
 from sts_cli.inputs.rows import Origin, item_of
 from sts_cli.inputs.survey import Contents, Survey, survey
@@ -46,7 +48,16 @@ def rows_of(path: Path, name: str) -> Iterator[dict[str, Any]]:
                 pictures = [key for key, value in row.items() if is_picture(value)]
                 if len(pictures) == 1 and not any(key in row for key in IMAGE):
                     row["image"] = row.pop(pictures[0])
-                yield {key: as_json(value, key in IMAGE) for key, value in row.items()}
+                cells = {key: as_json(value, key in IMAGE) for key, value in row.items()}
+                yield with_extra(cells) if is_answer(cells) else cells
+
+
+def with_extra(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of our answers, whose unknown keys are JSON in its cell `extra`."""
+    try:
+        return {**row, "extra": json.loads(row.get("extra") or "{}")}
+    except (ValueError, TypeError, RecursionError):
+        return row
 
 
 def is_picture(value: object) -> bool:

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from sts_cli.errors import OutputError
 from sts_cli.outputs.disk import Appender, replacing, write_errors
 from sts_cli.outputs.formats import Format
+from sts_cli.outputs.jsonl import JsonLines
 from sts_cli.outputs.lock import Lock
+from sts_cli.outputs.packed import Rows, journal_rows
+from sts_cli.outputs.parquet import rows_in
+from sts_cli.outputs.parquet import write as write_table
 from sts_cli.outputs.settings import difference, read_settings, run_file, write_settings
 from sts_cli.records import Answer
 
@@ -98,9 +103,12 @@ class Shards:
         """Write one shard: it appears with all of its rows, or not at all."""
         place = self.place(number)
         with replacing(place) as file:
-            for index, record in enumerate(records):
-                file.write(self.form.before(index == 0) + record)
-            file.write(self.form.closing)
+            if self.form.name == Rows.name:
+                write_table(file, map(json.loads, records), self.run)
+            else:
+                for index, record in enumerate(records):
+                    file.write(self.form.before(index == 0) + record)
+                file.write(self.form.closing)
         versus = [answer.comparison for answer in answers if answer.comparison is not None]
         shard = Shard(
             number,
@@ -160,3 +168,13 @@ class Shards:
 
     def _refusal(self, other: str) -> OutputError:
         return OutputError(f"{self.path} holds {other}. Choose another --out folder.")
+
+
+def in_shards(
+    folder: Path, form: JsonLines
+) -> tuple[dict[str, Any] | None, Iterator[dict[str, Any]]]:
+    """The settings and the rows of a folder of shards."""
+    tables = form.name == Rows.name
+    paths = sorted(folder.glob("part-*"))
+    each = (rows_in(path) if tables else journal_rows(path, form) for path in paths)
+    return read_settings(folder), chain.from_iterable(each)
