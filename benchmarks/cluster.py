@@ -1,6 +1,7 @@
 """Two nodes of Ray on this machine: an actor and a node die, and the rows stay equal.
 
-    python -m benchmarks.cluster          # 2,000 rows of the demo model
+    python -m benchmarks.cluster            # 2,000 rows of the demo model
+    python -m benchmarks.cluster --command  # what the command itself does for a row, without Ray
 
 The nodes are processes of their own, with one core each. First a run with an actor that is killed
 (kill -9) and a node that is stopped, then undisturbed ones with two actors and with one, and the
@@ -13,6 +14,7 @@ import argparse
 import contextlib
 import json
 import os
+import pickle
 import random
 import re
 import secrets
@@ -23,10 +25,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
+from sts_cli.cli.ray import Taking
+from sts_cli.cluster.answerer import Answered, light
+from sts_cli.cluster.blocks import Reading, rows_for
+from sts_cli.outputs.jsonl import JsonLines
+from sts_cli.outputs.shards import Shards
+from sts_cli.records import Answer, Seconds, TokenCounts
+from sts_cli.report.console import Report
 from sts_cli.scenes.drawing import draw
 from sts_cli.scenes.questions import KINDS
 from sts_cli.scenes.questions import questions as questions_about
@@ -37,6 +48,7 @@ STORE = 150_000_000  # bytes of shared memory of a node
 ACTOR = "ray::MapWorker"  # how the process of an actor is called
 EXACT = ("--dtype", "float32", "--backend", "torch", "--profile", "aggressive")
 PER_NODE = ("--ray-cpus", "1")
+COUNTS = TokenCounts(576, (70, 58), 64.0, 20, 6)
 APART = ("seconds", "rows", "certainty")  # what differs from run to run
 
 
@@ -55,6 +67,7 @@ class Nodes:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_health_check_period_ms": "1000",  # of Ray's head: a dead node is missed in seconds
             **environment,
         }
 
@@ -88,13 +101,16 @@ class Nodes:
         """Stop a node, and all that it started."""
         started = below(node.pid)
         node.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             node.wait(20)
-        except subprocess.TimeoutExpired:
-            node.kill()
-        for process in started:
+        self.kill(node, started)
+
+    def kill(self, node: subprocess.Popen[bytes], started: Sequence[int] = ()) -> None:
+        """Let a node and all that it started die at once, as if its power were cut."""
+        for process in (*below(node.pid), *started):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
+        node.kill()
         node.wait()
 
     def actors(self, node: subprocess.Popen[bytes]) -> list[int]:
@@ -185,7 +201,7 @@ def write_questions(folder: Path, count: int) -> Path:
 def disturbed(
     nodes: Nodes, worker: subprocess.Popen[bytes], out: Path, *arguments: object
 ) -> tuple[int, str]:
-    """A run in which the actor of the head is killed, and the worker's node is then stopped.
+    """A run in which the actor of the head is killed, and then the worker's whole node.
 
     Its exit code, and what it said on standard error.
     """
@@ -196,7 +212,7 @@ def disturbed(
     before = len(shards(out))
     os.kill(nodes.actors(head)[0], signal.SIGKILL)
     wait_until(lambda: len(shards(out)) >= before + 2, "shards after the death of an actor", run)
-    nodes.stop(worker)
+    nodes.kill(worker)
     data, said = run.communicate(timeout=1800)
     if data:
         raise RuntimeError(f"on standard output: {data}")
@@ -212,10 +228,48 @@ def timed(run: subprocess.Popen[str]) -> float:
     return float(found[1])
 
 
+def of_the_command(folder: Path, count: int) -> dict[str, float]:
+    """Rows a CPU second that the command reads into blocks, and that it takes back."""
+    place = folder / "questions.jsonl"
+    with place.open("w") as lines:
+        for number in range(count):
+            row = {"id": number, "image": f"s3://photos/2026/11/{number}.jpg", "question": "what?"}
+            lines.write(json.dumps(row) + "\n")
+    reading = Reading((str(place),), None, None, str(folder), None, (1, 1), rows_for(count))
+    started = time.process_time()
+    packed = [pickle.dumps(block) for block in reading.blocks(frozenset())]
+    read = count / (time.process_time() - started)
+    seconds = Seconds(0.01, 0.01, 0.01, 0.01, 0.01, 0.05, 0.06)
+    form, come = JsonLines(), []
+    for block in map(pickle.loads, packed):
+        given = tuple(
+            Answer(item, "demo", "off", "an answer of a few words", COUNTS, seconds, finish="stop")
+            for item in block.items
+        )
+        records = tuple(form.record(one) for one in given)
+        lighter = tuple(light(one) for one in given)
+        come.append(pickle.dumps(Answered(block.number, "float32, none", "x", lighter, records)))
+    shards = Shards(folder / "out", form, {"model": "demo"}, reading.rows)
+    taking = Taking(shards, Report(Console(quiet=True), count, quiet=True))
+    started = time.process_time()
+    for one in come:
+        taking.take(pickle.loads(one))
+    shards.close(complete=True)
+    taken = count / (time.process_time() - started)
+    size = sum(path.stat().st_size for path in (folder / "out").iterdir()) / count
+    return {"rows read a CPU second": read, "rows taken a CPU second": taken, "bytes a row": size}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=2000)
-    rows = parser.parse_args().rows
+    parser.add_argument("--command", action="store_true")
+    rows, command = parser.parse_args().rows, parser.parse_args().command
+    if command:
+        with tempfile.TemporaryDirectory() as name:
+            for what, figure in of_the_command(Path(name), max(rows, 100_000)).items():
+                print(f"{what}: {figure:,.0f}")
+        return
     with tempfile.TemporaryDirectory(prefix="sts-cluster-") as name, Nodes() as nodes:
         folder = Path(name)
         asked = ("batch", write_questions(folder, rows), *EXACT)

@@ -27,7 +27,7 @@ from sts_cli.errors import ClusterError, OutputError
 from sts_cli.inputs.images import prepare
 from sts_cli.inputs.several import open_inputs
 from sts_cli.outputs.formats import format_named
-from sts_cli.outputs.shards import Shards
+from sts_cli.outputs.shards import Shards, in_shards
 from sts_cli.records import Answer, Item, Problem, answer_row
 
 __all__ = ["no_waiting_for_the_disk"]
@@ -48,13 +48,13 @@ def test_every_item_is_in_one_block_and_those_about_an_image_in_one(images: list
     assert [block.number for block in blocks] == list(range(len(blocks)))
     found = [item for block in blocks for item in block.items]
     assert sorted(found, key=lambda one: int(one.id)) == items
-    assert all(0 < len(block.items) <= rows for block in blocks)
+    assert all(rows <= len(block.items) < 5 * rows for block in blocks[:-1])
     near = AHEAD * rows >= len(items)  # all items stand near each other
     for image in set(images):
         asked = images.count(image)
         named = [{name for one in block.items for name in one.images} for block in blocks]
         holding = [names for names in named if f"{image}.png" in names]
-        assert len(holding) == 1 or asked > rows or not near
+        assert len(holding) == 1 or asked > 4 * rows or not near
 
 
 @given(st.lists(st.integers(1, 6), max_size=300), st.integers(1, 9))
@@ -85,7 +85,8 @@ def test_an_input_is_read_in_the_folder_of_its_command(
 ):
     """A task of Ray runs in another one; the images' folder is then a whole path."""
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "q.jsonl").write_text('{"image": "a.png", "question": "?"}\n' * 20)
+    rows = [json.dumps({"image": f"{n}.png", "question": "?"}) for n in range(20)]
+    (tmp_path / "in" / "q.jsonl").write_text("\n".join(rows))
     monkeypatch.chdir("/")
     reading = Reading(("in/q.jsonl",), None, None, str(tmp_path), None, (1, 1), rows=8)
     blocks = list(reading.blocks(written=frozenset({1})))
@@ -198,6 +199,45 @@ def test_every_format_of_records_makes_whole_shards(tmp_path: Path):
         with (out / f"part-000000{ending}").open("rb") as file:
             assert len(list(form.read(file))) == 2
         shards.close(complete=False)
+
+
+def test_shards_may_be_tables(tmp_path: Path):
+    pytest.importorskip("pyarrow", reason="needs the extra sts-cli[parquet]")
+    from pyarrow import parquet
+
+    form, out = format_named("parquet"), tmp_path / "answers.parquet"
+    shards = Shards(out, form, RUN, 2)
+    for number, texts in ((1, ("c",)), (0, ("a", None))):
+        found = answers(*texts)
+        shards.write(number, found, [form.record(one) for one in found])
+    shards.confirm("float32, none")
+    shards.close(complete=True)
+    assert parquet.read_table(out)["answer"].to_pylist() == ["a", None, "c"]
+    settings, rows = in_shards(out, form)
+    assert settings is not None and settings["shards"] == 2
+    assert list(rows) == [answer_row(one) for one in answers("a", None, "c")]
+
+
+def test_a_dry_run_tells_the_pace_and_the_cost_of_a_folder(tmp_path: Path):
+    """By the settings that the same command has; seconds are a row's own share."""
+    questions, out = SAMPLES / "questions.jsonl", tmp_path / "a"
+    asked = ("batch", questions, "--max-new-tokens", 1)
+    assert sts(*asked, "--out", tmp_path / "one.jsonl", "--limit", 8).code == 0
+    rows = read_rows(tmp_path / "one.jsonl")
+    settings = json.loads((tmp_path / "one.jsonl.run").read_text())
+    settings.pop("complete", None)
+    shards = Shards(out, FORM, settings, 8)
+    shards.confirm(settings["precision"])
+    shards.write(0, [], [json.dumps(row).encode() + b"\n" for row in rows])
+    shards.close(complete=False)
+    pace = sum(row["seconds"]["total"] - row["seconds"]["image"] for row in rows) / 8
+    for options in (("--out", out, "--ray", "local"), ("--out", tmp_path / "one.jsonl")):
+        told = sts(*asked, *options, "--dry-run")
+        assert f"for the 16 rows left, at the {pace:.3g} s a row" in told.out, told.err
+        decoding = float(told.out.partition("decoding: ")[2].partition(" s")[0]) / 24
+        hours = 1_000_000 * max(pace, decoding / 2) / 3600
+        said = float(told.out.partition("rows take ")[2].partition(" hours")[0].replace(",", ""))
+        assert said == pytest.approx(hours, rel=0.01)
 
 
 # Nodes

@@ -12,6 +12,7 @@ from sts_cli.inputs.several import open_inputs
 from sts_cli.records import Item
 
 AHEAD = 16  # blocks of rows among which those about the same images are brought together
+HUGE = 4  # blocks that the questions about one image fill, before they are split
 HEAVY = 32 << 20  # characters of images inside rows, at which a block is full
 FEWEST, MOST = 8, 1000  # rows of a block: one batch on a CPU; minutes of work
 BLOCKS = 64  # of a small input, at least, so that every actor has work to the end
@@ -35,7 +36,7 @@ class Reading:
     start: str  # the folder that the command was given in
     limit: int | None
     part: tuple[int, int]
-    rows: int  # of a block
+    rows: int  # of a block, about
 
     def blocks(self, written: frozenset[int]) -> Iterator[Block]:
         """The blocks whose shards are not written, in the order of the input."""
@@ -62,17 +63,17 @@ def portable(item: Item) -> Item:
 
 
 def in_blocks(items: Iterable[Item], rows: int) -> Iterator[Block]:
-    """The items in blocks of at most `rows`, those about the same images in one.
+    """The items in blocks of about `rows`, those about the same images in one.
 
     Their order stays, but for items about images that another one within AHEAD blocks asked about:
-    they move up to it. Images with more than `rows` questions fill several blocks.
+    they move up to it. Images with more than HUGE times `rows` questions fill several blocks.
     """
     source, number = iter(items), 0
     held: tuple[Item, ...] = ()
     while True:
         new = tuple(within(source, AHEAD * rows - len(held)))
         packed = packs(together((*held, *new)), rows)
-        held = packed.pop() if new else ()
+        held = packed.pop() if new else ()  # more about its last images may follow
         for pack in packed:
             yield Block(number, pack)
             number += 1
@@ -99,18 +100,18 @@ def together(items: Iterable[Item]) -> list[list[Item]]:
 
 
 def packs(groups: Iterable[Sequence[Item]], rows: int) -> list[tuple[Item, ...]]:
-    """The groups one after the other, each whole where it fits, `rows` items at a time."""
+    """The groups one after the other, a pack full with `rows` items; only huge groups are split."""
     found: list[tuple[Item, ...]] = []
     pack: list[Item] = []
     carried = 0
     for group in groups:
-        for start in range(0, len(group), rows):
-            part = group[start : start + rows]
-            if pack and (len(pack) + len(part) > rows or carried >= HEAVY):
-                found.append(tuple(pack))
-                pack, carried = [], 0
+        for start in range(0, len(group), HUGE * rows):
+            part = group[start : start + HUGE * rows]
             pack += part
             carried += sum(map(weight, part))
+            if len(pack) >= rows or carried >= HEAVY:
+                found.append(tuple(pack))
+                pack, carried = [], 0
     return [*found, tuple(pack)] if pack else found
 
 
