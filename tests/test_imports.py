@@ -60,6 +60,13 @@ def test_ask_imports_no_package_that_it_does_not_use():
     assert not imported("ask", picture, "--backend", "torch", "--quiet") & UNUSED
 
 
+def test_one_machine_answers_a_file_without_ray():
+    questions = str(PACKAGE.parent / "samples" / "questions.jsonl")
+    asked = ("batch", questions, "--limit", "1", "--max-new-tokens", "1", "--quiet")
+    found = imported(*asked, "--backend", "torch")
+    assert "torch" in found and not found & UNUSED
+
+
 def test_the_collector_passes_over_what_the_libraries_made():
     """A third of the start of a command is saved by that."""
     picture = str(PACKAGE.parent / "samples" / "sign.png")

@@ -78,7 +78,7 @@ class Shards:
                 for one in again:
                     self.place(one.number).unlink()
             kept = [one for one in listed.values() if one not in again]
-            self.written = frozenset(one.number for one in kept)
+            self._written = {one.number for one in kept}
             self.before = self.rows = sum(one.rows for one in kept)
             self.errors = sum(one.errors for one in kept)
             self.agreed = sum(one.agreed for one in kept), sum(one.compared for one in kept)
@@ -86,9 +86,9 @@ class Shards:
             self._opened = opened.pop_all()
 
     @property
-    def complete(self) -> bool:
-        """True if an earlier run wrote every shard, and none was dropped since."""
-        return self._settings.get("shards") == len(self.written)
+    def written(self) -> frozenset[int]:
+        """The numbers of the whole shards."""
+        return frozenset(self._written)
 
     def confirm(self, precision: str) -> None:
         """Raise OutputError if earlier answers are of another precision."""
@@ -119,7 +119,7 @@ class Shards:
             bytes=place.stat().st_size,
         )
         self._ledger.append(json.dumps(asdict(shard)).encode() + b"\n")
-        self.written |= {number}
+        self._written.add(number)
         self.rows += shard.rows
 
     def place(self, number: int) -> Path:
