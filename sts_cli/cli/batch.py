@@ -109,7 +109,7 @@ def batch(
             "--out",
             "-o",
             metavar="FILE",
-            help="A .jsonl, .csv or .parquet; with --ray, a folder of them.",
+            help="A .jsonl, .csv or .parquet.",
             show_default="standard output",
         ),
     ] = None,
@@ -184,7 +184,7 @@ def batch(
         str | None,
         cluster_option(
             metavar="[ADDRESS]",
-            help="Answer on a Ray cluster: auto, HOST:PORT, or local for one of this machine.",
+            help="Answer on a Ray cluster, into a folder --out: auto, HOST:PORT, or local.",
         ),
     ] = None,
     ray_actors: Annotated[

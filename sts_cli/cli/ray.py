@@ -132,7 +132,7 @@ def run_on_ray(
                 if shards.rows == before and not stopped and not lost:
                     raise ClusterError(
                         f"{(total or 0) - before} rows are not answered: actors died of their "
-                        "blocks again and again, as they do for lack of memory"
+                        "blocks again and again, as they do for lack of memory; Ray's logs say more"
                     )
             outcome.whole = shards.rows == total
     except KeyboardInterrupt:
@@ -163,7 +163,7 @@ def one_round(
     with cluster.joined(wish.address):
         actors = cluster.chosen_actors(wish.actors, wish.cpus, wish.gpus, fewer=again)
         cluster.check_nodes(actors, place)
-        if not job.quiet:
+        if not taking.report.quiet:
             begin = "Going on with" if again else "Ray:"
             taking.report.console.print(f"{begin} {cluster.told(actors)}", style="dim")
         device = "cpu" if asked.device == "auto" and not actors.gpus else asked.device
