@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sts_cli.checkpoints.fingerprint import without_times
 from sts_cli.checkpoints.sources import Source
 from sts_cli.cli.help import Command
 from sts_cli.cli.interrupt import Interruption
@@ -106,9 +107,10 @@ def folder_format(out: Path | None, name: str | None) -> Format:
 def open_shards(
     out: Path, form: Format, run: Mapping[str, Any], rows: Input, retry: bool
 ) -> Shards:
-    """The folder that a run continues, or begins. Raises OutputError."""
+    """The folder that a run continues, or begins, on any machine of it. Raises OutputError."""
     from sts_cli.cluster.blocks import rows_for
 
+    run = {**run, "files": without_times(run.get("files", {}))}
     return Shards(out, form, run, rows_for(rows.count() or 0), retry=retry)
 
 
