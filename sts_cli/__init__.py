@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sts_cli.cluster.answerer import Answerer
     from sts_cli.library import Model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Answer", "Answerer", "Cut", "Item", "Problem", "Profile", "load", "load_profile"]
 
 

@@ -346,11 +346,12 @@ def _cut(cut: Any, key: str | None, where: Place) -> Cut:
     """One cut; `key` is its short spelling, if any: structure or semantics."""
     if not isinstance(cut, dict):
         raise ProfileError(f"{where} must look like {{method: ..., keep: ...}}.")
-    method = _method(cut, where)
-    options = pruning.options_of(method)
-    depth = ("depth",) if key != "structure" else ()
     mistakes = Mistakes()
-    mistakes.of(_known_keys, cut, ("method", "keep", *depth, *options), where)
+    method = mistakes.of(_method, cut, where)
+    options = pruning.options_of(method) if method else {}
+    depth = ("depth",) if key != "structure" else ()
+    if method:  # else its options are not known
+        mistakes.of(_known_keys, cut, ("method", "keep", *depth, *options), where)
     misspelt = bool(mistakes.found)  # then what is missing may be there under that name
     given = {
         name: mistakes.of(_option, cut[name], known, where.at(name))
@@ -368,7 +369,7 @@ def _cut(cut: Any, key: str | None, where: Place) -> Cut:
             f"{where}: {method} needs attention in the vision encoder, which is at hand before the "
             "first layer only. Leave depth out."
         )
-    if not deep and "attention" in needs:
+    if not deep and any(need in pruning.WATCHED for need in needs):
         raise ProfileError(
             f"{where}: {method} needs the attention of earlier layers; there are none at depth 0. "
             "Give a depth above 0."

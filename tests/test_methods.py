@@ -26,6 +26,7 @@ from sts_cli.pruning.star import Star
 from sts_cli.pruning.star_pro import StarPro
 from sts_cli.pruning.todre import Todre
 from sts_cli.pruning.topv import Topv
+from sts_cli.pruning.trimmed_llama import TrimmedLlama
 from sts_cli.pruning.vflowopt import Vflowopt
 from sts_cli.pruning.visionzip import Visionzip
 from sts_cli.pruning.vscan import Vscan
@@ -59,6 +60,7 @@ def everything(total: int = 64, grid: torch.Tensor = SQUARE) -> Candidates:
         drawn(total, 16),
         grid,
         attention=shares(total, 1),
+        heads=drawn(4, total, seed=8).softmax(-1),
         question=drawn(5, 16, seed=2),
         seed=3,
         products=drawn(4, total, seed=4),
@@ -93,6 +95,7 @@ def test_every_method_takes_tokens_that_are_all_equal(name: str):
         **{need: torch.full((64,), 0.1) for need in ("attention", *pruning.OF_ENCODER)},
         question=seen.question,
         seed=3,
+        heads=torch.full((4, 64), 1 / 64),
         products=torch.zeros(4, 64),
     )
     assert len(set(kept(pruning.build(name, {}), flat, 9))) == 9
@@ -107,6 +110,7 @@ def test_two_images_share_a_later_budget(name: str):
         seen,
         image=torch.arange(64) // 32,
         products=falling.repeat(4, 1) * 9,
+        heads=falling.repeat(4, 1),
         **dict.fromkeys(("attention", *pruning.OF_ENCODER), falling),
     )
     cutting, left = with_floors(method, both, [32, 32], [6, 9], 20)
@@ -114,6 +118,27 @@ def test_two_images_share_a_later_budget(name: str):
     assert left == both.image[cutting.keep].bincount(minlength=2).tolist()
     assert cutting.keep.tolist() == sorted(set(cutting.keep.tolist()))
     assert cutting.into is None or set(cutting.into.tolist()) == set(cutting.keep.tolist())
+
+
+def test_trimmed_llama_keeps_what_any_head_names():
+    """The second head alone sees token 3: its mean is among the least, and it is kept second."""
+    heads = torch.tensor(
+        [[0.50, 0.30, 0.15, 0.01, 0.04], [0.30, 0.20, 0.05, 0.35, 0.10], [0.5, 0.1, 0.3, 0.0, 0.1]]
+    )
+    seen = look(torch.eye(5), heads=heads)
+    assert [kept(TrimmedLlama(), seen, count) for count in (1, 2, 3, 4)] == [
+        [0],  # first in two heads, as 3 is in one; of all attention 0 has more
+        [0, 3],
+        [0, 1, 3],  # 1 and 2 are second in one head each; 1 has more of all attention
+        [0, 1, 2, 3],
+    ]
+
+
+def test_trimmed_llama_is_the_union_of_what_each_head_names():
+    heads = drawn(8, 60, seed=21).mul(3).softmax(-1)
+    for named in (1, 2, 5, 9):
+        union = sorted({*heads.topk(named, dim=1).indices.flatten().tolist()})
+        assert kept(TrimmedLlama(), look(drawn(60, 4), heads=heads), len(union)) == union
 
 
 def test_divprune_begins_with_the_loner_and_takes_no_twin():

@@ -51,7 +51,7 @@ OTHERS = (  # a cut by each method beside STS, and a second one later
     *("cdpruner", "divprune", "feather", "hawk", "star", "star_pro", "todre", "topv", "vflowopt"),
     *("visionzip", "vscan"),
 )
-INSIDE = ("fastv", "feather", "hawk", "pyramid_drop", "sparsevlm", "topv")
+INSIDE = ("fastv", "feather", "hawk", "pyramid_drop", "sparsevlm", "topv", "trimmed_llama")
 REPLAYED = ("llava", "gemma3", "qwen3_vl")  # plain, two kinds of mask, DeepStack; "static" has all
 EVERYWHERE = [(family, device) for family in tiny.FAMILIES for device in DEVICES]
 # What `apart` may be in bfloat16, where kernels for other shapes round otherwise: at most 0.033 was
@@ -339,8 +339,9 @@ def test_observed_scores_equal_eager_attention(subject: Subject):
     with torch.inference_mode():
         tokens = engine.family.embed(prompts)
         watch = Watch(rows.to(tokens.hidden.device))
-        cache = engine.decoder.cache(2, 0)
-        _, scores = engine.decoder.run(tokens, range(layer + 1), cache, watch)
+        span, decoder = range(layer + 1), engine.decoder
+        _, scores = decoder.run(tokens, span, decoder.cache(2, 0), watch)
+        _, heads = decoder.run(tokens, span, decoder.cache(2, 0), replace(watch, by_head=True))
         subject.model.set_attn_implementation("eager")
         try:
             inputs = subject.inputs((0, 1))
@@ -351,9 +352,11 @@ def test_observed_scores_equal_eager_attention(subject: Subject):
     asked = torch.zeros_like(tokens.mask, dtype=torch.float32)
     asked[:, -rows.shape[1] :] = watch.queries.float()
     assert not (tokens.visual & asked.bool()).any()
-    expected = (eager.mean(1) * asked[..., None]).sum(1) / asked.sum(1, keepdim=True)
+    weighted = eager * asked[:, None, :, None]
+    expected = weighted.sum(2) / asked.sum(1)[:, None, None]  # [B, H, L]
     seen = tokens.mask
-    assert torch.allclose(scores[seen], expected[seen], atol=1e-5)
+    assert torch.allclose(scores[seen], expected.mean(1)[seen], atol=1e-5)
+    assert torch.allclose(heads.mT[seen], expected.mT[seen], atol=1e-5)
 
 
 def test_a_prompt_without_padding_is_attended_without_a_mask(subject: Subject):

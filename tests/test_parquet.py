@@ -14,6 +14,7 @@ from PIL import Image
 from running import Done, no_waiting_for_the_disk, read_rows, start, sts, without_times
 
 from sts_cli.errors import OutputError
+from sts_cli.machine.packages import to_install
 from sts_cli.outputs.packed import Packed
 from sts_cli.outputs.parquet import flat, nested, rows_in
 from sts_cli.records import (
@@ -27,7 +28,7 @@ from sts_cli.records import (
     answer_row,
 )
 
-parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra sts-cli[parquet]")
+parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
 
 __all__ = ["no_waiting_for_the_disk"]
 
@@ -317,7 +318,7 @@ def test_a_table_of_answers_is_asked_as_its_questions_were(place: Path):
 
 
 def test_a_report_has_the_rows_of_an_earlier_run(place: Path):
-    pytest.importorskip("pygal", reason="needs the extra sts-cli[html]")
+    pytest.importorskip("pygal", reason="needs pygal")
     assert asked("a.parquet").code == 1
     assert asked("a.parquet", "--html", "a.html").code == 1
     assert f"{COUNT - 1} rows were answered by an earlier run" in Path("a.html").read_text()
@@ -327,7 +328,7 @@ def test_without_pyarrow_nothing_begins(place: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # as Python has it where it is not installed
     done = asked("a.parquet")
     assert (done.code, names()) == (2, set())
-    assert done.err == "sts: a.parquet needs pyarrow; run: pip install 'sts-cli[parquet]'\n"
+    assert done.err == f"sts: a.parquet needs pyarrow; run: {to_install('pyarrow')}\n"
 
 
 def test_only_our_own_rows_are_parquet(place: Path):

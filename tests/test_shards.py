@@ -20,12 +20,14 @@ from running import no_waiting_for_the_disk, read_rows, sts, without_times
 
 import sts_cli
 from sts_cli.answering.request import Request
+from sts_cli.cli.ray import PACKAGE
 from sts_cli.cluster.answerer import Answered, BlockAnswerer, Setup
 from sts_cli.cluster.blocks import AHEAD, Block, Reading, in_blocks, rows_for
 from sts_cli.cluster.node import Node, compare, look
 from sts_cli.errors import ClusterError, OutputError
 from sts_cli.inputs.images import prepare
 from sts_cli.inputs.several import open_inputs
+from sts_cli.machine.packages import to_install
 from sts_cli.outputs.formats import format_named
 from sts_cli.outputs.shards import Shards, in_shards
 from sts_cli.records import Answer, Item, Problem, answer_row
@@ -340,7 +342,8 @@ def test_without_ray_one_sentence_says_what_to_install(
     monkeypatch.setitem(sys.modules, "ray", None)  # as Python has it where it is not installed
     done = sts("batch", SAMPLES / "questions.jsonl", "--ray", "--out", tmp_path / "a")
     assert done.code == 2 and not (tmp_path / "a").exists()
-    assert done.err == "sts: --ray needs Ray; run: pip install 'sts-cli[ray]'\n"
+    assert done.err == f"sts: --ray needs Ray; run: {to_install(PACKAGE)}\n"
+    assert f'ray = ["{PACKAGE}"]' in (SAMPLES.parent / "pyproject.toml").read_text("utf-8")
 
 
 # Images on an object store

@@ -257,8 +257,10 @@ def batch(
         }
         check_with_ray(ray, input_, refused)
         form = folder_format(out, format_)
-    rows = open_inputs(input_, question, images, remote=ray is not None)
-    tell_form(rows, console, quiet)
+    rows = open_inputs(
+        input_, question, images, lambda form: tell_form(form, console, quiet), ray is not None
+    )
+    tell_form(rows.form, console, quiet)
     sidecars = Sidecars(replace=fresh) if sidecar_ else None
     check_places(rows, out, sidecars)
     overlays = overlays_at(overlay)

@@ -64,9 +64,10 @@ def dry_run(
     """Read every row and decode every image; print what a run would meet. The exit code."""
     family = load_outline(source)
     from sts_cli.answering.features import refusal
+    from sts_cli.decoding.masks import readers
     from sts_cli.inputs.images import decode_ahead
 
-    layers = LAYERS if family is None else len(family.model.get_decoder().layers)
+    layers = LAYERS if family is None else len(readers(family.model.get_decoder().config))
     bad: Counter[str] = Counter()
     ids: Counter[int] = Counter()
     formats: Counter[str] = Counter()

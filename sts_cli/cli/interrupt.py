@@ -16,7 +16,7 @@ import typer
 from sts_cli.outputs.stream import StdoutError, give_up, to_stdout
 from sts_cli.report.console import stderr
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last is Ctrl-Break on Windows
 MESSAGE = b"\nFinishing the current batch; press Ctrl-C again to stop now.\n"
 CLOSED_PIPE = 141  # exit code of programs that SIGPIPE ends
 FAILED = 1  # exit code if the disk is full

@@ -123,10 +123,10 @@ def images_folder(questions: Input) -> dict[str, str]:
     return {"images": printable(str(questions.start.resolve()))}
 
 
-def tell_form(questions: Input, console: Console, quiet: bool) -> None:
+def tell_form(form: str | None, console: Console, quiet: bool) -> None:
     """Say in one line whose form the rows have, if it is not ours."""
-    if questions.form and not quiet:
-        console.print(f"reading as {in_line(questions.form)}")
+    if form and not quiet:
+        console.print(f"reading as {in_line(form)}")
 
 
 def check_ending(option: str, path: Path, marked: bool = False) -> None:

@@ -65,7 +65,11 @@ def joined(address: str) -> Iterator[None]:
 
     Ray prints messages on standard output; meanwhile, that leads to nowhere. Raises ClusterError.
     """
-    with alone_on_stderr(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with (
+        alone_on_stderr(),
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):
         silence()
         try:
             connect(address)
@@ -191,8 +195,8 @@ def check_nodes(actors: Actors, place: str) -> None:
         except Exception as error:  # whatever the node's own Python raises
             last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise ClusterError(
-                f"Node {address} cannot run sts: {printable(last)[:300]}. Install sts-cli[ray] "
-                "there, for the Python that Ray runs."
+                f"Node {address} cannot run sts: {printable(last)[:300]}. Install sts-cli there, "
+                "too, for the Python that Ray runs."
             ) from error
         compare(address, told, here)
 

@@ -125,17 +125,24 @@ def look_into(
 ) -> Candidates:
     """A row's visual tokens at the places `where` [N], as `method` sees them between layers."""
     size = torch.ones(len(where), device=where.device)
+    paid = None if scores is None else scores[row][..., where]  # watched only if needed
     seed = sum(image.pixels.seed for image in prompt.images) if "seed" in method.needs else None
     return Candidates(
         features=tokens.hidden[row, where],
         grid=tokens.grid[row, where],
         image=tokens.image[row, where],
         size=size if tokens.log_size is None else tokens.log_size[row, where].float().exp(),
-        attention=None if scores is None else scores[row, where],  # watched only if needed
         question=words if "question" in method.needs else None,
         seed=seed,
         products=products,
+        heads=paid if "heads" in method.needs else None,
+        attention=mean_of_heads(paid) if "attention" in method.needs else None,
     )
+
+
+def mean_of_heads(paid: Tensor | None) -> Tensor | None:
+    """Attention [N], of that which is by head [H, N] or not [N]."""
+    return paid if paid is None or paid.ndim == 1 else paid.mean(0)
 
 
 def choose_row(
@@ -257,5 +264,6 @@ def part_of(look: Candidates, index: Tensor) -> Candidates:
     return replace(
         look,
         products=None if look.products is None else look.products[:, index],
+        heads=None if look.heads is None else look.heads[:, index],
         **{name: None if values is None else values[index] for name, values in each.items()},
     )

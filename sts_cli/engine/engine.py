@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sts_cli import pruning
 from sts_cli.decoding import Cache, Compares, Decoder, Watch, next_logits
+from sts_cli.decoding.cross import CrossDecoder
 from sts_cli.decoding.masks import sliding_window
 from sts_cli.decoding.static import StaticDecoder
 from sts_cli.decoding.tokens import Tokens, text_tokens
@@ -211,7 +212,7 @@ class Engine:
         queries = {
             cut.depth: queries_of(cut, words, tokens)
             for cut in profile.cuts
-            if {"attention", "products"} & {*pruning.find(cut.method).needs}
+            if {*pruning.WATCHED, "products"} & {*pruning.find(cut.method).needs}
         }
         shared = shared_steps(steps)
         prefix = self._prefix(tokens, asked, limit) if shared else None
@@ -278,9 +279,10 @@ class Engine:
                 way.select += self.clock() - selecting
                 way.cut(tokens, counts)
             if span:
+                needs = () if ahead is None else pruning.find(ahead.method).needs
                 watch = None
-                if ahead is not None and "attention" in pruning.find(ahead.method).needs:
-                    watch = Watch(queries[ahead.depth])
+                if ahead is not None and {*pruning.WATCHED} & {*needs}:
+                    watch = Watch(queries[ahead.depth], "heads" in needs)
                 way.tokens, way.scores = self.decoder.run(way.tokens, span, cache, watch)
 
     @torch.inference_mode()
@@ -291,7 +293,9 @@ class Engine:
 
 
 def decoder_for(model: Any) -> Decoder[Any]:
-    """PyTorch's decoder for the device of `model`: with CUDA graphs where there are any."""
+    """PyTorch's decoder for `model`: with CUDA graphs where its device has any."""
+    if getattr(model.get_decoder().config, "cross_attention_layers", None):
+        return CrossDecoder(model)
     return StaticDecoder(model) if model.device.type == "cuda" else TorchDecoder(model)
 
 

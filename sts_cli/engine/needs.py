@@ -7,6 +7,7 @@ from typing import Any
 
 from sts_cli import pruning
 from sts_cli.decoding import Compares, Decoder
+from sts_cli.decoding.masks import readers
 from sts_cli.errors import ProfileError
 from sts_cli.families import observed
 from sts_cli.profile import Cut, Profile
@@ -49,6 +50,11 @@ def reason_against(
         return (
             f"it needs {watched[0]}, which sts cannot observe in '{config.model_type}' with the "
             f"encoder '{vision}'. 'sts profiles methods' lists methods that need nothing of it"
+        )
+    if "products" in method.needs and readers(text) != tuple(range(text.num_hidden_layers)):
+        return (
+            f"it needs queries and keys of the next layer, but in '{config.model_type}' layers of "
+            "text stand before the next one that reads the image. Use a method that needs attention"
         )
     if "products" in method.needs and decoder is not None:
         if not isinstance(decoder, Compares):

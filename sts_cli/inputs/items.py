@@ -19,8 +19,9 @@ from sts_cli.inputs.documents import is_json_lines, open_document
 from sts_cli.inputs.embedded import LONGEST_PATH
 from sts_cli.inputs.folder import is_image_name, read_folder
 from sts_cli.inputs.forms import form_of
-from sts_cli.inputs.jsonl import is_image_path, open_lines, open_list, read_jsonl
+from sts_cli.inputs.jsonl import is_image_path, open_lines, open_list
 from sts_cli.inputs.lines import BOM, UTF16
+from sts_cli.inputs.piped import read_piped
 from sts_cli.inputs.rows import CAPTION, EXAMPLE, METADATA, Origin
 from sts_cli.inputs.survey import Contents, Survey
 from sts_cli.inputs.table import open_table
@@ -116,16 +117,22 @@ class Input:
 
 
 def open_input(
-    name: str, question: str | None = None, images: Path | None = None, remote: bool = False
+    name: str,
+    question: str | None = None,
+    images: Path | None = None,
+    tell: Callable[[str], None] = lambda form: None,
+    remote: bool = False,
 ) -> Input:
     """The input that a user named; `question` is for rows without one, `images` their folder.
+
+    `tell` is for standard input: it gets the form of the first row, if that is not ours.
 
     Rows may name images on object stores if `remote`. A folder with an ImageFolder's
     metadata.jsonl, .csv or .parquet is that file. Raises InputError for what holds no question at
     all.
     """
     if name == "-":
-        return from_stdin(question, images)
+        return from_stdin(question, images, tell)
     path, shown = Path(name), printable(name)
     if not path.exists():
         beside = os.listdir(path.parent) if path.parent.is_dir() else []
@@ -160,14 +167,16 @@ def from_folder(name: str, path: Path, question: str) -> Input:
     return Input(name, path, "folder", read, skipped=skipped, folder=path)
 
 
-def from_stdin(question: str | None, images: Path | None) -> Input:
-    """JSON lines that another program writes; image names are relative to the current folder."""
+def from_stdin(question: str | None, images: Path | None, tell: Callable[[str], None]) -> Input:
+    """What another program writes; image names are relative to the current folder.
+
+    `tell` gets the form of the first row when it is there, if that is not ours.
+    """
     if sys.stdin.isatty():
         raise InputError("'-' reads JSON lines from stdin, not from a terminal; pipe them in.")
     origin = Origin("stdin", images or Path(), question)
-    return Input(
-        "-", Path("-"), "stdin", lambda: read_jsonl(sys.stdin.buffer, origin), folder=origin.folder
-    )
+    read = partial(read_piped, sys.stdin.buffer, origin, tell)
+    return Input("-", Path("-"), "stdin", read, folder=origin.folder)
 
 
 def from_file(

@@ -67,12 +67,13 @@ def item_of(row: object, line: int, origin: Origin) -> Item:
         fields = plain(row)
         roles = roles_of(fields, origin)
         identity = read_id(fields, roles.id, line)
-        images = read_images(fields, roles.image, origin.remote)
         answers = read_answers(fields, roles.answer)
-        used = (roles.id, roles.image, roles.question, roles.answer)
+        empty = {key for key in IMAGE if fields.get(key, key) is None}
+        used = {roles.id, roles.image, roles.question, roles.answer, *empty}
         extra = {printable(key): clean(fields[key]) for key in fields if key not in used}
         default = CAPTION if is_captioned(fields, origin) else None
         question = read_question(fields, roles.question, origin.question or default)
+        images = read_images(fields, roles.image, origin.remote)
         limit = read_limit(fields)
         places = read_places(fields, len(images), len(question))
     except ValueError as error:
@@ -126,6 +127,8 @@ def read_id(row: Mapping[str, Any], key: str | None, line: int) -> str:
 
 
 def read_images(row: Mapping[str, Any], key: str | None, remote: bool) -> tuple[str, ...]:
+    if key is None and any(name in row for name in IMAGE):
+        raise RowInvalid('no "image" in this row, and sts asks about images only.')
     if key is None:
         raise RowInvalid(f'no "image" key. A line looks like {EXAMPLE}')
     values = row[key] if isinstance(row[key], list) else [row[key]]

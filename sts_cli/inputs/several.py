@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ def open_inputs(
     names: Sequence[str],
     question: str | None = None,
     images: Path | None = None,
+    tell: Callable[[str], None] = lambda form: None,
     remote: bool = False,
 ) -> Input:
     """The input that one or more names stand for, in their order; `*`, `?` and `[` are patterns.
@@ -27,10 +28,10 @@ def open_inputs(
     """
     every = [one for name in names for one in matching(name)]
     if len(every) == 1:
-        return open_input(every[0], question, images, remote)
+        return open_input(every[0], question, images, tell, remote)
     if "-" in every:
         raise InputError("'-' reads standard input, and goes with no other input.")
-    parts = tuple(open_input(name, question, images, remote) for name in every)
+    parts = tuple(open_input(name, question, images, remote=remote) for name in every)
     count = f"{every[0]} and {len(every) - 1} more"
 
     skipped: Counter[str] = Counter()

@@ -36,13 +36,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GROUP = "sts.pruning"
-Need = Literal["attention", "encoder", "patches", "products", "question", "seed", "shallow"]
+Need = Literal[
+    "attention", "encoder", "heads", "patches", "products", "question", "seed", "shallow"
+]
 NEEDS: tuple[Need, ...] = get_args(Need)
 OF_ENCODER: tuple[Need, ...] = ("encoder", "patches", "shallow")  # at hand before the first layer
-OF_QUESTION: tuple[Need, ...] = ("attention", "products", "question")  # they differ by question
+WATCHED: tuple[Need, ...] = ("attention", "heads")  # in the layer before a cut
+OF_QUESTION: tuple[Need, ...] = (*WATCHED, "products", "question")  # they differ by question
 IN_WORDS: dict[Need, str] = {
     "attention": "attention of the question in the language model",
     "encoder": "attention in the vision encoder",
+    "heads": "attention of the question in the language model, by head",
     "patches": "attention in the vision encoder",
     "products": "queries and keys of the language model",
     "question": "the question",
@@ -72,6 +76,7 @@ class Candidates:
     image: Tensor  # [N]; the index of the token's image in its question
     size: Tensor  # [N]; the number of the image's tokens that each stands for
     attention: Tensor | None = None  # [N]; from the watched queries to each, mean over heads
+    heads: Tensor | None = None  # [H, N]; the same by head
     question: Tensor | None = None  # [Q, D]; the tokens after the last image
     seed: int | None = None  # follows from the images' pixels; for methods that draw at random
     # [H, N]; query . key / sqrt(d) of the next layer without RoPE, from the watched tokens' mean
@@ -94,10 +99,10 @@ class Cutting:
 class Method(Protocol):
     """A way to choose tokens. Pure: equal candidates give equal cuttings.
 
-    A method that needs `attention` or `products` may have an attribute or an option `rows`: "all"
-    (words after the last image; the default), "last" (the last token) or "raters" (the words that
-    are nearest to the image). A method that only fits some models has a method `unfit`: for a
-    language model's config the reason, or None.
+    A method that needs `attention`, `heads` or `products` may have an attribute or an option
+    `rows`: "all" (words after the last image; the default), "last" (the last token) or "raters"
+    (the words that are nearest to the image). A method that only fits some models has a method
+    `unfit`: for a language model's config the reason, or None.
     """
 
     needs: tuple[Need, ...]
