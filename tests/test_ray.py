@@ -33,7 +33,7 @@ from benchmarks.cluster import (
 )
 
 needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="needs the extra sts-cli[ray]"
+    importlib.util.find_spec("ray") is None, reason="needs the extra ray"
 )
 needs_moto = pytest.mark.skipif(
     importlib.util.find_spec("moto") is None, reason="needs moto[server]"

@@ -207,7 +207,7 @@ def test_every_format_of_records_makes_whole_shards(tmp_path: Path):
 
 
 def test_shards_may_be_tables(tmp_path: Path):
-    pytest.importorskip("pyarrow", reason="needs the extra sts-cli[parquet]")
+    pytest.importorskip("pyarrow", reason="needs the extra parquet")
     from pyarrow import parquet
 
     form, out = format_named("parquet"), tmp_path / "answers.parquet"
@@ -352,7 +352,7 @@ def test_without_ray_one_sentence_says_what_to_install(
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
     """A server that speaks S3, in a process of its own; its address."""
-    pytest.importorskip("pyarrow", reason="needs the extra sts-cli[ray]")
+    pytest.importorskip("pyarrow", reason="needs the extra ray")
     server = pytest.importorskip("moto.server", reason="needs moto[server]")
     one = server.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     one.start()
