@@ -30,10 +30,20 @@ class Cut:
     keep: Keep
     depth: float = 0.0  # share of the language model's layers that run before; 0: before the first
     options: Mapping[str, float | str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)  # digest of each file of an option
 
     def layer(self, layers: int) -> int:
         """The number of layers that run before this cut."""
         return min(layers, max(1, round(self.depth * layers))) if self.depth else 0
+
+    def settings(self) -> dict[str, Any]:
+        """All that its choice depends on, as JSON values: of files the content, not the name."""
+        return {
+            "method": self.method,
+            "keep": self.keep,
+            "depth": self.depth,
+            "options": {**self.options, **self.files},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,7 @@ class Profile:
     about: str = ""
     cuts: tuple[Cut, ...] = ()  # from the first layer to the last
     encoder: Narrowing | None = None  # None: the vision tower runs on all patches
+    guide: str | None = None  # a smaller model that answers first, for methods that ask for one
     attention: Attention = "plain"
     quantize: Quantize | None = None
     backend: Backend | None = None
@@ -122,12 +133,13 @@ class Profile:
     def settings(self) -> dict[str, Any]:
         """All settings that answers depend on, as JSON values."""
         # The backend that ran is told with the precision.
-        apart = ("about", "backend", "encoder", "escalate")
+        apart = ("about", "backend", "encoder", "escalate", "guide")
         encoder, next_ = self.encoder, self.escalate
         return {
             **{f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart},
-            "cuts": [{**asdict(cut), "options": dict(cut.options)} for cut in self.cuts],
+            "cuts": [cut.settings() for cut in self.cuts],
             # Without them, as in the settings of versions that had none.
+            **({"guide": self.guide} if self.guide else {}),
             **({"encoder": asdict(encoder)} if encoder else {}),
             **({"escalate": {**asdict(next_), "to": next_.to.settings()}} if next_ else {}),
         }

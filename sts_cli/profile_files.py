@@ -39,8 +39,9 @@ LARGEST_FILE = 64 << 10  # bytes; profiles are a few lines
 DEEPEST = 8  # levels of a profile's YAML
 SHORT = ("structure", "semantics")  # one cut before the first layer, one between layers
 SETTINGS = ("attention", "quantize", "backend", "batch_size", "max_new_tokens")
-KEYS = ("about", *SHORT, "cuts", "encoder", *SETTINGS, "escalate")
+KEYS = ("about", *SHORT, "cuts", "encoder", "guide", *SETTINGS, "escalate")
 ESCALATE = ("below", "to", "measure", "at_most")
+DEMO = "demo"  # a model that a name means before any folder
 LEAST = 0.25  # of a tower's patches that `encoder` keeps: the grid that `likeness` needs
 
 
@@ -145,6 +146,7 @@ def parse(text: str, name: str, where: str, below: Sequence[str] = ()) -> Profil
         about=mistakes.of(_about, data.get("about"), file.at("about")),
         cuts=cuts,
         encoder=mistakes.of(_encoder, data.get("encoder"), file.at("encoder")),
+        guide=mistakes.of(_guide, data.get("guide"), cuts, file.at("guide")),
         attention=cast(Attention, attention),
         quantize=cast("Quantize | None", data.get("quantize")),
         backend=cast("Backend | None", data.get("backend")),
@@ -201,6 +203,11 @@ def _escalate(data: Any, profile: Profile, file: Place, below: Sequence[str]) ->
     if any(path == one or _same_file(path, one) for one in below):
         raise ProfileError(f"{where} leads back to {path}: {' -> '.join((*below, path))}.")
     next_ = load_profile(path, below)
+    if next_.guide is not None:
+        raise ProfileError(
+            f"{where}: '{name}' has a guide, which only the first profile of a cascade may have. "
+            "Remove it there."
+        )
     for setting in ("quantize", "backend", "batch_size", "max_new_tokens"):
         wished, own = getattr(next_, setting), getattr(profile, setting)
         if wished is not None and wished != own:
@@ -240,6 +247,8 @@ def as_yaml(profile: Profile) -> str:
         data["cuts"] = [_spelled(cut) for cut in profile.cuts]
     if profile.encoder is not None:
         data["encoder"] = asdict(profile.encoder)
+    if profile.guide is not None:
+        data["guide"] = profile.guide
     settings = {name: getattr(profile, name) for name in SETTINGS}
     data |= {name: value for name, value in settings.items() if value not in (None, "plain")}
     if profile.escalate is not None:
@@ -363,6 +372,7 @@ def _cut(cut: Any, key: str | None, where: Place) -> Cut:
     if "keep" in cut or not misspelt:
         keep = mistakes.of(_keep, cut.get("keep"), where.at("keep"))
     mistakes.end()
+    files = _digests(method, given, where)
     needs = pruning.find(method).needs
     if deep and any(need in pruning.OF_ENCODER for need in needs):
         raise ProfileError(
@@ -374,7 +384,35 @@ def _cut(cut: Any, key: str | None, where: Place) -> Cut:
             f"{where}: {method} needs the attention of earlier layers; there are none at depth 0. "
             "Give a depth above 0."
         )
-    return Cut(method, keep, deep, given)
+    return Cut(method, keep, deep, given, files)
+
+
+def _digests(method: str, options: Mapping[str, float | str], where: Place) -> Mapping[str, str]:
+    """The digest of each file that a method reads. Raises ProfileError."""
+    try:
+        return pruning.digests(method, options)
+    except ProfileError as error:
+        raise ProfileError(f"{where}: {error}.") from error
+
+
+def _guide(value: Any, cuts: Sequence[Cut] | None, where: Place) -> str | None:
+    """The guide, a folder as seen from the profile's file; `cuts` are None if they are wrong."""
+    asking = [cut.method for cut in cuts or () if "guide" in pruning.find(cut.method).needs]
+    if value is None and asking:
+        raise ProfileError(
+            f"{where} is missing: {asking[0]} keeps what a smaller model looked at. Give its name, "
+            "as for --model."
+        )
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise ProfileError(f"{where} must be the name of a model, as for --model.")
+    if cuts is not None and not asking:
+        raise ProfileError(
+            f"{where} is '{value}', but no cut asks a guide. Add a cut by sgl, or remove guide."
+        )
+    beside = Path(where.file).parent / value
+    return str(beside) if value != DEMO and beside.is_dir() else value
 
 
 def _encoder(value: Any, where: Place) -> Narrowing | None:
@@ -448,10 +486,24 @@ def _keep(value: Any, where: Place) -> Keep:
     )
 
 
-def _option(value: Any, known: pruning.Range | tuple[str, ...], where: Place) -> float | str:
+def _option(value: Any, known: pruning.Allowed, where: Place) -> float | str:
     if isinstance(known, pruning.Range):
         return _number(value, known.low, known.high, where)
+    if isinstance(known, pruning.File):
+        return _file(value, known, where)
     return _word(value, known, where)
+
+
+def _file(value: Any, known: pruning.File, where: Place) -> str:
+    """The path of a file, as seen from the profile's, or the word for one of ours."""
+    if value == known.word:
+        return known.word
+    if not isinstance(value, str) or not value.endswith(known.ending):
+        raise ProfileError(
+            f"{where} is {value!r}. Give a {known.ending} file, as seen from this one, or "
+            f"{known.word}."
+        )
+    return str(Path(where.file).parent / value)
 
 
 def _word(value: Any, words: Sequence[str], where: Place) -> str:

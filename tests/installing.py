@@ -3,9 +3,10 @@
 For the oldest Python with the oldest versions that pyproject.toml allows, and for the newest Python
 here with the newest ones: an empty environment, an empty folder, the wheel, the first commands. A
 Python that is not on this machine is left out, and that is said. What the other systems get is
-resolved, not installed.
+resolved, not installed. With --here, only the Python that runs this, with the versions that `make`
+installs: no second PyTorch is downloaded.
 
-    python tests/installing.py [FOLDER]
+    python tests/installing.py [--here] [FOLDER]
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ SYSTEMS: dict[str, dict[str, str]] = {  # where PyTorch and OpenVINO have wheels
 SHOWN = 30  # lines of a command that failed
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, here: bool) -> int:
     """The number of checks that failed."""
     failed = 0
     packages = built(folder / "dist")
+    if here:
+        return check("this Python, the versions of make", install_here, folder / "here", packages)
     for system, environment in SYSTEMS.items():
         failed += check(f"resolves for {system}", resolved, system, environment)
     newest = next((version for version in NEWEST if python(version)), None)
@@ -89,9 +92,24 @@ def install(place: Path, version: str, resolution: str, wheel: Path) -> str:
     extras = [f"--extra={extra}" for extra in ALL]
     uv("pip", "install", *words, "--resolution", resolution, "-r", ROOT / "pyproject.toml", *extras)
     uv("pip", "install", *words, "--no-deps", wheel)
-    listed = uv("pip", "list", "--python", place).splitlines()
+    return versions_in(uv("pip", "list", "--python", place))
+
+
+def versions_in(listed: str) -> str:
+    """The packages of `pip list` that matter most."""
     wanted = ("numpy", "torch", "transformers", "openvino")
-    return ", ".join(" ".join(line.split()) for line in listed if line.split()[0] in wanted)
+    words = [line.split() for line in listed.splitlines() if line]
+    return ", ".join(" ".join(line) for line in words if line[0] in wanted)
+
+
+def install_here(place: Path, wheel: Path) -> str:
+    """The versions of an empty environment of this Python, with which the first commands ran."""
+    run(sys.executable, "-m", "venv", place)
+    pip = [place / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
+    wanted = f"{wheel}[{','.join(ALL)}]"
+    run(*pip, "install", "--quiet", "-c", ROOT / "constraints.txt", wanted)
+    use(place)
+    return versions_in(run(*pip, "list"))
 
 
 def use(place: Path) -> None:
@@ -165,7 +183,7 @@ def run(*words: object, cwd: str | Path | None = None, env: dict[str, str] | Non
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        sys.exit(main(Path(sys.argv[1]).resolve()))
+    words = [word for word in sys.argv[1:] if word != "--here"]
     with tempfile.TemporaryDirectory() as temporary:
-        sys.exit(main(Path(temporary).resolve()))
+        place = Path(words[0] if words else temporary).resolve()
+        sys.exit(main(place, "--here" in sys.argv))

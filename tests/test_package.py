@@ -56,6 +56,7 @@ def test_the_wheel_holds_what_the_readme_needs(wheel: Path):
         assert f"sts_cli/demo/{name}" in names
     for name in ("page.html", "page.css", "page.js"):
         assert f"sts_cli/report/templates/{name}" in names
+    assert "sts_cli/pruning/learnpruner.safetensors" in names
     assert any(name.startswith("sts_cli/scenes/fonts/") for name in names)
     assert not any(name.startswith(("tests/", "demo_model/", "benchmarks/")) for name in names)
 

@@ -78,7 +78,9 @@ class Subject:
         self.model.set_attn_implementation({"text_config": NAME})
         tile = 4 if family in ("internvl", "gemma3", "smolvlm", "idefics3") else None
         processor = SimpleNamespace(tokenizer=SimpleNamespace(), image_seq_length=tile)
-        self.loaded = SimpleNamespace(model=self.model, processor=processor, name=family)
+        self.loaded = SimpleNamespace(
+            model=self.model, processor=processor, name=family, checkpoint=None
+        )
         self.decoder = DECODERS[decoder](self.model)
         self.engine = Engine(self.loaded, self.decoder)
 

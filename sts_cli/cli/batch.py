@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from sts_cli.answering.request import Request
-from sts_cli.checkpoints.fingerprint import fingerprint
+from sts_cli.checkpoints.fingerprint import fingerprint, without_times
 from sts_cli.checkpoints.sources import Source, find
 from sts_cli.cli.dry_run import dry_run, measured
 from sts_cli.cli.engine import demo_note, load_for
@@ -69,6 +69,7 @@ from sts_cli.outputs.packed import Packed, open_journal, rows_file
 from sts_cli.outputs.shards import Shards
 from sts_cli.outputs.sidecar import Sidecars
 from sts_cli.outputs.stream import Nowhere, Stdout
+from sts_cli.profile import Profile
 from sts_cli.report.console import Log, Report, stderr, stdout
 from sts_cli.report.visible import in_line
 
@@ -280,6 +281,7 @@ def batch(
         "format": form.name,
         **({} if ray is None else {"limit": limit}),
         **model_files(source),
+        **guide_files(plan),
     }
     if check:
         pace = measured(None if fresh else out, form, run)
@@ -402,6 +404,12 @@ def written(
         yield f"Wrote {job.overlays.written} overlays in {job.overlays.folder}."
     if job.page is not None:
         yield f"Wrote {job.page.path}."
+
+
+def guide_files(plan: Profile) -> dict[str, dict[str, str]]:
+    """The state of the files of a profile's guide as a setting. Raises ModelError for no model."""
+    files = {} if plan.guide is None else model_files(find(plan.guide))
+    return {"guide": without_times(files["files"])} if files else {}
 
 
 def model_files(source: Source) -> dict[str, dict[str, str]]:

@@ -68,19 +68,23 @@ def methods() -> None:
     table.add_column("method", style="bold")
     table.add_column("keeps; source; needs; options", overflow="fold")
     for name in pruning.names():
+        known = pruning.options_of(name)
         needs = dict.fromkeys(pruning.IN_WORDS[need] for need in pruning.find(name).needs)
+        files = [f"a {one} of the model" for one in known if isinstance(known[one], pruning.File)]
         lines = [
             f"{pruning.about(name)}.",
-            f"{pruning.source_of(name)}; needs {' and '.join(needs) or 'nothing'}",
-            *(option(name, *known) for known in pruning.options_of(name).items()),
+            f"{pruning.source_of(name)}; needs {' and '.join([*needs, *files]) or 'nothing'}",
+            *(option(name, *one) for one in known.items()),
         ]
         table.add_row(in_line(name), "\n".join(map(in_line, lines)))
     stdout().print(table)
 
 
-def option(method: str, name: str, known: pruning.Range | tuple[str, ...]) -> str:
+def option(method: str, name: str, known: pruning.Allowed) -> str:
     """An option with its values and its default, such as "weight 0 to 16 (0.1)"."""
     default = getattr(pruning.build(method, {}), name)
+    if isinstance(known, pruning.File):
+        return f"{name} a {known.ending} file ({default})"
     if isinstance(known, pruning.Range):
         return f"{name} {known.low:g} to {known.high:.10g} ({default:g})"
     return f"{name} {' or '.join(known)} ({default})"
@@ -91,6 +95,8 @@ def effect(profile: Profile) -> str:
     lines = [f"For an image of {VISUAL} visual tokens and a language model of {LAYERS} layers:"]
     if profile.encoder is not None:
         lines.append(f"{narrowing(profile.encoder)}.")
+    if profile.guide is not None:
+        lines.append(f"first the guide {profile.guide} answers; what it looked at can be asked.")
     if not profile.cuts:
         return "\n".join([*lines, f"all {VISUAL} tokens enter all {LAYERS} layers."])
     places = zip(profile.cuts, profile.stops(LAYERS), profile.budgets(VISUAL), strict=True)

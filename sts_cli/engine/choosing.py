@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sts_cli.decoding.tokens import Tokens
+from sts_cli.engine.importance import guide_of
 from sts_cli.engine.sizes import log_sizes
 from sts_cli.families.default import Encoded, Prompt
 from sts_cli.profile import Cut, budget
@@ -64,9 +65,10 @@ def choose_images(
     """
     made: list[Chosen] = []
     parts = ranges([len(image.features) for image in prompt.images])
-    for image, part in zip(prompt.images, parts, strict=True):
+    for number, (image, part) in enumerate(zip(prompt.images, parts, strict=True)):
         own = None if products is None else products[:, part[0] : part[-1] + 1]
-        choose = partial(choose_image, method, cut, image, words, own, proportional)
+        guide = prompt.guide[number] if "guide" in method.needs else None
+        choose = partial(choose_image, method, cut, image, words, own, guide, proportional)
         made.append(
             choose() if asks(method) else choices.of(image, f"{cut} {proportional}", choose)
         )
@@ -91,6 +93,7 @@ def choose_image(
     image: Encoded,
     words: Tensor,
     products: Tensor | None,
+    guide: Tensor | None,
     proportional: bool,
 ) -> Chosen:
     """One image after a cut before the first layer."""
@@ -104,6 +107,7 @@ def choose_image(
         question=words if "question" in method.needs else None,
         seed=image.pixels.seed if "seed" in method.needs else None,
         products=products,
+        guide=guide,
         **{need: image.attention[need] for need in OF_ENCODER if need in method.needs},
     )
     cutting = exactly(method, look, budget(cut.keep, total))
@@ -125,16 +129,18 @@ def look_into(
 ) -> Candidates:
     """A row's visual tokens at the places `where` [N], as `method` sees them between layers."""
     size = torch.ones(len(where), device=where.device)
+    grid, image = tokens.grid[row, where], tokens.image[row, where]
     paid = None if scores is None else scores[row][..., where]  # watched only if needed
     seed = sum(image.pixels.seed for image in prompt.images) if "seed" in method.needs else None
     return Candidates(
         features=tokens.hidden[row, where],
-        grid=tokens.grid[row, where],
-        image=tokens.image[row, where],
+        grid=grid,
+        image=image,
         size=size if tokens.log_size is None else tokens.log_size[row, where].float().exp(),
         question=words if "question" in method.needs else None,
         seed=seed,
         products=products,
+        guide=guide_of(prompt, grid, image) if "guide" in method.needs else None,
         heads=paid if "heads" in method.needs else None,
         attention=mean_of_heads(paid) if "attention" in method.needs else None,
     )
@@ -259,7 +265,7 @@ def part_of(look: Candidates, index: Tensor) -> Candidates:
     """The look at the tokens `index` alone."""
     each: dict[str, Tensor | None] = {
         name: getattr(look, name)
-        for name in ("features", "grid", "image", "size", "attention", *OF_ENCODER)
+        for name in ("features", "grid", "image", "size", "attention", "guide", *OF_ENCODER)
     }
     return replace(
         look,

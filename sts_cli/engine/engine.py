@@ -42,13 +42,20 @@ MAX_NEW_TOKENS = 128
 class Engine:
     """A loaded model, ready to answer under any profile."""
 
-    def __init__(self, loaded: Loaded, decoder: Decoder[Any] | None = None, encoder: Any = None):
+    def __init__(
+        self,
+        loaded: Loaded,
+        decoder: Decoder[Any] | None = None,
+        encoder: Any = None,
+        guide: Engine | None = None,
+    ):
         """`decoder` runs the layers, `encoder` the vision tower; without them, PyTorch does.
 
-        A family that no test covers is held against its own `generate` first; raises ModelError.
+        `guide` is a smaller model, for profiles that have one. A family that no test covers is held
+        against its own `generate` first; raises ModelError.
         """
         model = loaded.model
-        self.name = loaded.name
+        self.name, self.checkpoint, self.guide = loaded.name, loaded.checkpoint, guide
         self.family = adapter(model, loaded.processor, encoder)
         self.encoders: dict[Narrowing, Any] = {}  # with patches dropped, as they were asked for
         self.decoder: Decoder[Any] = decoder or decoder_for(model)
@@ -71,8 +78,10 @@ class Engine:
     def check(self, profile: Profile) -> None:
         """Raise ProfileError for a profile that this model cannot honour."""
         self._check_encoder(profile)
+        self._check_guide(profile)
         stops = profile.stops(self.layers)
-        lacking(profile, self.name, self.family.model.config, self.decoder)
+        config = self.family.model.config
+        lacking(profile, self.name, config, self.decoder, self.checkpoint)
         for cut, stop in zip(profile.cuts, stops, strict=True):
             if stop >= self.layers:
                 raise ProfileError(
@@ -107,6 +116,22 @@ class Engine:
                 f"Profile '{profile.name}': encoder: depth {profile.encoder.depth:g} leaves none "
                 f"of the {layers} layers of the vision tower of '{self.name}' after it. "
                 f"Use a depth below {(layers - 0.5) / layers:.2f}."
+            )
+
+    def _check_guide(self, profile: Profile) -> None:
+        guide = self.guide
+        if profile.guide is None:
+            return
+        if guide is None or guide.name != profile.guide:
+            raise ProfileError(
+                f"Profile '{profile.name}': its guide '{profile.guide}' is not loaded. Load the "
+                "model with this profile."
+            )
+        if not (guide.shares and self.shares):
+            raise ProfileError(
+                f"Profile '{profile.name}': the places of visual tokens are not known for both "
+                f"'{self.name}' and its guide '{guide.name}', so no score can be moved. Use models "
+                "of tested families."
             )
 
     def prepare(self, profile: Profile) -> None:

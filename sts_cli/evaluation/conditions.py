@@ -34,7 +34,7 @@ class Condition:
 def controls(plans: Sequence[Profile], matched: Sequence[Profile]) -> list[Condition]:
     """The controls: each method at the average tokens of each of `matched`, and no true image."""
     found: list[Condition] = []
-    settings = plans[0]  # of the model that all profiles share
+    settings = replace(plans[0], guide=None)  # of the model that all profiles share
     for keep in dict.fromkeys(average(plan) for plan in matched):
         share = f"{100 * keep:.2g}%" if isinstance(keep, float) else f"{keep}"
         for method in METHODS:

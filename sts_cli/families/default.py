@@ -59,6 +59,7 @@ class Prompt:
     ids: list[int]
     images: tuple[Encoded, ...]
     limit: int | None = None  # new tokens, before what the run says
+    guide: tuple[Tensor, ...] = ()  # [N] of each image: what a guide says of its tokens
 
     @property
     def visual(self) -> int:

@@ -1,11 +1,11 @@
 """Pruning methods: one file each, found by its name. No torch: profiles are checked without it.
 
 A method is a frozen dataclass in a file of its own: `random.py` holds `Random`. Its fields are the
-options that a profile may set, each with a default: a number with a `Range`, or a `Literal` of
-words. The first line of its docstring says which tokens it keeps, `source` where it comes from.
-`needs` names its inputs besides the tokens. `cut` chooses the tokens. Another package adds a method
-with an entry point of the group "sts.pruning": the entry point has the method's name and points to
-the dataclass.
+options that a profile may set, each with a default: a number with a `Range`, a `Literal` of words,
+or the name of a `File`. The first line of its docstring says which tokens it keeps, `source` where
+it comes from. `needs` names its inputs besides the tokens. `cut` chooses the tokens. Another
+package adds a method with an entry point of the group "sts.pruning": the entry point has the
+method's name and points to the dataclass.
 
 The engine does what all methods share: it never prunes text, keeps budgets exact, gives each image
 of a question its part, and counts how many tokens each kept token stands for.
@@ -37,15 +37,29 @@ if TYPE_CHECKING:
 
 GROUP = "sts.pruning"
 Need = Literal[
-    "attention", "encoder", "heads", "patches", "products", "question", "seed", "shallow"
+    "attention",
+    "encoder",
+    "guide",
+    "heads",
+    "patches",
+    "products",
+    "question",
+    "seed",
+    "shallow",
 ]
 NEEDS: tuple[Need, ...] = get_args(Need)
 OF_ENCODER: tuple[Need, ...] = ("encoder", "patches", "shallow")  # at hand before the first layer
 WATCHED: tuple[Need, ...] = ("attention", "heads")  # in the layer before a cut
-OF_QUESTION: tuple[Need, ...] = (*WATCHED, "products", "question")  # they differ by question
+OF_QUESTION: tuple[Need, ...] = (
+    *WATCHED,
+    "guide",
+    "products",
+    "question",
+)  # they differ by question
 IN_WORDS: dict[Need, str] = {
     "attention": "attention of the question in the language model",
     "encoder": "attention in the vision encoder",
+    "guide": "a smaller model as guide",
     "heads": "attention of the question in the language model, by head",
     "patches": "attention in the vision encoder",
     "products": "queries and keys of the language model",
@@ -61,6 +75,20 @@ class Range:
 
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """The files that an option accepts, by the end of their names, or the `word` for one of ours.
+
+    A profile gives them as seen from its own file.
+    """
+
+    ending: str
+    word: str
+
+
+Allowed = Range | tuple[str, ...] | File
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +113,7 @@ class Candidates:
     encoder: Tensor | None = None  # from the class token, or, where there is none, from all patches
     patches: Tensor | None = None  # from all patches; this and `encoder`: in the last layer read
     shallow: Tensor | None = None  # as `encoder`, but after a quarter of the layers
+    guide: Tensor | None = None  # [N]; importance to the answer of a smaller model
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +208,24 @@ def source_of(name: str) -> str:
     return given or (point.value if point else "")
 
 
-def options_of(name: str) -> dict[str, Range | tuple[str, ...]]:
-    """The options of a method: a range of numbers, or words to choose from."""
+def digests(name: str, options: Mapping[str, float | str]) -> Mapping[str, str]:
+    """The digests of the files that a method reads, by option. Raises ProfileError."""
+    method = build(name, options)
+    found: Mapping[str, str] = method.digests() if hasattr(method, "digests") else {}
+    return found
+
+
+def options_of(name: str) -> dict[str, Allowed]:
+    """The options of a method: a range of numbers, words to choose from, or a file."""
     method = find(name)
     hints = get_type_hints(method, include_extras=True)
     return {option.name: allowed_values(hints[option.name]) for option in fields(method)}
 
 
-def allowed_values(hint: Any) -> Range | tuple[str, ...]:
+def allowed_values(hint: Any) -> Allowed:
     """The values that an option with this type hint accepts."""
     if get_origin(hint) is Annotated:
-        return next(note for note in get_args(hint) if isinstance(note, Range))
+        return next(note for note in get_args(hint) if isinstance(note, Range | File))
     return get_args(hint)
 
 
