@@ -16,6 +16,7 @@ from sts_cli.checkpoints.sources import Source, find
 from sts_cli.cli.dry_run import dry_run, measured
 from sts_cli.cli.engine import demo_note, load_for
 from sts_cli.cli.help import (
+    cluster_option,
     input_option,
     output_option,
     pruning_option,
@@ -51,11 +52,21 @@ from sts_cli.cli.parsing import (
     shard_of,
     tell_form,
 )
+from sts_cli.cli.ray import (
+    Asked,
+    ClusterWish,
+    check_no_ray,
+    check_with_ray,
+    folder_format,
+    open_shards,
+    run_on_ray,
+)
 from sts_cli.cli.run import Job, Outcome, Unanswered, finish, run_job
 from sts_cli.inputs.several import open_inputs
 from sts_cli.outputs.formats import format_of
 from sts_cli.outputs.journal import Journal
 from sts_cli.outputs.packed import Packed, open_journal, rows_file
+from sts_cli.outputs.shards import Shards
 from sts_cli.outputs.sidecar import Sidecars
 from sts_cli.outputs.stream import Nowhere, Stdout
 from sts_cli.profile import Profile
@@ -170,6 +181,31 @@ def batch(
             help="If one question does not fit into memory: fail, or shrink its profile.",
         ),
     ] = "fail",
+    ray: Annotated[
+        str | None,
+        cluster_option(
+            metavar="[ADDRESS]",
+            help="Answer on a Ray cluster, into a folder --out: auto, HOST:PORT, or local.",
+        ),
+    ] = None,
+    ray_actors: Annotated[
+        int | None,
+        cluster_option(
+            min=1, metavar="N", help="Models in memory.", show_default="as many as have room"
+        ),
+    ] = None,
+    ray_cpus: Annotated[
+        float | None,
+        cluster_option(
+            min=0, metavar="N", help="Cores of each.", show_default="a GPU's share, else up to 4"
+        ),
+    ] = None,
+    ray_gpus: Annotated[
+        float | None,
+        cluster_option(
+            min=0, metavar="N", help="GPUs of each.", show_default="1 if there is any, else 0"
+        ),
+    ] = None,
     help_all: Annotated[
         bool,
         typer.Option(
@@ -208,8 +244,23 @@ def batch(
     shown = progress_shown(progress, console, quiet or log_json)
     part = shard_of(shard)
     gate = least_agreement(fail_under, compare)
-    form = format_of(out, format_)
-    rows = open_inputs(input_, question, images, lambda form: tell_form(form, console, quiet))
+    if ray is None:
+        check_no_ray({"--ray-actors": ray_actors, "--ray-cpus": ray_cpus, "--ray-gpus": ray_gpus})
+        form = format_of(out, format_)
+    else:
+        refused = {
+            "--html": html is not None,
+            "--overlay": overlay is not None,
+            "--sidecar": sidecar_,
+            "--fresh": fresh,
+            "--on-error stop": on_error == "stop",
+            f"--device {device}": ":" in device,
+        }
+        check_with_ray(ray, input_, refused)
+        form = folder_format(out, format_)
+    rows = open_inputs(
+        input_, question, images, lambda form: tell_form(form, console, quiet), ray is not None
+    )
     tell_form(rows.form, console, quiet)
     sidecars = Sidecars(replace=fresh) if sidecar_ else None
     check_places(rows, out, sidecars)
@@ -228,6 +279,7 @@ def batch(
         "compare": compare,
         "shard": shard,
         "format": form.name,
+        **({} if ray is None else {"limit": limit}),
         **model_files(source),
         **guide_files(plan),
     }
@@ -240,8 +292,11 @@ def batch(
         page = BatchPage(html, rows, rows.start, subtitle)
     plain = out is None and format_ is None and sidecars is None and not log_json
     people = plain and sys.stdout.isatty()
-    if out is not None:
-        writer: Journal | Stdout = open_journal(out, form, run, fresh=fresh, retry=retry_errors)
+    writer: Journal | Stdout | Shards
+    if ray is not None and out is not None:
+        writer = open_shards(out, form, run, rows, retry_errors)
+    elif out is not None:
+        writer = open_journal(out, form, run, fresh=fresh, retry=retry_errors)
     else:
         writer = Nowhere(form) if sidecar_ or people else Stdout(form)
     job = Job(
@@ -257,25 +312,19 @@ def batch(
     )
     report = Report(
         console,
-        None if shown == "none" and not log_json else job.total(writer),
+        None if shown == "none" and not log_json else job.total(writer.before),
         quiet=quiet,
-        lines=shown != "none" and (out is not None or not sys.stdout.isatty()),
+        lines=shown != "none" and ray is None and (out is not None or not sys.stdout.isatty()),
         screen=(console if console.is_terminal else stdout()) if people else None,
         progress="lines" if log_json else shown,
         escalate=plan.escalate,
     )
-    unanswered = Unanswered(job, writer)
-    if rows.kind != "stdin" and writer.covers(unanswered.ahead(), dtype):
-        outcome = finish(job, writer, Outcome(whole=True, before=writer.before))
+    if isinstance(writer, Shards):
+        asked = Asked(tuple(input_), question, images, source, device, dtype)
+        wish = ClusterWish(ray or "auto", ray_actors, ray_cpus, ray_gpus)
+        outcome = run_on_ray(job, asked, wish, writer, report)
     else:
-        try:
-            vlm = load_for(source, request, device, dtype, console, quiet)
-            files = model_files(source) or model_files(find(source.name))  # fetched by now
-        except BaseException:
-            writer.discard()
-            raise
-        writer.confirm(vlm.precision, files.get("files"))
-        outcome = run_job(job, vlm, unanswered, writer, report)
+        outcome = run_here(job, source, device, dtype, writer, report)
     report.summary(outcome.notes)
     answered = report.answered + report.errors.total()
     if not quiet and outcome.failure is None:
@@ -312,6 +361,23 @@ def batch(
     demo_note(source, console, quiet)
 
 
+def run_here(
+    job: Job, source: Source, device: str, dtype: str, writer: Journal | Stdout, report: Report
+) -> Outcome:
+    """Answer all rows that have no answer by a model in this process; load none for nothing."""
+    unanswered = Unanswered(job, writer)
+    if job.rows.kind != "stdin" and writer.covers(unanswered.ahead(), dtype):
+        return finish(job, writer, Outcome(whole=True, before=writer.before))
+    try:
+        vlm = load_for(source, job.request, device, dtype, report.console, job.quiet)
+        files = model_files(source) or model_files(find(source.name))  # fetched by now
+    except BaseException:
+        writer.discard()
+        raise
+    writer.confirm(vlm.precision, files.get("files"))
+    return run_job(job, vlm, unanswered, writer, report)
+
+
 def progress_shown(wish: str | None, console: Console, quiet: bool) -> str:
     """The kind of progress that a run shows: bar, lines or none. Raises OptionError."""
     check_choice("--progress", wish or "none", PROGRESS)
@@ -322,7 +388,9 @@ def progress_shown(wish: str | None, console: Console, quiet: bool) -> str:
     return wish or ("bar" if console.is_terminal else "lines")
 
 
-def written(job: Job, out: Path | None, writer: Journal | Stdout, whole: bool) -> Iterator[str]:
+def written(
+    job: Job, out: Path | None, writer: Journal | Stdout | Shards, whole: bool
+) -> Iterator[str]:
     """A sentence for each output of a run."""
     if out is not None and whole:
         yield f"Wrote {out}."

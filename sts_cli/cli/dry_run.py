@@ -18,12 +18,15 @@ from sts_cli.outputs.formats import Format
 from sts_cli.outputs.jsonl import JsonLines
 from sts_cli.outputs.packed import stored
 from sts_cli.outputs.settings import difference
+from sts_cli.outputs.shards import in_shards
 from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.records import Problem
 from sts_cli.report.console import duration, stdout
 from sts_cli.report.visible import in_line
 
 SHOWN = 50  # bad rows of which each is printed
+DECODERS = 2  # threads that decode images beside a model
+MILLION, HOUR = 1_000_000, 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,15 @@ class Pace:
         return (
             f"time: about {duration(left * self.seconds)} for the {left} rows left, at the "
             f"{self.seconds:.3g} s a row of the {self.answers} answers in {self.out}"
+        )
+
+    def cost(self, decoding: float) -> str:
+        """What a million such rows cost; `decoding` is the seconds of a row's images."""
+        seconds = max(self.seconds, decoding / DECODERS)
+        return (
+            f"cost: a million such rows take {MILLION * seconds / HOUR:,.3g} hours of one such "
+            f"model ({MILLION:,} x {seconds:.3g} s / {HOUR:,} s), so that times what a machine "
+            "costs an hour, divided by the models that it holds"
         )
 
 
@@ -104,6 +116,7 @@ def dry_run(
     console.print(f"decoding: {seconds:.1f} s, in threads beside the model")
     if pace is not None:
         console.print(pace.told(max(0, questions - pace.answers)))
+        console.print(pace.cost(seconds / max(1, questions + bad.total())))
     else:
         console.print(
             "time: not known before some rows are answered: run with --out FILE.jsonl --limit 20, "
@@ -126,12 +139,15 @@ def budget(tokens: Counter[int], profile: Profile, layers: int) -> str:
 
 
 def measured(out: Path | None, form: Format, run: Mapping[str, Any]) -> Pace | None:
-    """The pace of what `out` holds already, if it has figures, of the same run."""
+    """The pace of what `out` holds already, if it has figures, of the same run.
+
+    A folder holds them in shards.
+    """
     if out is None or not isinstance(form, JsonLines):
         return None
     rows, seconds = 0, 0.0
     try:
-        settings, answers = stored(out, form)
+        settings, answers = in_shards(out, form) if out.is_dir() else stored(out, form)
         if not settings or difference(settings, run) is not None:
             return None
         for row in map(form.source, answers):

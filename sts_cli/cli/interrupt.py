@@ -54,9 +54,11 @@ class Interruption:
     So the first signal lets the current batch finish, and the second stops at once.
     """
 
-    def __init__(self, quiet: bool):
+    def __init__(self, quiet: bool, message: bytes = MESSAGE, descriptor: int = 2):
         self.asked = False
         self._quiet = quiet
+        self._message = message
+        self._descriptor = descriptor
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -81,4 +83,5 @@ class Interruption:
         self.asked = True
         if not self._quiet:
             with contextlib.suppress(OSError):
-                os.write(2, MESSAGE)  # not through a buffer that this signal may have interrupted
+                # not through a buffer that this signal may have interrupted
+                os.write(self._descriptor, self._message)

@@ -121,13 +121,15 @@ def open_input(
     question: str | None = None,
     images: Path | None = None,
     tell: Callable[[str], None] = lambda form: None,
+    remote: bool = False,
 ) -> Input:
     """The input that a user named; `question` is for rows without one, `images` their folder.
 
     `tell` is for standard input: it gets the form of the first row, if that is not ours.
 
-    A folder with an ImageFolder's metadata.jsonl, .csv or .parquet is that file. Raises InputError
-    for what holds no question at all.
+    Rows may name images on object stores if `remote`. A folder with an ImageFolder's
+    metadata.jsonl, .csv or .parquet is that file. Raises InputError for what holds no question at
+    all.
     """
     if name == "-":
         return from_stdin(question, images, tell)
@@ -141,11 +143,11 @@ def open_input(
     if path.is_dir():
         metadata = next((path / one for one in METADATA if (path / one).is_file()), None)
         if metadata is not None:
-            opened = from_file(name, metadata, question or CAPTION, images)
+            opened = from_file(name, metadata, question or CAPTION, images, remote)
         else:
             opened = from_folder(name, path, question or CAPTION)
     elif path.is_file():
-        opened = from_file(name, path, question, images)
+        opened = from_file(name, path, question, images, remote)
     else:
         raise InputError(f"'{shown}' is neither a file nor a folder.")
     if next(opened.items(), None) is None:
@@ -177,7 +179,9 @@ def from_stdin(question: str | None, images: Path | None, tell: Callable[[str], 
     return Input("-", Path("-"), "stdin", read, folder=origin.folder)
 
 
-def from_file(name: str, path: Path, question: str | None, images: Path | None) -> Input:
+def from_file(
+    name: str, path: Path, question: str | None, images: Path | None, remote: bool = False
+) -> Input:
     """A question file or one image, told apart by the name, else by how the content starts."""
     if is_image_name(path.name):
         item = Item(printable(path.name), (path.name,), question or CAPTION, path.parent)
@@ -191,7 +195,7 @@ def from_file(name: str, path: Path, question: str | None, images: Path | None) 
     home = path.parent / HOMES.get(form or "", "")
     folder = images or (home if home.is_dir() else path.parent)
     asked = question or (CAPTION if kind == "tar" else None)  # it may hold images alone
-    read = partial(contents.items, Origin(shown, folder, asked))
+    read = partial(contents.items, Origin(shown, folder, asked, remote))
     return Input(name, path, kind, read, contents.survey, form=form, folder=folder)
 
 

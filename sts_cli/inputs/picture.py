@@ -21,6 +21,7 @@ from PIL import Image
 
 from sts_cli.inputs.colors import Unclear
 from sts_cli.inputs.pixels import as_rgb
+from sts_cli.inputs.remote import Remote, opened
 from sts_cli.machine.packages import to_install
 from sts_cli.records import Problem, printable
 
@@ -78,7 +79,7 @@ def read_picture(name: str, folder: Path, seconds: float = DECODE_SECONDS) -> Pi
     A decoder that computes for `seconds` is stopped where that can be done.
     """
     try:
-        data = from_address(name) if name.startswith("data:") else from_file(located(folder, name))
+        data = from_anywhere(name, folder)
         if isinstance(data, Problem):
             return data
         return decode(data, shown(name), seconds)
@@ -86,6 +87,13 @@ def read_picture(name: str, folder: Path, seconds: float = DECODE_SECONDS) -> Pi
         return took_too_long(name, seconds)
     except MemoryError:
         return Problem("image_too_large", f"{printable(name)[:200]} does not fit into memory.")
+
+
+def from_anywhere(name: str, folder: Path) -> bytes | Problem:
+    """The bytes of the image that a row names."""
+    if isinstance(name, Remote):
+        return from_store(name)
+    return from_address(name) if name.startswith("data:") else from_file(located(folder, name))
 
 
 def shown(name: object) -> str:
@@ -122,10 +130,7 @@ def from_file(path: Path) -> bytes | Problem:
         if status.st_size == 0:
             return Problem("image_unreadable", f"{name} is empty (0 bytes).")
         if status.st_size > LARGEST_FILE:
-            return Problem(
-                "image_too_large",
-                f"{name} has {status.st_size:,} bytes; the limit is {LARGEST_FILE:,}.",
-            )
+            return Problem("image_too_large", too_many_bytes(name, status.st_size))
         return path.read_bytes()
     except FileNotFoundError:
         return Problem("image_missing", f"No image {name}.{other_system(name)}")
@@ -146,6 +151,24 @@ def other_system(name: str) -> str:
     if os.sep == "/" and DRIVE.search(name):
         return " That is a path of Windows; write it relative to the question file, or as here."
     return ""
+
+
+def from_store(name: Remote) -> bytes | Problem:
+    """The bytes of an object of reasonable size."""
+    try:
+        with opened(name) as file:
+            size: int = file.size()
+            if size == 0:
+                return Problem("image_unreadable", f"{printable(name)} is empty (0 bytes).")
+            if size > LARGEST_FILE:
+                return Problem("image_too_large", too_many_bytes(printable(name), size))
+            data: bytes = file.read()
+            return data
+    except FileNotFoundError:
+        return Problem("image_missing", f"No image {printable(name)}.")
+    except Exception as error:  # pyarrow raises OSError, and others for names and credentials
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        return Problem("image_unreadable", f"Cannot read {printable(name)}: {printable(reason)}")
 
 
 def from_address(address: str) -> bytes | Problem:
@@ -185,6 +208,10 @@ def decode(data: bytes, name: str, seconds: float) -> Picture | Problem:
     except Exception as error:  # decoders raise anything when the file is damaged
         reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
         return Problem("image_unreadable", f"{name} is damaged: {printable(reason)}.")
+
+
+def too_many_bytes(name: str, size: int) -> str:
+    return f"{name} has {size:,} bytes; the limit is {LARGEST_FILE:,}."
 
 
 def too_many_pixels(name: str, pixels: int) -> Problem:

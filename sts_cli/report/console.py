@@ -152,6 +152,10 @@ class Report:
     ) -> None:
         self.progress.stop()
 
+    def count_from(self, seconds: float) -> None:
+        """Count rates and the time left from so many seconds ago, and not from the entry."""
+        self.started = self.told = self.clock() - seconds
+
     @property
     def rate(self) -> float:
         """Items a second since the start."""
