@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make what benchmarks/peers.py times: PYTHON=.venv/bin/python bash benchmarks/peers.sh FOLDER
 # Random weights, and the peers with their copies of them; an hour on two cores, 8 GB. What is there
-# is kept. Needs sts-cli[openvino] in $PYTHON, python3, cmake, ninja, and a C++ compiler.
+# is kept. Needs sts and openvino in $PYTHON, python3, cmake, ninja, and a C++ compiler.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 python=$(realpath -s "${PYTHON:-python3}")

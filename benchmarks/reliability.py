@@ -86,7 +86,7 @@ def kills(folder: Path, options: Any, rng: random.Random) -> dict[str, Any]:
     from sts_cli.machine.runtime import settle_cpu
 
     settle_cpu()
-    import sts_cli.engine.engine
+    import sts_cli.engine.engine  # noqa: F401
     import sts_cli.loading.model  # noqa: F401
 
     rows = questions(folder, options.rows)

@@ -64,20 +64,21 @@ def main() -> None:
     engine = Engine(loaded, loaded.decoder, loaded.encoder)
     engine.ends, engine.stop_strings = frozenset(), Lengths()  # type: ignore[assignment]
     request = Request((load_profile(options.profile),), batch_size=options.batch_size)
-    rows = options.images * options.questions
 
-    def rates(way: str) -> tuple[float, float]:
+    def rates(way: str, images: int) -> tuple[float, float]:
         scheduler.ADMIT = 1.0 if way == "batches" else float(way)
         listener = (lambda text: None) if way == "batches" else None  # batch after batch
         wall, cpu = engine.clock(), process_time()
-        every = prepared(options.images, options.questions)
+        every = prepared(images, options.questions)
         answers = list(scheduler.answer_all(engine, every, request, on_text=listener))
+        rows = images * options.questions
         assert len(answers) == rows and not any(one.problem for one in answers)
         return rows / (engine.clock() - wall), rows / (process_time() - cpu)
 
     ways = ["batches", *options.admit.split(",")]
-    rates(ways[0])  # a warm-up
-    repeats = [{way: rates(way) for way in ways} for _ in range(options.repeats)]
+    rates(ways[0], min(options.images, 16))  # a warm-up
+    repeats = [{way: rates(way, options.images) for way in ways} for _ in range(options.repeats)]
+    rows = options.images * options.questions
     for name, index in (("items_per_second", 0), ("items_per_cpu_second", 1)):
         found = {way: round(median(each[way][index] for each in repeats), 3) for way in ways}
         print(json.dumps({"rows": rows, "questions": options.questions, name: found}))

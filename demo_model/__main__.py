@@ -1,4 +1,4 @@
-"""python -m demo_model train | export | evaluate | check | plot | samples"""
+"""python -m demo_model train | export | evaluate | check | plot | samples | scorer"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sts_cli.machine.runtime import settle_cpu
 ROOT = Path(__file__).parent.parent
 RUN = ROOT / "demo_model" / "runs" / "small"
 DEMO = ROOT / "sts_cli" / "demo"
+SCORER = ROOT / "sts_cli" / "pruning" / "learnpruner.safetensors"
 
 
 def main() -> None:
@@ -53,6 +54,13 @@ def main() -> None:
     command = commands.add_parser("samples", help="draw the sample pictures and their questions")
     command.add_argument("--to", type=Path, default=ROOT / "samples")
     command.set_defaults(run=samples)
+
+    command = commands.add_parser("scorer", help="train LearnPruner's scorer of a model")
+    command.add_argument("--model", default="demo", help="as for sts --model")
+    command.add_argument("--scenes", type=int, default=300)
+    command.add_argument("--hidden", type=int, default=96, help="values inside")
+    command.add_argument("--to", type=Path, default=SCORER)
+    command.set_defaults(run=scorer)
 
     arguments = parser.parse_args()
     settle_cpu()
@@ -116,6 +124,12 @@ def samples(arguments: argparse.Namespace) -> None:
     from demo_model.samples import write
 
     print(f"{arguments.to}: {write(arguments.to)} questions")
+
+
+def scorer(arguments: argparse.Namespace) -> None:
+    from demo_model.scorer import train as learn
+
+    learn(arguments.model, arguments.to, arguments.scenes, arguments.hidden, print)
 
 
 if __name__ == "__main__":

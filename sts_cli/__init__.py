@@ -12,16 +12,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sts_cli.profile import Backend, Cut, Profile, Quantize
 from sts_cli.records import Answer, Item, Problem
 
 if TYPE_CHECKING:
+    from sts_cli.cluster.answerer import Answerer
     from sts_cli.library import Model
 
-__version__ = "0.1.0"
-__all__ = ["Answer", "Cut", "Item", "Problem", "Profile", "load", "load_profile"]
+__version__ = "0.2.0"
+__all__ = ["Answer", "Answerer", "Cut", "Item", "Problem", "Profile", "load", "load_profile"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Answerer`, imported when it is asked for."""
+    if name == "Answerer":
+        from sts_cli.cluster.answerer import Answerer
+
+        return Answerer
+    raise AttributeError(f"module 'sts_cli' has no attribute '{name}'")
 
 
 def load(

@@ -9,6 +9,7 @@ import typer
 
 from sts_cli.cli.app import app
 from sts_cli.cli.interrupt import while_read
+from sts_cli.cli.streams import settle_streams
 from sts_cli.errors import StsError
 from sts_cli.report.console import Log, stderr
 
@@ -16,7 +17,8 @@ from sts_cli.report.console import Log, stderr
 def main() -> None:
     """Run; a user's mistake is one message and exit code 2."""
     if sys.stdout is None:  # closed by `>&-`; a file opened later would get its number
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    settle_streams()
     try:
         with while_read():  # also of --help and --version, which are no command's
             app(prog_name="sts")

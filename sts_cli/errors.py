@@ -22,6 +22,10 @@ class InputError(StsError):
     """A question file, folder or image that cannot be read at all."""
 
 
+class ClusterError(StsError):
+    """A cluster that cannot be reached, or whose nodes cannot answer as this machine would."""
+
+
 class OutputError(StsError):
     """An output file that cannot be written, or that belongs to another run."""
 

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sts_cli import pruning
 from sts_cli.answering.request import Request
 from sts_cli.answering.scheduler import answer_all, answer_each
 from sts_cli.checkpoints.sources import Source
 from sts_cli.engine.engine import Engine
-from sts_cli.engine.needs import lacking, needs_of
+from sts_cli.engine.needs import lacking, needs_of, particular
 from sts_cli.errors import ProfileError
 from sts_cli.inputs.images import Prepared, decode_ahead
 from sts_cli.inputs.rows import CAPTION
 from sts_cli.loading.foreign import explained, quiet
+from sts_cli.loading.guide import guide_source
 from sts_cli.loading.model import load as load_weights
 from sts_cli.loading.model import read_config
 from sts_cli.profile import Backend, Profile
@@ -134,13 +134,16 @@ def load_model(
     Raises ModelError, or ProfileError for a profile that the model cannot honour.
     """
     profiles = (profile, *others)
-    particular = {"products", *pruning.OF_ENCODER} & needs_of(profiles)
-    if source.checkpoint is not None and particular:  # before its weights are read
+    guide = guide_source(source, profiles)
+    if source.checkpoint is not None and particular(profiles):  # before its weights are read
         with quiet(), explained(source.name):
             config = read_config(source.checkpoint.folder)
         for rung in (rung for wanted in profiles for rung in wanted.ladder):
-            lacking(rung, source.name, config)
+            lacking(rung, source.name, config, checkpoint=source.checkpoint)
     backend = backend_for(profiles, profile.backend or "auto")
+    small = None
+    if guide is not None:
+        small = Engine(load_weights(guide, device=device, dtype=dtype, progress=progress))
     loaded = load_weights(
         source,
         device=device,
@@ -149,7 +152,7 @@ def load_model(
         backend=backend,
         progress=progress,
     )
-    engine = Engine(loaded, loaded.decoder, loaded.encoder)
+    engine = Engine(loaded, loaded.decoder, loaded.encoder, small)
     for wanted in profiles:
         engine.check(wanted)
         engine.prepare(wanted)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Literal
 
-Keep = float | int  # a share of the image's visual tokens (0 < x <= 1), or a number of them (>= 2)
+Amount = float | int  # a share of the image's visual tokens (0 < x <= 1), or a number (>= 2)
 Attention = Literal["plain", "proportional"]  # a token counts as one, or as all it stands for
 ATTENTION: tuple[Attention, ...] = ("plain", "proportional")
 Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
@@ -23,6 +23,40 @@ VISUAL, LAYERS = 576, 32  # of LLaVA-1.5-7B, to compare profiles
 
 
 @dataclass(frozen=True, slots=True)
+class Energy:
+    """A budget that follows the image: as many tokens as hold this share of its energy.
+
+    For cuts before the first layer, by a method that `pruning.follows` knows.
+    """
+
+    energy: float  # 0 < x <= 1; at 1, all of `at_most`
+    at_most: Amount
+    at_least: Amount | None = None  # None: 1
+
+    def bounds(self, visual: int) -> tuple[int, int]:
+        """The fewest and the most tokens of an image of `visual` tokens."""
+        most = budget(self.at_most, visual)
+        return least(self.at_least, visual, most), most
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A budget that follows the cut before: a share of the tokens that it left of the image."""
+
+    left: float  # 0 < x <= 1
+    at_most: Amount | None = None  # of the image, as the others
+    at_least: Amount | None = None
+
+    def of(self, before: int, visual: int) -> int:
+        """The number of tokens, where `before` of an image's `visual` tokens are left."""
+        most = before if self.at_most is None else min(before, budget(self.at_most, visual))
+        return max(least(self.at_least, visual, most), min(most, rounded(self.left * before)))
+
+
+Keep = Amount | Energy | Left
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """One place where visual tokens are dropped."""
 
@@ -30,10 +64,20 @@ class Cut:
     keep: Keep
     depth: float = 0.0  # share of the language model's layers that run before; 0: before the first
     options: Mapping[str, float | str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)  # digest of each file of an option
 
     def layer(self, layers: int) -> int:
         """The number of layers that run before this cut."""
         return min(layers, max(1, round(self.depth * layers))) if self.depth else 0
+
+    def settings(self) -> dict[str, Any]:
+        """All that its choice depends on, as JSON values: of files the content, not the name."""
+        return {
+            "method": self.method,
+            "keep": spelled(self.keep),
+            "depth": self.depth,
+            "options": {**self.options, **self.files},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +122,7 @@ class Profile:
     about: str = ""
     cuts: tuple[Cut, ...] = ()  # from the first layer to the last
     encoder: Narrowing | None = None  # None: the vision tower runs on all patches
+    guide: str | None = None  # a smaller model that answers first, for methods that ask for one
     attention: Attention = "plain"
     quantize: Quantize | None = None
     backend: Backend | None = None
@@ -94,12 +139,20 @@ class Profile:
         """The number of language model layers that run before each cut."""
         return tuple(cut.layer(layers) for cut in self.cuts)
 
+    @property
+    def follows(self) -> bool:
+        """True if the tokens that a cut keeps depend on what the image shows."""
+        return any(isinstance(cut.keep, Energy) for cut in self.cuts)
+
     def budgets(self, visual: int) -> tuple[int, ...]:
-        """Tokens left of an image's `visual` tokens after each cut; they never grow."""
-        left: list[int] = []
+        """The most tokens left of an image's `visual` tokens after each cut; they never grow.
+
+        It is the number that is left, but where a cut follows the image.
+        """
+        left = [visual]
         for cut in self.cuts:
-            left.append(min([budget(cut.keep, visual), *left[-1:]]))
-        return tuple(left)
+            left.append(min(most(cut.keep, visual, left[-1]), left[-1]))
+        return tuple(left[1:])
 
     def average(self, visual: int, left: Sequence[int], layers: int) -> float:
         """Visual tokens per layer, averaged over `layers`; `left` of them after each cut."""
@@ -108,7 +161,7 @@ class Profile:
         return sum((end - start) * count for (start, end), count in counts) / layers
 
     def planned(self, visual: int, layers: int) -> float:
-        """The average for one image that is cut to the budgets."""
+        """The average for one image that is cut to the budgets: the most that it can be."""
         return self.average(visual, self.budgets(visual), layers)
 
     def steps(self, layers: int) -> Iterator[tuple[Cut | None, range, Cut | None]]:
@@ -122,12 +175,13 @@ class Profile:
     def settings(self) -> dict[str, Any]:
         """All settings that answers depend on, as JSON values."""
         # The backend that ran is told with the precision.
-        apart = ("about", "backend", "encoder", "escalate")
+        apart = ("about", "backend", "encoder", "escalate", "guide")
         encoder, next_ = self.encoder, self.escalate
         return {
             **{f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart},
-            "cuts": [{**asdict(cut), "options": dict(cut.options)} for cut in self.cuts],
+            "cuts": [cut.settings() for cut in self.cuts],
             # Without them, as in the settings of versions that had none.
+            **({"guide": self.guide} if self.guide else {}),
             **({"encoder": asdict(encoder)} if encoder else {}),
             **({"escalate": {**asdict(next_), "to": next_.to.settings()}} if next_ else {}),
         }
@@ -141,16 +195,53 @@ class Profile:
             return [f"profile '{self.name}' has no cuts"] if nothing else notes
         left = [visual, *self.budgets(visual)]
         return notes + [
-            f"profile '{self.name}': {cut.method} keeps {cut.keep}, so it drops none of the "
-            f"{before} visual tokens there"
-            for cut, (before, after) in zip(self.cuts, pairwise(left), strict=True)
-            if before == after and before > 1
+            f"profile '{self.name}': {cut.method} keeps {in_words(cut.keep)}, so it drops none of "
+            f"the {before} visual tokens there"
+            for cut, before in zip(self.cuts, left, strict=False)
+            if fewest(cut.keep, visual, before) >= before > 1
         ]
 
 
-def budget(keep: Keep, visual: int) -> int:
+def budget(keep: Amount, visual: int) -> int:
     """The number of tokens that `keep` means for an image of `visual` tokens; at least 1."""
     if visual == 0:
         return 0
-    wanted = keep if isinstance(keep, int) else math.floor(keep * visual + 0.5)
-    return max(1, min(visual, wanted))
+    return max(1, min(visual, keep if isinstance(keep, int) else rounded(keep * visual)))
+
+
+def rounded(tokens: float) -> int:
+    """The nearest number; of two, the larger."""
+    return math.floor(tokens + 0.5)
+
+
+def least(bound: Amount | None, visual: int, most: int) -> int:
+    """The number that a lower bound means, where `most` may be kept."""
+    return min(most, 1 if bound is None else budget(bound, visual))
+
+
+def most(keep: Keep, visual: int, before: int) -> int:
+    """The most tokens that `keep` can mean, where `before` of an image's `visual` are left."""
+    if isinstance(keep, Left):
+        return keep.of(before, visual)
+    return budget(keep.at_most if isinstance(keep, Energy) else keep, visual)
+
+
+def fewest(keep: Keep, visual: int, before: int) -> int:
+    """The fewest tokens that `keep` can mean, where `before` of an image's `visual` are left."""
+    if isinstance(keep, Energy) and keep.energy < 1:
+        return keep.bounds(visual)[0]
+    return most(keep, visual, before)
+
+
+def spelled(keep: Keep) -> Any:
+    """`keep` as profiles write it, in JSON values."""
+    if not isinstance(keep, Energy | Left):
+        return keep
+    return {key: value for key, value in asdict(keep).items() if value is not None}
+
+
+def in_words(keep: Keep) -> str:
+    """`keep` as a message shows it."""
+    if not isinstance(keep, Energy | Left):
+        return str(keep)
+    return f"{{{', '.join(f'{key}: {value}' for key, value in spelled(keep).items())}}}"

@@ -22,16 +22,21 @@ from sts_cli.profile import (
     MEASURE,
     QUANTIZE,
     VISUAL,
+    Amount,
     Attention,
     Backend,
     Choice,
     Cut,
+    Energy,
     Escalate,
     Keep,
+    Left,
     Measure,
     Narrowing,
     Profile,
     Quantize,
+    in_words,
+    spelled,
 )
 
 T = TypeVar("T")
@@ -39,8 +44,11 @@ LARGEST_FILE = 64 << 10  # bytes; profiles are a few lines
 DEEPEST = 8  # levels of a profile's YAML
 SHORT = ("structure", "semantics")  # one cut before the first layer, one between layers
 SETTINGS = ("attention", "quantize", "backend", "batch_size", "max_new_tokens")
-KEYS = ("about", *SHORT, "cuts", "encoder", *SETTINGS, "escalate")
+KEYS = ("about", *SHORT, "cuts", "encoder", "guide", *SETTINGS, "escalate")
+RULES = ("energy", "left")  # budgets that follow the image, or the cut before
+BOUNDS = ("at_most", "at_least")
 ESCALATE = ("below", "to", "measure", "at_most")
+DEMO = "demo"  # a model that a name means before any folder
 LEAST = 0.25  # of a tower's patches that `encoder` keeps: the grid that `likeness` needs
 
 
@@ -145,6 +153,7 @@ def parse(text: str, name: str, where: str, below: Sequence[str] = ()) -> Profil
         about=mistakes.of(_about, data.get("about"), file.at("about")),
         cuts=cuts,
         encoder=mistakes.of(_encoder, data.get("encoder"), file.at("encoder")),
+        guide=mistakes.of(_guide, data.get("guide"), cuts, file.at("guide")),
         attention=cast(Attention, attention),
         quantize=cast("Quantize | None", data.get("quantize")),
         backend=cast("Backend | None", data.get("backend")),
@@ -201,6 +210,11 @@ def _escalate(data: Any, profile: Profile, file: Place, below: Sequence[str]) ->
     if any(path == one or _same_file(path, one) for one in below):
         raise ProfileError(f"{where} leads back to {path}: {' -> '.join((*below, path))}.")
     next_ = load_profile(path, below)
+    if next_.guide is not None:
+        raise ProfileError(
+            f"{where}: '{name}' has a guide, which only the first profile of a cascade may have. "
+            "Remove it there."
+        )
     for setting in ("quantize", "backend", "batch_size", "max_new_tokens"):
         wished, own = getattr(next_, setting), getattr(profile, setting)
         if wished is not None and wished != own:
@@ -240,6 +254,8 @@ def as_yaml(profile: Profile) -> str:
         data["cuts"] = [_spelled(cut) for cut in profile.cuts]
     if profile.encoder is not None:
         data["encoder"] = asdict(profile.encoder)
+    if profile.guide is not None:
+        data["guide"] = profile.guide
     settings = {name: getattr(profile, name) for name in SETTINGS}
     data |= {name: value for name, value in settings.items() if value not in (None, "plain")}
     if profile.escalate is not None:
@@ -250,7 +266,7 @@ def as_yaml(profile: Profile) -> str:
 
 def _spelled(cut: Cut) -> dict[str, Any]:
     depth = {"depth": cut.depth} if cut.depth else {}
-    return {"method": cut.method, **depth, "keep": cut.keep, **cut.options}
+    return {"method": cut.method, **depth, "keep": spelled(cut.keep), **cut.options}
 
 
 def read_yaml(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
@@ -328,6 +344,11 @@ def _cuts(data: Mapping[str, Any], file: Place) -> tuple[Cut, ...]:
     mistakes = Mistakes()
     cuts = [mistakes.of(_cut, *one) for one in given]
     mistakes.end()
+    if cuts and isinstance(cuts[0].keep, Left):
+        raise ProfileError(
+            f"{given[0][2].at('keep')} is a share of what the cut before left, and there is none. "
+            "Give a share or a number."
+        )
     for (earlier, later), (_, _, place) in zip(pairwise(cuts), given[1:], strict=True):
         if later.depth <= earlier.depth:
             raise ProfileError(
@@ -336,8 +357,8 @@ def _cuts(data: Mapping[str, Any], file: Place) -> tuple[Cut, ...]:
             )
         if _more(later.keep, earlier.keep):
             raise ProfileError(
-                f"{place} keeps {later.keep}, more than the {earlier.keep} of the cut before it. "
-                "Lower this keep, or raise that one."
+                f"{place} keeps {in_words(later.keep)}, more than the {in_words(earlier.keep)} of "
+                "the cut before it. Lower this keep, or raise that one."
             )
     return tuple(cuts)
 
@@ -346,11 +367,12 @@ def _cut(cut: Any, key: str | None, where: Place) -> Cut:
     """One cut; `key` is its short spelling, if any: structure or semantics."""
     if not isinstance(cut, dict):
         raise ProfileError(f"{where} must look like {{method: ..., keep: ...}}.")
-    method = _method(cut, where)
-    options = pruning.options_of(method)
-    depth = ("depth",) if key != "structure" else ()
     mistakes = Mistakes()
-    mistakes.of(_known_keys, cut, ("method", "keep", *depth, *options), where)
+    method = mistakes.of(_method, cut, where)
+    options = pruning.options_of(method) if method else {}
+    depth = ("depth",) if key != "structure" else ()
+    if method:  # else its options are not known
+        mistakes.of(_known_keys, cut, ("method", "keep", *depth, *options), where)
     misspelt = bool(mistakes.found)  # then what is missing may be there under that name
     given = {
         name: mistakes.of(_option, cut[name], known, where.at(name))
@@ -362,18 +384,64 @@ def _cut(cut: Any, key: str | None, where: Place) -> Cut:
     if "keep" in cut or not misspelt:
         keep = mistakes.of(_keep, cut.get("keep"), where.at("keep"))
     mistakes.end()
+    files = _digests(method, given, where)
     needs = pruning.find(method).needs
     if deep and any(need in pruning.OF_ENCODER for need in needs):
         raise ProfileError(
             f"{where}: {method} needs attention in the vision encoder, which is at hand before the "
             "first layer only. Leave depth out."
         )
-    if not deep and "attention" in needs:
+    if not deep and any(need in pruning.WATCHED for need in needs):
         raise ProfileError(
             f"{where}: {method} needs the attention of earlier layers; there are none at depth 0. "
             "Give a depth above 0."
         )
-    return Cut(method, keep, deep, given)
+    if isinstance(keep, Energy):
+        _check_energy(method, deep, where.at("keep"))
+    return Cut(method, keep, deep, given, files)
+
+
+def _digests(method: str, options: Mapping[str, float | str], where: Place) -> Mapping[str, str]:
+    """The digest of each file that a method reads. Raises ProfileError."""
+    try:
+        return pruning.digests(method, options)
+    except ProfileError as error:
+        raise ProfileError(f"{where}: {error}.") from error
+
+
+def _guide(value: Any, cuts: Sequence[Cut] | None, where: Place) -> str | None:
+    """The guide, a folder as seen from the profile's file; `cuts` are None if they are wrong."""
+    asking = [cut.method for cut in cuts or () if "guide" in pruning.find(cut.method).needs]
+    if value is None and asking:
+        raise ProfileError(
+            f"{where} is missing: {asking[0]} keeps what a smaller model looked at. Give its name, "
+            "as for --model."
+        )
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise ProfileError(f"{where} must be the name of a model, as for --model.")
+    if cuts is not None and not asking:
+        raise ProfileError(
+            f"{where} is '{value}', but no cut asks a guide. Add a cut by sgl, or remove guide."
+        )
+    beside = Path(where.file).parent / value
+    return str(beside) if value != DEMO and beside.is_dir() else value
+
+
+def _check_energy(method: str, depth: float, where: Place) -> None:
+    """Raise ProfileError if a cut cannot follow the image."""
+    if depth:
+        raise ProfileError(
+            f"{where}: energy is counted before the first layer only. Give a share, a number, or "
+            "{left: 0.5} of what the cut before left."
+        )
+    if not pruning.follows(method):
+        able = [name for name in pruning.names() if pruning.follows(name)]
+        raise ProfileError(
+            f"{where}: {method} cannot follow the image, since it does not say how much of it a "
+            f"choice leaves. Give a share or a number, or use {' or '.join(able)}."
+        )
 
 
 def _encoder(value: Any, where: Place) -> Narrowing | None:
@@ -431,6 +499,41 @@ def _known_keys(data: Mapping[Any, Any], known: Sequence[str], where: Place) -> 
 
 
 def _keep(value: Any, where: Place) -> Keep:
+    """A share, a number, or a rule: `{energy: 0.95, at_most: 0.25}` or `{left: 0.5}`."""
+    if not isinstance(value, dict):
+        return _amount(value, where)
+    rules = [name for name in RULES if name in value]
+    mistakes = Mistakes()
+    mistakes.of(_known_keys, value, (*RULES, *BOUNDS), where)
+    misspelt = bool(mistakes.found)  # then what is missing may be there under that name
+    if len(rules) != 1 and not misspelt:
+        raise ProfileError(
+            f"{where} must look like {{energy: 0.95, at_most: 0.25}} or {{left: 0.5}}."
+        )
+    share = [mistakes.of(_share, value[name], where.at(name)) for name in rules]
+    needed = ("at_most",) if rules == ["energy"] and not misspelt else ()
+    bounds = {
+        name: mistakes.of(_amount, value.get(name), where.at(name))
+        for name in BOUNDS
+        if name in needed or value.get(name) is not None
+    }
+    mistakes.end()
+    if {*BOUNDS} <= {*bounds} and _more(bounds["at_least"], bounds["at_most"]):
+        raise ProfileError(
+            f"{where.at('at_least')} is {bounds['at_least']}, more than at_most, which is "
+            f"{bounds['at_most']}."
+        )
+    rule: Energy | Left = (Energy if rules == ["energy"] else Left)(*share, **bounds)
+    return rule
+
+
+def _share(value: Any, where: Place) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ProfileError(f"{where} is {value!r}. Give a share above 0, at most 1.")
+    return float(value)
+
+
+def _amount(value: Any, where: Place) -> Amount:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         given = "is missing" if value is None else f"is {value!r}"
         raise ProfileError(
@@ -447,10 +550,24 @@ def _keep(value: Any, where: Place) -> Keep:
     )
 
 
-def _option(value: Any, known: pruning.Range | tuple[str, ...], where: Place) -> float | str:
+def _option(value: Any, known: pruning.Allowed, where: Place) -> float | str:
     if isinstance(known, pruning.Range):
         return _number(value, known.low, known.high, where)
+    if isinstance(known, pruning.File):
+        return _file(value, known, where)
     return _word(value, known, where)
+
+
+def _file(value: Any, known: pruning.File, where: Place) -> str:
+    """The path of a file, as seen from the profile's, or the word for one of ours."""
+    if value == known.word:
+        return known.word
+    if not isinstance(value, str) or not value.endswith(known.ending):
+        raise ProfileError(
+            f"{where} is {value!r}. Give a {known.ending} file, as seen from this one, or "
+            f"{known.word}."
+        )
+    return str(Path(where.file).parent / value)
 
 
 def _word(value: Any, words: Sequence[str], where: Place) -> str:
@@ -478,4 +595,8 @@ def _whole(value: Any, where: Place) -> int | None:
 
 def _more(a: Keep, b: Keep) -> bool:
     """True if `a` surely keeps more than `b`; a share and a number cannot be compared."""
+    if isinstance(b, Energy | Left):
+        return b.at_most is not None and _more(a, b.at_most)
+    if isinstance(a, Energy | Left):
+        return a.at_least is not None and _more(a.at_least, b)
     return isinstance(a, int) == isinstance(b, int) and a > b

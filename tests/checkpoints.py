@@ -37,6 +37,7 @@ SPECIAL: dict[str, dict[str, str]] = {  # special tokens by role, where not just
         "eoi": "<end_of_image>",
     },
     "glm4v": {"image": "<|image|>", "video": "<|video|>"},
+    "mllama": {"image": "<|image|>"},
     "qwen2_vl": QWEN,
     "qwen2_5_vl": QWEN,
     "qwen3_vl": QWEN,
@@ -51,6 +52,7 @@ PLACE = {  # what the chat template writes for an image, where not just <image>
     "gemma3": "<start_of_image>",
     "internvl": "<IMG_CONTEXT>\n",
     "glm4v": "<|begin_of_image|><|image|><|end_of_image|>",
+    "mllama": "<|image|>",
     "qwen": "<|vision_start|><|image_pad|><|vision_end|>",
 }
 
@@ -71,6 +73,8 @@ def write_model(made: Any, tokens: PreTrainedTokenizerFast, folder: Path) -> Non
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(12)
+            elif parameter.numel() == 1:  # Mllama's gates, which begin closed
+                parameter.fill_(0.5)
     model.generation_config.eos_token_id = tokens.eos_token_id
     model.generation_config.pad_token_id = tokens.pad_token_id
     model.save_pretrained(folder)
@@ -167,6 +171,7 @@ def image_processor(family: str) -> Any:
         ),
         "qwen": ("qwen2_vl.Qwen2VLImageProcessorPil", patches),
         "glm4v": ("glm4v.Glm4vImageProcessorPil", patches),
+        "mllama": ("mllama.MllamaImageProcessorPil", {"size": {"height": side, "width": side}}),
     }[group(family)]
     module, name = name.split(".")
     made = getattr(import_module(f"transformers.models.{module}"), name)
@@ -191,6 +196,7 @@ def processor_of(family: str) -> tuple[str, dict[str, Any]]:
         "qwen2_5_vl": ("Qwen2_5_VLProcessor", {}),
         "qwen3_vl": ("Qwen3VLProcessor", {}),
         "glm4v": ("Glm4vProcessor", {}),
+        "mllama": ("MllamaProcessor", {}),
     }[family]
 
 

@@ -77,8 +77,9 @@ class Recomputing:
         scores = None
         if watch is not None:
             wide = watch.queries.float()
-            paid = weights[-1].float().mean(1)[:, -wide.shape[1] :]  # [B, R, L]
-            scores = (paid * wide[..., None]).sum(1) / wide.sum(1, keepdim=True)
+            paid = weights[-1].float()[:, :, -wide.shape[1] :]  # [B, H, R, L]
+            scores = (paid * wide[:, None, :, None]).sum(2) / wide.sum(1)[:, None, None]
+            scores = scores if watch.by_head else scores.mean(1)
         return replace(tokens, hidden=hidden[:, -new:]), scores
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -69,21 +69,6 @@ def llava_around(text: str, kind: str = "llava", **changes: Any) -> Callable[[An
     return config
 
 
-def mllama(tokens: Any) -> Any:
-    vision = {**VISION, "num_global_layers": 1, "attention_heads": 4, "vision_output_dim": 64}
-    vision |= {"intermediate_layers_indices": [0], "supported_aspect_ratios": [[1, 1]]}
-    return CONFIG_MAPPING["mllama"](
-        text_config={
-            **TEXT,
-            **SPECIAL,
-            "vocab_size": len(tokens),
-            "cross_attention_layers": [1, 3],
-        },
-        vision_config=vision | {"max_num_tiles": 1},
-        image_token_index=tokens.image_token_id,
-    )
-
-
 def qwen3_5(tokens: Any) -> Any:
     return CONFIG_MAPPING["qwen3_5"](
         text_config={**TEXT, **QWEN3_5, "vocab_size": len(tokens)},
@@ -152,7 +137,6 @@ OPT = {
     "num_attention_heads": 4,
 }
 CONFIGS: dict[str, Callable[[Any], Any]] = {
-    "mllama": mllama,
     "qwen3_5": qwen3_5,
     "lfm2_vl": lfm2_vl,
     "glm4v": glm4v,

@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -24,11 +25,10 @@ from sts_cli.inputs.images import prepare
 from sts_cli.inputs.items import Input, open_input
 from sts_cli.inputs.rows import CAPTION, Origin, item_of
 from sts_cli.inputs.several import open_inputs
+from sts_cli.machine.packages import to_install
 from sts_cli.records import Answer, Item, answer_row
 
-parquet = pytest.mark.skipif(
-    importlib.util.find_spec("pyarrow") is None, reason="needs the extra sts-cli[parquet]"
-)
+parquet = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow")
 BY_LETTER = "Answer with the option's letter from the given choices directly."
 
 
@@ -231,6 +231,21 @@ def test_answers_to_a_benchmark_ask_the_same_again(
     item = only(save(document, tmp_path / "benchmark.json"))
     again = save(lines(answer_row(Answer(item, "m", "off", "x"))), tmp_path / "answers.jsonl")
     assert only(again) == item
+
+
+def test_questions_without_an_image_are_errors_that_keep_them(tmp_path: Path):
+    """ScienceQA asks most of its questions about texts alone."""
+    alone = {**SCIENCEQA["5"], "image": None}
+    found = save({"1": alone, **SCIENCEQA, "9": alone}, tmp_path / "problems.json")
+    first, second, third = found.items()
+    assert found.form == "ScienceQA" and found.count() == 3 and second.problem is None
+    for item, number in ((first, 1), (third, 3)):
+        assert item.problem is not None and item.problem.kind == "row_invalid"
+        assert item.problem.message == (
+            f'problems.json:{number}: no "image" in this row, and sts asks about images only.'
+        )
+        assert (item.question, item.answers) == (second.question, ("B",))
+        assert item.extra == second.extra
 
 
 @pytest.mark.parametrize(
@@ -637,7 +652,7 @@ def test_an_image_folder_may_have_its_metadata_as_a_table(tmp_path: Path):
 
 @pytest.fixture
 def table() -> Any:
-    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra sts-cli[parquet]")
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
     return pyarrow.table(
         {
             "questionId": ["7", "8", "9"],
@@ -731,8 +746,81 @@ def test_parquet_without_pyarrow_says_what_to_install(
 ):
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # as Python has it where it is not installed
     (tmp_path / "q.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=r"pip install 'sts-cli\[parquet\]'"):
+    with pytest.raises(InputError, match=re.escape(to_install("pyarrow"))):
         open_input(str(tmp_path / "q.parquet"))
+
+
+# MMMU
+
+MMMU: dict[str, Any] = {
+    "id": "validation_Art_Theory_3",
+    "question": "<image 1> Which of these is like <image 1> and <image 2>?",
+    "options": "['Sully\\'s', '<image 3>']",
+    "explanation": "",
+    **{f"image_{number}": None for number in range(1, 8)},
+    "img_type": "['Paintings']",
+    "answer": "B",
+    "topic_difficulty": "Medium",
+    "question_type": "multiple-choice",
+    "subfield": "Art Theory",
+}
+THREE = {"image_1": "1.png", "image_2": "2.png", "image_3": "3.png"}
+
+
+def test_mmmu_has_its_images_where_it_names_them(tmp_path: Path):
+    found = save(lines({**MMMU, **THREE}), tmp_path / "q.jsonl")
+    item = only(found)
+    assert found.form == "MMMU" and item.images == ("1.png", "2.png", "3.png")
+    question = f"Which of these is like <image 1> and\n?\nA. Sully's\nB.\n{BY_LETTER}"
+    assert item.question == question
+    places = [question[place:].split("\n")[0] for place in item.image_at]
+    assert places == ["Which of these is like <image 1> and", "?", BY_LETTER]
+    assert (item.id, item.answers) == ("validation_Art_Theory_3", ("B",))
+    assert item.extra["kind"] == "Art Theory" and "image_4" not in item.extra
+
+
+@pytest.mark.parametrize(
+    ("changes", "question", "answers"),
+    [
+        ({"options": "[]", "answer": "['7', 'seven']"}, "How many?", ("7", "seven")),
+        ({"options": "[]", "answer": "7"}, "How many?", ("7",)),
+        ({"options": ["6", "7"], "answer": "B"}, f"How many?\nA. 6\nB. 7\n{BY_LETTER}", ("B",)),
+    ],
+)
+def test_mmmu_also_asks_open_questions(
+    changes: dict[str, Any], question: str, answers: tuple[str, ...], tmp_path: Path
+):
+    row = {**MMMU, "image_1": "1.png", "question": "<image 1> How many?", **changes}
+    item = only(save(lines(row), tmp_path / "q.jsonl"))
+    assert (item.question, item.answers, item.image_at) == (question, answers, ())
+
+
+def test_mmmu_names_images_that_it_lacks_and_has_some_that_it_does_not_name(tmp_path: Path):
+    rows = [
+        {**MMMU, "image_1": "1.png"},
+        {**MMMU, **THREE, "question": "Which?", "options": ["a", "b"]},
+    ]
+    lacking, unnamed = save(lines(*rows), tmp_path / "q.jsonl").items()
+    assert lacking.problem and '"image_2" is empty, but the question' in lacking.problem.message
+    assert (unnamed.images, unnamed.image_at) == (("1.png", "2.png", "3.png"), ())
+
+
+@parquet
+def test_mmmu_is_read_as_datasets_keeps_it(tmp_path: Path):
+    import pyarrow
+
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    shown = {"bytes": picture(shade=10), "path": "validation_Art_Theory_3_1.png"}
+    row = {**MMMU, "question": "What is <image 1>?", "options": "[]", "answer": "ten"}
+    columns = {key: [value] for key, value in row.items() if not key.startswith("image_")}
+    images = {
+        f"image_{number}": pyarrow.array([shown if number == 1 else None], kind)
+        for number in range(1, 8)
+    }
+    found = written(pyarrow.table({**columns, **images}), tmp_path / "q.parquet")
+    item = only(found)
+    assert (found.form, item.question) == ("MMMU", "What is\n?")
+    assert prepare(item).images[0].getpixel((0, 0)) == (10, 0, 0)
 
 
 # WebDataset

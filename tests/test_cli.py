@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,38 @@ def test_a_list_of_paths_may_come_from_stdin(
     ]
     kinds = [row["error"] and row["error"]["kind"] for row in done.rows]
     assert kinds == [None, None, "image_missing", "row_invalid"]
+
+
+def test_paths_from_stdin_may_have_a_null_byte_behind_each(
+    model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(folder)
+    odd = Path("a\nb {x}.png")
+    odd.write_bytes(Path("0.png").read_bytes())
+    listed = b"./a\nb {x}.png\0" + b"1.png\0no image\0\0gone.jpg"
+    done = sts("batch", "-", "-Q", "which colour?", *SHORT, stdin=listed)
+    assert [row["image"] for row in done.rows] == [f"./{odd}", "1.png", "no image", "gone.jpg"]
+    kinds = [row["error"] and row["error"]["kind"] for row in done.rows]
+    assert kinds == [None, None, "image_missing", "image_missing"]
+    found = subprocess.run(["find", ".", "-name", "*.png", "-print0"], capture_output=True)
+    assert {row["id"] for row in sts("batch", "-", *SHORT, stdin=found.stdout).rows} >= {
+        "./a\nb {x}.png",
+        "./1.png",
+    }
+
+
+@pytest.mark.parametrize("command", ["batch", "eval"])
+def test_the_form_of_what_comes_from_stdin_is_told(
+    command: str, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(folder)
+    row = {"image": "0.png", "text": "Is there a dog?", "label": "no", "question_id": 1}
+    pope = b"\n" + json.dumps(row).encode() + b"\n" + json.dumps(row).encode()
+    more = ("--profiles", "off", "--controls", "none") if command == "eval" else ()
+    done = sts(command, "-", *more, *SHORT[:2], stdin=pope)
+    assert done.code == 0 and done.err.splitlines().count("reading as POPE") == 1
+    quiet = sts(command, "-", *more, *SHORT[:2], "-q", stdin=pope)
+    assert "reading" not in quiet.err
 
 
 def test_several_inputs_and_patterns_are_one_batch(
@@ -407,7 +440,7 @@ MISTAKES = [
     (("batch", "questions.jsonl", "--on-oom", "cry"), "--on-oom cry"),
     (("batch", "questions.jsonl", "--fail-under", "0.9"), "--fail-under 0.9"),
     (("batch", "questions.jsonl", "--fail-under", "agreement=0.9"), "needs --compare"),
-    (("batch", "questions.jsonl", "--out", "a.parquet"), "must end in .jsonl or .csv"),
+    (("batch", "questions.jsonl", "--out", "a.xlsx"), "must end in .jsonl, .csv or .parquet"),
     (("batch", "questions.jsonl", "--out", "questions.jsonl"), "is the input"),
     (("batch", "questions.jsonl", "--out", "0.png/a.jsonl"), "Cannot write 0.png/a.jsonl"),
     (("batch", "questions.jsonl", "--sidecar"), "takes a folder or an image"),

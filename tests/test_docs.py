@@ -18,6 +18,7 @@ from sts_cli.profile_files import load_profile, parse, shipped
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+MODELS = (ROOT / "docs" / "models.md").read_text("utf-8")
 METHODS = (ROOT / "docs" / "method.md").read_text("utf-8")
 SCHEDULES = re.findall(r"```yaml\n(.*?)```", METHODS, re.S)
 BLOCKS = re.findall(r"```console\n(.*?)```", README, re.S)
@@ -65,8 +66,8 @@ def test_the_readme_shows_the_profile_as_it_is():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_readme_says_which_language_models_each_family_is_tested_around(family: str):
-    (row,) = (line for line in README.splitlines() if f"(`{family}`)" in line)
+def test_the_page_says_which_language_models_each_family_is_tested_around(family: str):
+    (row,) = (line for line in MODELS.splitlines() if f"(`{family}`)" in line)
     around = ", ".join(name for name in FAMILIES[family][2] if not name.startswith(family))
     own = any(name.startswith(family) for name in FAMILIES[family][2])
     assert row.split("|")[2].strip() == ("its own" if own else around)

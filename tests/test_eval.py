@@ -8,7 +8,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -17,13 +16,15 @@ from PIL import Image
 from running import Done, sts
 
 from sts_cli.answering.agreement import exact_match, normalised, same, token_f1
-from sts_cli.cli.eval_page import EvalPage
+from sts_cli.cli.eval_page import row_of
+from sts_cli.cli.eval_table import p_of
 from sts_cli.cli.plans import shared_by
 from sts_cli.errors import ProfileError
 from sts_cli.evaluation.conditions import Condition
 from sts_cli.evaluation.table import Results
 from sts_cli.profile import Profile
 from sts_cli.records import Answer, Item, Problem
+from sts_cli.report.evaluation import line_of
 from sts_cli.report.intervals import median_interval, speedups, wilson
 from sts_cli.scenes.drawing import draw
 from sts_cli.scenes.questions import KINDS
@@ -273,6 +274,26 @@ def test_eval_does_not_write_over_its_input(questions: Questions, tmp_path: Path
     assert json.loads(file.read_text())["question"] == "1?"
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.json", "t.CSV"])
+def test_eval_replaces_its_own_tables_and_nothing_else(
+    name: str, questions: Questions, tmp_path: Path
+):
+    file, out = questions({"question": "1?"}), tmp_path / name
+    asked = (file, "-p", "off", "--controls", "none", "--out", out)
+    for _ in range(2):
+        assert tell(*asked).code == 0
+    for foreign in (b"condition,mine\n", b'{"model": "mine"}', b"[]", b"\xff\x00"):
+        out.write_bytes(foreign)
+        done = tell(*asked)
+        assert done.code == 2 and f"{name} exists and is no table of sts" in done.err
+        assert out.read_bytes() == foreign
+
+
+def test_a_small_p_is_spelled_the_same_everywhere():
+    assert p_of({"p": 0.0009}, 1) == line_of({"name": "a", "p": 0.0009})[-1] == "<0.001"
+    assert p_of({"p": 0.021}, 1) == line_of({"name": "a", "p": 0.021})[-1] == "0.021"
+
+
 def test_profiles_of_one_file_name_are_told_apart(questions: Questions, tmp_path: Path):
     mine = [tmp_path / folder / "off.yaml" for folder in ("a", "b")]
     for number, path in enumerate(mine):
@@ -337,20 +358,13 @@ def test_eval_writes_a_page_of_every_answer(questions: Questions, tmp_path: Path
 
 
 def test_rows_of_the_page_differ_as_the_table_counts():
-    plans = [Condition(Profile("off")), Condition(Profile("a")), Condition(OTHER, "another")]
-
     def differs(truth: tuple[str, ...], *texts: str) -> bool:
-        page = EvalPage("exact", [*plans[:2], replace(plans[2], control=True)])
         item = Item("1", ("a.png",), "?", answers=truth)
-        page._ahead.append(None)
         names = ("off", "a", "other")
-        page.add([Answer(item, "m", n, text=t) for n, t in zip(names, texts, strict=True)])
-        return page.rows[0]["differs"]
+        answers = [Answer(item, "m", n, text=t) for n, t in zip(names, texts, strict=True)]
+        return row_of(answers, "exact", {"off", "a"})["differs"]
 
     assert not differs((), "CAKE", '"cake!"', "no")  # the same but for case and punctuation
     assert differs((), "CAKE", "CARE", "CAKE")
     assert not differs(("x",), "CAKE", "CARE", "x")  # both are wrong; controls do not count
     assert differs(("x",), "X.", "CARE", "x")
-
-
-OTHER = Profile("other")

@@ -39,7 +39,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     ).eval()
     model.generation_config.eos_token_id = None
     processor = load_processor(folder, AutoConfig.from_pretrained(folder))
-    return SimpleNamespace(model=model, processor=processor, name=request.param)
+    return SimpleNamespace(model=model, processor=processor, name=request.param, checkpoint=None)
 
 
 def assert_as_processor_and_generate(loaded, engine: Engine, prompt: Prompt, text: str, images):
@@ -101,7 +101,9 @@ def test_a_template_that_puts_images_first_leaves_them_where_a_request_has_them(
     processor = load_processor(tmp_path, AutoConfig.from_pretrained(tmp_path))
     processor.chat_template = IMAGES_FIRST
     model = AutoModelForImageTextToText.from_pretrained(tmp_path)
-    family = Engine(SimpleNamespace(model=model, processor=processor, name="llava")).family
+    family = Engine(
+        SimpleNamespace(model=model, processor=processor, name="llava", checkpoint=None)
+    ).family
     assert family.prompt_text("a\nb", 1) == "USER: <image>\na\nbASSISTANT:"
     assert family.prompt_text("a\nb", 1, (2,)) == "USER: a\n<image>\nbASSISTANT:"
     assert family.prompt_text("<image>\nb", 1, (8,)) == "USER: < image>\n<image>\nbASSISTANT:"

@@ -35,7 +35,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One family's checkpoint, wide enough for every precision."""
     if request.param == "smolvlm" and importlib.util.find_spec("num2words") is None:
-        pytest.skip("the SmolVLM processor needs num2words: pip install 'sts-cli[smolvlm]'")
+        pytest.skip("the SmolVLM processor needs num2words: pip install num2words")
     return checkpoints.write(request.param, tmp_path_factory.mktemp(request.param), wide=True)
 
 

@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from sts_cli.checkpoints.checkpoint import examine
-from sts_cli.checkpoints.fingerprint import changed, fingerprint, weight, without_times
+from sts_cli.checkpoints.fingerprint import (
+    changed,
+    fingerprint,
+    weight,
+    weights_digest,
+    without_times,
+)
 from sts_cli.quantization.disk_cache import cache_path
 
 
@@ -105,3 +111,12 @@ def test_a_kept_quantized_model_is_another_after_any_of_them_changed(
         (folder / name).write_text((folder / name).read_text() + "\n")
         places.append(cache_path(examine(folder), "int8", torch.device("cpu"), torch.float32))
     assert len(set(places)) == len(READ) + 1
+
+
+def test_one_digest_of_the_weights_wherever_they_are(folder: Path, tmp_path: Path):
+    whole = weights_digest(examine(folder))
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / "generation_config.json").write_text("{}")
+    assert weights_digest(examine(tmp_path / "copy")) == whole
+    edit(tmp_path / "copy" / "model.safetensors", -1)
+    assert weights_digest(examine(tmp_path / "copy")) != whole

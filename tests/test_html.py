@@ -21,10 +21,12 @@ from tokenizers import Regex, Tokenizer, decoders
 from sts_cli.cli.page import BatchPage
 from sts_cli.inputs.images import Prepared
 from sts_cli.inputs.items import Input
+from sts_cli.machine.packages import to_install
 from sts_cli.outputs.formats import format_named
 from sts_cli.outputs.stream import Nowhere
 from sts_cli.records import Answer, Comparison, Item, KeptTokens, Problem, Seconds, TokenCounts
-from sts_cli.report.html import Page, thumbnail, write_evaluation
+from sts_cli.report.evaluation import write_evaluation
+from sts_cli.report.html import Page, thumbnail
 from sts_cli.report.overlay import CUT_LATER, DROPPED
 from sts_cli.report.visible import visible
 
@@ -63,13 +65,18 @@ def answered(number: int) -> Answer:
         return Answer(replace(item, problem=problem), "demo", "aggressive", problem=problem)
     tokens = TokenCounts(8, (5, 2), 3.5, 9, 3)
     text = f"answer {number}"
+    # Of four rows a batch; the total has what reading the row's own image took
+    seconds = replace(SECONDS, prefill=SECONDS.prefill + number // 4 / 1000)
+    seconds = replace(seconds, total=seconds.total + number % 4 / 1000)
     one = Answer(
-        item, "demo", "aggressive", text=text, tokens=tokens, seconds=SECONDS, kept=(KEPT,)
+        item, "demo", "aggressive", text=text, tokens=tokens, seconds=seconds, kept=(KEPT,)
     )
     agree = number % 10 != 7
     full = replace(one, profile="off", text=text if agree else "another")
     speedup = 2 + number // 4 / 100
-    return replace(one, comparison=Comparison(full, agree, 1.0, speedup, speedup / 2))
+    return replace(
+        one, comparison=Comparison(full, agree, 1.0, speedup, speedup / (2 + number % 4))
+    )
 
 
 def report(path: Path, answers: Sequence[Answer], whole: bool = True) -> Path:
@@ -99,6 +106,11 @@ def forty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of 40 rows: 4 differ, 4 are errors."""
     path = tmp_path_factory.mktemp("report") / "report.html"
     return report(path, [answered(number) for number in range(40)])
+
+
+def test_the_rows_of_one_batch_are_one_speed_up(forty: Path, chrome: Browser):
+    chrome.open(forty)
+    assert "median of 10 batches" in chrome.run("document.body.textContent")
 
 
 def test_every_row_is_there_and_those_that_differ_come_first(forty: Path, chrome: Browser):
@@ -384,7 +396,7 @@ def test_a_report_replaces_reports_only(place: Path):
 
 def test_without_the_libraries_a_sentence_says_what_to_install(place: Path):
     with patch.dict(sys.modules, {"pygal": None}):
-        refused("--html", "report.html", because="needs pygal; run: pip install 'sts-cli[html]'")
+        refused("--html", "report.html", because=f"needs pygal; run: {to_install('pygal')}")
 
 
 def test_thumbnails_are_small_and_made_once(tmp_path: Path):
@@ -421,21 +433,27 @@ CONDITIONS = [
 
 def evaluated(path: Path, known: Callable[[int], bool]) -> Path:
     names = [one["name"] for one in CONDITIONS]
-    rows = (
-        {
-            "id": n,
-            "image": thumbnail(picture(n)),
-            "question": f"question {n}?",
-            "accepted": ["CAKE"],
-            "kind": "text",
-            "answers": {name: "CAKE" if n % 4 else f"{name}" for name in names},
-            "right": {name: bool(n % 4 or name == "off") for name in names} if known(n) else {},
-            "differs": n % 4 == 0,
-        }
-        for n in range(12)
-    )
+    page = Page(path.parent)
+    for n in range(12):
+        page.row(
+            id=str(n),
+            pictures=[page.picture(str(n), picture(n))],
+            question=f"question {n}?",
+            expected=["CAKE"],
+            kind="text",
+            answers=[
+                {
+                    "name": name,
+                    "text": "CAKE" if n % 4 else f"{name}",
+                    "right": bool(n % 4 or name == "off") if known(n) else None,
+                }
+                for name in names
+            ],
+            differs=n % 4 == 0,
+        )
     with path.open("wb") as file:
-        write_evaluation(file, CONDITIONS, rows, subtitle="model demo")
+        write_evaluation(file, page, CONDITIONS, subtitle="model demo")
+    page.close()
     return path
 
 

@@ -164,7 +164,7 @@ def test_what_is_of_no_use_is_refused_before_its_weights_are_fetched(
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("mllama", "through cross-attention"),
+        ("qwen3_5", "layers of the kind linear_attention"),
         ("instructblip", "(Q-Former)"),
         ("llava around lfm2", "layers of the kind conv"),
     ],

@@ -21,6 +21,7 @@ from sts_cli.inputs import images, picture
 from sts_cli.inputs.images import decode_ahead, prepare
 from sts_cli.inputs.picture import read_picture
 from sts_cli.inputs.readers import Readers
+from sts_cli.machine.packages import to_install
 from sts_cli.records import Item, Problem
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -153,7 +154,7 @@ def test_what_no_file_is_and_what_no_image_is_differ(tmp_path: Path):
         "text.png": "not an image",
         "web.jpg": "a web page",
         "doc.png": "a PDF",
-        "photo.heic": "sts-cli[heic]",
+        "photo.heic": to_install("pillow-heif"),
         "folder.png": "is a folder",
         "pipe.png": "not a regular file",
     }.items():

@@ -49,12 +49,22 @@ def test_torch_is_not_imported_before_it_must(arguments: tuple[str, ...]):
     assert not imported(*arguments) & {"torch", "transformers", "bitsandbytes", "accelerate"}
 
 
-UNUSED = {"bitsandbytes", "datasets", "matplotlib", "openvino", "pandas", "scipy", "sklearn"}
+UNUSED = {
+    *("bitsandbytes", "datasets", "matplotlib", "openvino", "pandas", "pyarrow", "ray", "scipy"),
+    "sklearn",
+}
 
 
 def test_ask_imports_no_package_that_it_does_not_use():
     picture = str(PACKAGE.parent / "samples" / "sign.png")
     assert not imported("ask", picture, "--backend", "torch", "--quiet") & UNUSED
+
+
+def test_one_machine_answers_a_file_without_ray():
+    questions = str(PACKAGE.parent / "samples" / "questions.jsonl")
+    asked = ("batch", questions, "--limit", "1", "--max-new-tokens", "1", "--quiet")
+    found = imported(*asked, "--backend", "torch")
+    assert "torch" in found and not found & UNUSED
 
 
 def test_the_collector_passes_over_what_the_libraries_made():
@@ -100,6 +110,7 @@ ORDER = (  # a room imports only what stands behind it
     ("__main__",),
     ("cli",),
     ("__init__",),
+    ("cluster",),
     ("library",),
     ("evaluation", "scenes"),
     ("answering",),

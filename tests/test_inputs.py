@@ -19,6 +19,7 @@ from sts_cli.inputs.folder import read_folder
 from sts_cli.inputs.items import open_input
 from sts_cli.inputs.jsonl import read_jsonl, read_line
 from sts_cli.inputs.lines import read_lines
+from sts_cli.inputs.piped import read_piped
 from sts_cli.inputs.rows import CAPTION, Origin
 from sts_cli.records import Answer, Item, answer_row
 
@@ -84,7 +85,7 @@ BAD = [
     ("// a comment", "a comment"),
     ("[" * 100_000, "nested too deeply"),
     ('{"question": "?"}', 'no "image" key'),
-    ('{"image": null, "question": "?"}', 'no "image" key'),
+    ('{"image": null, "question": "?"}', 'no "image" in this row, and sts asks about images only'),
     ('{"image": 5, "question": "?"}', "must be a file name or a list of them, not a number"),
     ('{"image": [], "question": "?"}', "lists no image"),
     ('{"image": [["x"]], "question": "?"}', "not a list"),
@@ -242,7 +243,7 @@ def test_places_of_images_that_are_none_are_refused(places: Any):
         ([{"role": "user", "content": 5}], '"content" must be text'),
         ([{"role": "user", "content": [{"type": "audio"}]}], "type 'audio'"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "without an address"),
-        ([{"role": "user", "content": "no image"}], 'no "image" key'),
+        ([{"role": "user", "content": "no image"}], 'no "image" in this row'),
     ],
 )
 def test_a_request_that_is_no_question_about_images_is_a_problem(messages: Any, reason: str):
@@ -404,3 +405,36 @@ def test_whatever_stands_in_a_file_each_line_is_one_item_that_can_be_written(lin
             answer_row(Answer(item, "m", "p")), ensure_ascii=False, allow_nan=False
         ).encode("utf-8")
         assert json.loads(written)["id"] == item.id
+
+
+class Pieces(io.RawIOBase):
+    """A pipe whose writer writes so many bytes at a time."""
+
+    def __init__(self, data: bytes, size: int):
+        self._parts = iter([data[at : at + size] for at in range(0, len(data), size)])
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        part = next(self._parts, b"")
+        buffer[: len(part)] = part
+        return len(part)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 1000])
+@pytest.mark.parametrize(
+    ("data", "images"),
+    [
+        (b"a.png\0b c.png\0d.png", ["a.png", "b c.png", "d.png"]),
+        (b"a.png\0\0b.png\0", ["a.png", "b.png"]),
+        (b"a.png\n\nb c.png\nd.png", ["a.png", "b c.png", "d.png"]),
+        (b'{"image": "a.png", "question": "?"}\nb.png\n', ["a.png", "b.png"]),
+        (b"", []),
+    ],
+)
+def test_a_pipe_is_read_the_same_in_any_pieces(data: bytes, images: list[str], size: int):
+    stream = io.BufferedReader(Pieces(data, size))
+    items = list(read_piped(stream, HERE, lambda form: None))
+    assert [item.images[0] for item in items] == images
+    assert all(item.problem is None for item in items)

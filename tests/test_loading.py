@@ -27,6 +27,7 @@ from sts_cli.machine.hardware import (
     cpu_features,
     memory,
 )
+from sts_cli.machine.packages import to_install
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def change(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_every_family_loads_with_its_real_processor(family: str, tmp_path: Path) -> None:
     if family == "smolvlm" and importlib.util.find_spec("num2words") is None:
-        pytest.skip("the SmolVLM processor needs num2words: pip install 'sts-cli[smolvlm]'")
+        pytest.skip("the SmolVLM processor needs num2words: pip install num2words")
     loaded = load(find(str(checkpoints.write(family, tmp_path))), device="cpu", dtype="float32")
     chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what?"}]}]
     prompt = loaded.processor.apply_chat_template(chat, add_generation_prompt=True)
@@ -361,11 +362,11 @@ def test_a_processor_without_pictures_is_refused(model: Path) -> None:
     [
         (
             ImportError("Package `num2words` is required to run SmolVLM processor."),
-            "'m' needs num2words; run 'pip install num2words'.",
+            f"'m' needs num2words; run: {to_install('num2words')}",
         ),
         (
             ImportError("PixtralProcessor requires the Torchvision library but it was not found"),
-            "'m' needs torchvision; run 'pip install torchvision'.",
+            f"'m' needs torchvision; run: {to_install('torchvision')}",
         ),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),

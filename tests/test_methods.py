@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sts_cli import pruning
 from sts_cli.engine.choosing import exactly, joined, with_floors
@@ -21,16 +22,19 @@ from sts_cli.pruning.feather import Feather
 from sts_cli.pruning.grid import lattice
 from sts_cli.pruning.hawk import Hawk
 from sts_cli.pruning.pyramid_drop import PyramidDrop
+from sts_cli.pruning.sgl import Sgl
 from sts_cli.pruning.sparsevlm import Sparsevlm
 from sts_cli.pruning.star import Star
 from sts_cli.pruning.star_pro import StarPro
 from sts_cli.pruning.todre import Todre
 from sts_cli.pruning.topv import Topv
+from sts_cli.pruning.trimmed_llama import TrimmedLlama
 from sts_cli.pruning.vflowopt import Vflowopt
 from sts_cli.pruning.visionzip import Visionzip
 from sts_cli.pruning.vscan import Vscan
 
 SQUARE = raster(8, 8)
+SCORES = ("attention", "guide", *pruning.OF_ENCODER)  # one number a token
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -59,61 +63,102 @@ def everything(total: int = 64, grid: torch.Tensor = SQUARE) -> Candidates:
         drawn(total, 16),
         grid,
         attention=shares(total, 1),
+        heads=drawn(4, total, seed=8).softmax(-1),
         question=drawn(5, 16, seed=2),
         seed=3,
         products=drawn(4, total, seed=4),
         encoder=shares(total, 5),
         patches=shares(total, 6),
         shallow=shares(total, 7),
+        guide=shares(total, 8),
     )
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """LearnPruner's, drawn, for the tokens of `everything`."""
+    shapes = {"norm": [16], "norm_bias": [16], "hidden": [8, 16], "hidden_bias": [8]}
+    weights = {name: drawn(*shape, seed=9) for name, shape in (*shapes.items(), ("score", [1, 8]))}
+    path = tmp_path_factory.mktemp("scorer") / "any.safetensors"
+    save_file(weights, path)
+    return str(path)
+
+
+def built(name: str, scorer: str) -> Method:
+    return pruning.build(name, {"scorer": scorer} if name == "learnpruner" else {})
 
 
 @pytest.mark.parametrize("name", pruning.names())
 @pytest.mark.parametrize("count", (1, 2, 7, 16, 63))
-def test_every_method_keeps_its_budget_and_merges_into_what_it_keeps(name: str, count: int):
+def test_every_method_keeps_its_budget_and_merges_into_what_it_keeps(
+    name: str, count: int, scorer: str
+):
     seen = everything()
-    cutting = pruning.build(name, {}).cut(seen, count)
+    cutting = built(name, scorer).cut(seen, count)
     assert cutting.keep.tolist() == sorted(set(cutting.keep.tolist()))
     assert len(cutting.keep) == count and cutting.keep[0] >= 0 and cutting.keep[-1] < 64
     into = torch.arange(64) if cutting.into is None else cutting.into
     assert into[cutting.keep].tolist() == cutting.keep.tolist()
     assert cutting.into is None or set(into.tolist()) == set(cutting.keep.tolist())
-    again = pruning.build(name, {}).cut(seen, count)
+    again = built(name, scorer).cut(seen, count)
     assert torch.equal(again.keep, cutting.keep)
 
 
 @pytest.mark.parametrize("name", pruning.names())
-def test_every_method_takes_tokens_that_are_all_equal(name: str):
+def test_every_method_takes_tokens_that_are_all_equal(name: str, scorer: str):
     seen = everything()
     flat = Candidates(
         torch.ones(64, 16),
         SQUARE,
         seen.image,
         seen.size,
-        **{need: torch.full((64,), 0.1) for need in ("attention", *pruning.OF_ENCODER)},
+        **{need: torch.full((64,), 0.1) for need in SCORES},
         question=seen.question,
         seed=3,
+        heads=torch.full((4, 64), 1 / 64),
         products=torch.zeros(4, 64),
     )
-    assert len(set(kept(pruning.build(name, {}), flat, 9))) == 9
+    assert len(set(kept(built(name, scorer), flat, 9))) == 9
 
 
 @pytest.mark.parametrize("name", pruning.names())
-def test_two_images_share_a_later_budget(name: str):
+def test_two_images_share_a_later_budget(name: str, scorer: str):
     """All scores fall from the first image to the second, which is then cut alone."""
-    method, seen = pruning.build(name, {}), everything()
+    method, seen = built(name, scorer), everything()
     falling = torch.linspace(1, 0.1, 64)
     both = replace(
         seen,
         image=torch.arange(64) // 32,
         products=falling.repeat(4, 1) * 9,
-        **dict.fromkeys(("attention", *pruning.OF_ENCODER), falling),
+        heads=falling.repeat(4, 1),
+        **dict.fromkeys(SCORES, falling),
     )
     cutting, left = with_floors(method, both, [32, 32], [6, 9], 20)
     assert sum(left) == len(cutting.keep) == 20 and left[0] >= 6 and left[1] >= 9
     assert left == both.image[cutting.keep].bincount(minlength=2).tolist()
     assert cutting.keep.tolist() == sorted(set(cutting.keep.tolist()))
     assert cutting.into is None or set(cutting.into.tolist()) == set(cutting.keep.tolist())
+
+
+def test_trimmed_llama_keeps_what_any_head_names():
+    """The second head alone sees token 3: its mean is among the least, and it is kept second."""
+    heads = torch.tensor(
+        [[0.50, 0.30, 0.15, 0.01, 0.04], [0.30, 0.20, 0.05, 0.35, 0.10], [0.5, 0.1, 0.3, 0.0, 0.1]]
+    )
+    seen = look(torch.eye(5), heads=heads)
+    assert [kept(TrimmedLlama(), seen, count) for count in (1, 2, 3, 4)] == [
+        [0],  # first in two heads, as 3 is in one; of all attention 0 has more
+        [0, 3],
+        [0, 1, 3],  # 1 and 2 are second in one head each; 1 has more of all attention
+        [0, 1, 2, 3],
+    ]
+
+
+def test_trimmed_llama_is_the_union_of_what_each_head_names():
+    heads = drawn(8, 60, seed=21).mul(3).softmax(-1)
+    for named in (1, 2, 5, 9):
+        union = sorted({*heads.topk(named, dim=1).indices.flatten().tolist()})
+        assert kept(TrimmedLlama(), look(drawn(60, 4), heads=heads), len(union)) == union
 
 
 def test_divprune_begins_with_the_loner_and_takes_no_twin():
@@ -266,6 +311,11 @@ def test_hawk_weighs_heads_as_published():
 def test_star_takes_what_gets_the_most_attention_in_the_encoder():
     seen = look(drawn(4, 4), patches=torch.tensor([0.1, 0.5, 0.2, 0.2]))
     assert kept(Star(), seen, 1) == [1] and kept(Star(), seen, 2) == [1, 2]
+
+
+def test_sgl_takes_what_the_guide_looked_at():
+    seen = look(drawn(4, 4), guide=torch.tensor([0.1, 0.2, 0.5, 0.2]))
+    assert kept(Sgl(), seen, 1) == [2] and kept(Sgl(), seen, 2) == [1, 2]
 
 
 def test_visionzip_merges_the_rest_into_every_so_many_of_them():

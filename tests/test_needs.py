@@ -33,6 +33,9 @@ STAR = Profile("second", cuts=(Cut("star", 20),))
 PUBLISHED = Profile("mine", cuts=(Cut("hawk", 9, options={"heads": "qwen2.5-vl-7b"}),))
 
 
+WITHOUT_WEIGHTS = [name for name in pruning.names() if name not in ("hawk", "learnpruner")]
+
+
 def refused(profile: Profile, config: Any, decoder: Any = None) -> str:
     with pytest.raises(ProfileError) as caught:
         lacking(profile, "a model", config, decoder)
@@ -42,9 +45,9 @@ def refused(profile: Profile, config: Any, decoder: Any = None) -> str:
     return message
 
 
-@pytest.mark.parametrize("name", [name for name in pruning.names() if name != "hawk"])
+@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
 def test_every_method_works_with_the_tested_families(name: str):
-    """Hawk too; its published weights are apart."""
+    """Hawk too; its published weights are apart, and so is LearnPruner's scorer."""
     for method in (name, "hawk"):
         for family in tiny.FAMILIES:
             lacking(Profile("any", cuts=(Cut(method, 9),)), family, tiny.config(family))

@@ -199,6 +199,8 @@ def shares(average: float, question: str) -> Answer:
         ("repulsion", 5.6, "what colour is the text?", ""),
         ("repulsion", 5.6, "where is the cat?", ""),
         ("repulsion", 1.4, "where is the cat?", "a question asks for a place"),
+        ("star_pro", 11.1, "what does the sign say?", ""),
+        ("star_pro", 5.6, "where is the cat?", ""),
         ("random", 11.1, "what does the sign say?", "a question asks to read"),
         ("random", 11.1, "where is the cat?", "a question asks for a place"),
         ("random", 50, "what does the sign say?", ""),

@@ -26,7 +26,7 @@ from sts_cli.families.default import Prompt
 from sts_cli.families.encoder import narrowed
 from sts_cli.library import load_model
 
-pytest.importorskip("openvino", reason="openvino is not installed: pip install sts-cli[openvino]")
+pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
 
 from sts_cli.loading.converted import tower_of
 from sts_cli.loading.model import load

@@ -416,8 +416,8 @@ def test_a_place_that_cannot_be_written_is_one_message(tmp_path: Path):
 @pytest.mark.parametrize(
     ("out", "name", "message"),
     [
-        ("a.txt", None, "must end in .jsonl or .csv"),
-        ("a", None, "must end in .jsonl or .csv"),
+        ("a.txt", None, "must end in .jsonl, .csv or .parquet"),
+        ("a", None, "must end in .jsonl, .csv or .parquet"),
         ("a.csv", "llava", "writes JSON"),
         ("a.jsonl", "lava", "Did you mean 'llava'"),
         ("a.csv", "vqav2", "must end in .json or .jsonl"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Sequence
 from dataclasses import astuple, replace
@@ -31,13 +32,18 @@ from sts_cli.families import FAMILIES
 from sts_cli.families.default import Pixels, Prompt
 from sts_cli.openvino.decoder import OpenVinoDecoder
 from sts_cli.openvino.kept import Shelf
-from sts_cli.profile import Cut, Profile
+from sts_cli.profile import Cut, Energy, Left, Profile
 
 OFF = Profile("off")
 FIRST, SECOND = Cut("repulsion", 0.5), Cut("relevance", 0.25, 0.5)
 BOTH = Profile("both", cuts=(FIRST, SECOND))
 SIZED = replace(BOTH, name="proportional", attention="proportional")
 THREE = Profile("three", cuts=(FIRST, Cut("relevance", 0.35, 0.3), Cut("instruction", 0.15, 0.7)))
+FOLLOWING = Profile(  # a number of tokens of its own for each image
+    "following",
+    cuts=(Cut("repulsion", Energy(0.5, 0.75)), Cut("relevance", Left(0.5), 0.5)),
+    attention="proportional",
+)
 NEW = 6
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 DECODERS = {
@@ -51,7 +57,7 @@ OTHERS = (  # a cut by each method beside STS, and a second one later
     *("cdpruner", "divprune", "feather", "hawk", "star", "star_pro", "todre", "topv", "vflowopt"),
     *("visionzip", "vscan"),
 )
-INSIDE = ("fastv", "feather", "hawk", "pyramid_drop", "sparsevlm", "topv")
+INSIDE = ("fastv", "feather", "hawk", "pyramid_drop", "sparsevlm", "topv", "trimmed_llama")
 REPLAYED = ("llava", "gemma3", "qwen3_vl")  # plain, two kinds of mask, DeepStack; "static" has all
 EVERYWHERE = [(family, device) for family in tiny.FAMILIES for device in DEVICES]
 # What `apart` may be in bfloat16, where kernels for other shapes round otherwise: at most 0.033 was
@@ -78,7 +84,9 @@ class Subject:
         self.model.set_attn_implementation({"text_config": NAME})
         tile = 4 if family in ("internvl", "gemma3", "smolvlm", "idefics3") else None
         processor = SimpleNamespace(tokenizer=SimpleNamespace(), image_seq_length=tile)
-        self.loaded = SimpleNamespace(model=self.model, processor=processor, name=family)
+        self.loaded = SimpleNamespace(
+            model=self.model, processor=processor, name=family, checkpoint=None
+        )
         self.decoder = DECODERS[decoder](self.model)
         self.engine = Engine(self.loaded, self.decoder)
 
@@ -189,7 +197,9 @@ def test_nobody_is_warned_while_answering(subject: Subject):
         subject.answers((0, 1), BOTH)
 
 
-@pytest.mark.parametrize("profile", [OFF, SIZED, THREE], ids=lambda profile: profile.name)
+@pytest.mark.parametrize(
+    "profile", [OFF, SIZED, THREE, FOLLOWING], ids=lambda profile: profile.name
+)
 def test_a_batch_equals_its_rows_alone(subject: Subject, profile: Profile):
     rows = (0, 1, 2, 3)
     assert subject.answers(rows, profile) == [subject.answers((r,), profile)[0] for r in rows]
@@ -204,7 +214,9 @@ def test_keeping_everything_equals_off_at_any_depth(subject: Subject):
         assert subject.answers(rows, everything) == expected
 
 
-@pytest.mark.parametrize("profile", [BOTH, SIZED, THREE], ids=lambda profile: profile.name)
+@pytest.mark.parametrize(
+    "profile", [BOTH, SIZED, THREE, FOLLOWING], ids=lambda profile: profile.name
+)
 def test_pruning_equals_masking_the_same_tokens(subject: Subject, profile: Profile):
     """Dropping tokens gives what the whole model gives when nobody may attend to them."""
     found, expected = dropped_and_hidden(subject, profile)
@@ -256,10 +268,12 @@ def dropped_and_hidden(subject: Subject, profile: Profile) -> tuple[torch.Tensor
         expected.append(oracle.logits(step.hidden))
     words = [int((whole.mask & ~whole.visual)[row].sum()) for row in range(2)]
     budgets = [profile.budgets(prompt.visual) for prompt in prompts]
-    assert lengths == [
+    bounds = [
         [n + left[cut] for n, left in zip(words, budgets, strict=True)]
         for cut in range(len(profile.cuts))
     ]
+    same = operator.le if profile.follows else operator.eq
+    assert all(same(*both) for both in zip(sum(lengths, []), sum(bounds, []), strict=True))
     return subject.dictated((0, 1), profile, ids), torch.stack(expected, dim=1)
 
 
@@ -339,8 +353,9 @@ def test_observed_scores_equal_eager_attention(subject: Subject):
     with torch.inference_mode():
         tokens = engine.family.embed(prompts)
         watch = Watch(rows.to(tokens.hidden.device))
-        cache = engine.decoder.cache(2, 0)
-        _, scores = engine.decoder.run(tokens, range(layer + 1), cache, watch)
+        span, decoder = range(layer + 1), engine.decoder
+        _, scores = decoder.run(tokens, span, decoder.cache(2, 0), watch)
+        _, heads = decoder.run(tokens, span, decoder.cache(2, 0), replace(watch, by_head=True))
         subject.model.set_attn_implementation("eager")
         try:
             inputs = subject.inputs((0, 1))
@@ -351,9 +366,11 @@ def test_observed_scores_equal_eager_attention(subject: Subject):
     asked = torch.zeros_like(tokens.mask, dtype=torch.float32)
     asked[:, -rows.shape[1] :] = watch.queries.float()
     assert not (tokens.visual & asked.bool()).any()
-    expected = (eager.mean(1) * asked[..., None]).sum(1) / asked.sum(1, keepdim=True)
+    weighted = eager * asked[:, None, :, None]
+    expected = weighted.sum(2) / asked.sum(1)[:, None, None]  # [B, H, L]
     seen = tokens.mask
-    assert torch.allclose(scores[seen], expected[seen], atol=1e-5)
+    assert torch.allclose(scores[seen], expected.mean(1)[seen], atol=1e-5)
+    assert torch.allclose(heads.mT[seen], expected.mT[seen], atol=1e-5)
 
 
 def test_a_prompt_without_padding_is_attended_without_a_mask(subject: Subject):
@@ -384,6 +401,17 @@ def test_nothing_waits_for_the_device_before_the_first_token(profile: Profile):
 def test_budgets_are_exact_for_every_question_of_a_batch(subject: Subject):
     for found in subject.engine.generate(subject.prompts((0, 1, 2, 3)), THREE, max_new_tokens=1):
         assert found.left == THREE.budgets(found.visual)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_images_have_numbers_of_their_own_where_a_budget_follows_them(decoder: str):
+    subject = Subject("llava", decoder=decoder)
+    prompts = subject.prompts((0, 1, 2, 3))
+    found = subject.engine.generate(prompts, FOLLOWING, max_new_tokens=1)
+    assert len({one.left for one in found}) > 1
+    for prompt, one in zip(prompts, found, strict=True):
+        first, second = one.left
+        assert first <= round(0.75 * prompt.visual) and second == (first + 1) // 2
 
 
 @pytest.mark.parametrize("method", ["relevance", "instruction", "random", "grid"])
@@ -566,7 +594,9 @@ def test_a_finished_row_leaves_and_the_others_go_on(subject: Subject, profile: P
         assert one.finish == ("length" if cut is None else "stop")
 
 
-@pytest.mark.parametrize("profile", [OFF, SIZED, THREE], ids=lambda profile: profile.name)
+@pytest.mark.parametrize(
+    "profile", [OFF, SIZED, THREE, FOLLOWING], ids=lambda profile: profile.name
+)
 def test_a_row_that_joins_others_answers_as_alone(subject: Subject, profile: Profile):
     """Shorter rows join longer ones and longer ones shorter, while others leave."""
     if not subject.decoder.joins:
@@ -595,7 +625,13 @@ SHARING = [(0, 4), (1, 2), (0, 9), (2, 1), (0, 1), (0, 6), (1, 9), (0, 12)]
 LATE = Profile(  # cuts that do not ask for the question, also between layers
     "late", cuts=(Cut("grid", 0.5), Cut("repulsion", 0.3, 0.4)), attention="proportional"
 )
-SHARED = {"off": 6, "three": 2, "proportional": 3, "late": 6}  # layers that a prefix runs alone
+SHARED = {
+    "off": 6,
+    "three": 2,
+    "proportional": 3,
+    "following": 3,
+    "late": 6,
+}  # layers that a prefix runs alone
 
 
 def rows_run(decoder: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, range]]:
@@ -610,7 +646,9 @@ def rows_run(decoder: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, i
     return runs
 
 
-@pytest.mark.parametrize("profile", [OFF, SIZED, THREE, LATE], ids=lambda profile: profile.name)
+@pytest.mark.parametrize(
+    "profile", [OFF, SIZED, THREE, LATE, FOLLOWING], ids=lambda profile: profile.name
+)
 def test_questions_about_one_image_share_its_prefix_and_answer_as_alone(
     subject: Subject, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ):

@@ -281,7 +281,7 @@ structure:
   keep: 7.5
   blend: 9
 semantics: {method: gird,
-  keep: 0.2}
+  keep: 2.5}
 quantize: int5
 batch_size: 0
 escalate:
@@ -297,6 +297,7 @@ escalate:
         "mine.yaml, line 6: structure: unknown key 'blend'",
         "mine.yaml, line 5: structure: keep is 7.5",
         "mine.yaml, line 7: semantics: method is 'gird'",
+        "mine.yaml, line 8: semantics: keep is 2.5",
         "mine.yaml, line 9: quantize is 'int5'",
         "mine.yaml, line 10: batch_size is 0",
         "mine.yaml, line 14: escalate: measure is 'sum'",

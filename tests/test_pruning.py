@@ -211,8 +211,10 @@ def test_every_method_describes_itself(name: str):
     assert set(method.needs) <= set(pruning.NEEDS)
     for option, known in pruning.options_of(name).items():
         default = getattr(pruning.build(name, {}), option)
-        allowed = known.low <= default <= known.high if isinstance(known, pruning.Range) else None
-        assert allowed or default in known
+        if isinstance(known, pruning.Range):
+            known = (default,) if known.low <= default <= known.high else ()
+        words = (known.word,) if isinstance(known, pruning.File) else known
+        assert default in words
 
 
 TOY = '''

@@ -72,18 +72,22 @@ def test_a_comparison_is_summed_up():
     with report:
         now[0] = 1.0
         report.item(COMPARED)
-        report.item(replace(ANSWER, comparison=apart))
+        assert ANSWER.seconds is not None
+        other = replace(ANSWER.seconds, prefill=0.02)  # of another batch
+        report.item(replace(ANSWER, seconds=other, comparison=apart))
+        report.item(COMPARED)  # of the first batch again
     report.summary()
     assert told(screen).splitlines() == [
         "7  576 -> 96 -> 32  44 ms  x2.00 = OPEN",
         "7  576 -> 96 -> 32  44 ms  x1.00 (off: OPEN NOW) OPEN",
-        "2 answered; 1.0 s, 2.00 items/s",
+        "7  576 -> 96 -> 32  44 ms  x2.00 = OPEN",
+        "3 answered; 1.0 s, 3.00 items/s",
         "time: p50 44 ms, p95 44 ms; visual tokens kept: 64.0 on average (11.1%)",
-        "against no pruning: 1 of 2 answers agree (50.0%)",
+        "against no pruning: 2 of 3 answers agree (66.7%)",
         "speed-up, median of 2 batches (range): prefill x4.50 (4.00 to 5.00), "
         "total x1.50 (1.00 to 2.00)",
     ]
-    assert report.agreement == 0.5
+    assert report.agreement == 2 / 3
 
 
 def test_a_log_gets_the_time_left_now_and_then():

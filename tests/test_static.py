@@ -257,4 +257,6 @@ def test_only_cuda_gets_the_cache_of_fixed_size(
 ):
     monkeypatch.setattr("sts_cli.engine.engine.StaticDecoder", lambda model: "static")
     monkeypatch.setattr("sts_cli.engine.engine.TorchDecoder", lambda model: "torch")
-    assert decoder_for(SimpleNamespace(device=torch.device(device))) == chosen
+    decoder = SimpleNamespace(config=SimpleNamespace())
+    model = SimpleNamespace(device=torch.device(device), get_decoder=lambda: decoder)
+    assert decoder_for(model) == chosen

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import strangers
+import tiny
 import torch
 from checkpoints import asked
 from PIL import Image
@@ -22,13 +23,13 @@ from sts_cli.decoding.torch import TorchDecoder
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.proof import pruned_from_masked
 from sts_cli.errors import ModelError
+from sts_cli.families import refuse, skeleton
 from sts_cli.loading.model import load
 from sts_cli.profile_files import load_profile
 
 QUESTION = "what is on the sign?"
 FITTING = ["vipllava", "llava around smollm3", "llava around phi3"]
 REFUSED = {
-    "mllama": "'mllama' reads its images through cross-attention",
     "qwen3_5": "'qwen3_5' has layers of the kind linear_attention, which",
     "lfm2_vl": "'lfm2_vl' has layers of the kind conv, which",
     "llava around lfm2": "'llava' has layers of the kind conv, which",
@@ -76,6 +77,20 @@ def test_a_family_that_cannot_be_pruned_is_refused_before_its_weights_are_read(
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=REFUSED[name]):
         load(source, device="cpu")
+
+
+def test_cross_attention_in_other_families_is_refused():
+    config = tiny.config("llava")
+    config.text_config.cross_attention_layers = [1, 3]
+    with pytest.raises(ModelError, match="'llava' reads its images through cross-attention, which"):
+        refuse(skeleton(config))
+
+
+def test_mllama_without_cross_attention_is_refused():
+    config = tiny.config("mllama")
+    config.text_config.cross_attention_layers = []
+    with pytest.raises(ModelError, match="'mllama' has no cross-attention layers, so nothing in"):
+        refuse(skeleton(config))
 
 
 @pytest.mark.parametrize("name", DIFFERING)

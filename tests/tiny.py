@@ -26,6 +26,8 @@ FAMILIES = (
     "qwen2_5_vl",
     "qwen3_vl",
 )
+MLLAMA = "mllama"  # apart, since only its own decoder runs it: tests/test_mllama.py
+CROSSING = (1, 3, 5, 6, 8, 10)  # Mllama's cross-attention layers, of 12
 LAYERS = 6
 SIDE, PATCH = 28, 7  # of an image or tile, in pixels
 PAD, BOS, EOS, IMAGE, START, END, VIDEO, VOCABULARY = 0, 1, 2, 150, 151, 152, 153, 200
@@ -40,7 +42,7 @@ def build(
 
     `options` are those of `config`.
     """
-    torch.manual_seed(FAMILIES.index(family))
+    torch.manual_seed(len(FAMILIES) if family == MLLAMA else FAMILIES.index(family))
     model = AutoModelForImageTextToText.from_config(
         config(family, **options), attn_implementation="sdpa"
     )
@@ -48,6 +50,8 @@ def build(
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(12)
+            elif parameter.numel() == 1:  # Mllama's gates, which begin closed
+                parameter.fill_(0.5)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PAD
     return model.to(device, dtype).eval().requires_grad_(False)
@@ -114,6 +118,12 @@ def config(
         text |= {"sliding_window": window, "query_pre_attn_scalar": text["head_dim"]}
         text["layer_types"] = ["sliding_attention", "full_attention"] * (LAYERS // 2)
         top |= {"mm_tokens_per_image": 4, "boi_token_index": START, "eoi_token_index": END}
+    elif family == MLLAMA:
+        del text["head_dim"], vision["num_attention_heads"]
+        text |= {"num_hidden_layers": 12, "cross_attention_layers": list(CROSSING)}
+        vision |= {"attention_heads": 4, "num_global_layers": 1, "max_num_tiles": 4}
+        vision |= {"intermediate_layers_indices": [0, 1], "vision_output_dim": 96}
+        top["image_token_index"] = top.pop("image_token_id")
     else:
         text |= {"rope_parameters": mrope(half_head=4 * times)}
         vision = qwen_vision(family, width=32 * times)

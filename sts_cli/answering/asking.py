@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 from sts_cli.answering.cascade import again, summed
 from sts_cli.answering.features import FeatureCache
+from sts_cli.answering.guiding import Guide
 from sts_cli.answering.questions import Question
 from sts_cli.answering.request import Request
 from sts_cli.answering.stream import TextStream, decode
 from sts_cli.engine.choosing import Choices
 from sts_cli.engine.engine import Engine
+from sts_cli.engine.importance import guided
 from sts_cli.engine.looks import Looks
 from sts_cli.engine.session import Generation
 from sts_cli.families.default import Prompt
@@ -26,6 +28,7 @@ class Pending:
     question: Question
     prompt: Prompt
     encode: float  # seconds
+    guide: float = 0.0  # seconds that a guide took to answer
 
 
 class Asker:
@@ -40,8 +43,10 @@ class Asker:
         images: FeatureCache,
         request: Request,
         on_text: Callable[[str], None] | None,
+        guide: Guide | None = None,
     ):
         self.engine = engine
+        self.guide = guide
         self.images = images
         self.request = request
         self.on_text = on_text
@@ -76,6 +81,29 @@ class Asker:
             for question, row, new in zip(batch, ids, encoding, strict=True)
         ]
 
+    def under(self, batch: Sequence[Question], profile: Profile) -> list[Pending]:
+        """The questions as `pending`, with what the profile's guide says, if it has one."""
+        return self.guided(self.pending(batch, profile.encoder), profile)
+
+    def guided(self, pending: Sequence[Pending], profile: Profile) -> list[Pending]:
+        """The questions with what the profile's guide says, if it has one.
+
+        Every profile that has one pays for it, as if the others had not asked.
+        """
+        if profile.guide is None or not pending:
+            return list(pending)
+        assert self.guide is not None  # checked with the profile
+        heard = self.guide.hear([one.question for one in pending])
+        alone = len(self.request.profiles) == 1
+        return [
+            replace(
+                one,
+                prompt=guided(one.prompt, found.images, found.scores),
+                guide=found.seconds / (found.rows if alone else 1),
+            )
+            for one, found in zip(pending, heard, strict=True)
+        ]
+
     def answers(
         self, batch: Sequence[Question], profiles: Sequence[Profile]
     ) -> list[tuple[Answer, ...]]:
@@ -83,15 +111,18 @@ class Asker:
         warm = [rung for one in profiles for rung in one.ladder] if cold else []
         cuts = dict.fromkeys(one.encoder for one in (*profiles, *warm))
         pending = {cut: self.pending(batch, cut) for cut in cuts}
+        if cold and self.guide is not None:
+            self.guide.warm(batch[0])
+        ready = [self.guided(pending[one.encoder], one) for one in profiles]
         for one in warm:  # first calls allocate and compile
-            prompt = replace(pending[one.encoder][0].prompt, limit=2)
-            self.engine.generate([prompt], one)
+            (first,) = self.guided(pending[one.encoder][:1], one)
+            self.engine.generate([replace(first.prompt, limit=2)], one)
         self.count += 1
         parts = len(batch) if len(profiles) == 1 else 1  # under one profile, seconds are shares
         order = list(enumerate(profiles))[:: 1 if self.count % 2 else -1]  # in turn: A B, B A
         passed = [list(one) for one in self.passed]  # a batch that fails is answered again
         found = {
-            number: self._climbed(pending[one.encoder], one, number == 0, parts, passed[number])
+            number: self._climbed(ready[number], one, number == 0, parts, passed[number])
             for number, one in order
         }
         self.passed = passed
@@ -172,6 +203,7 @@ class Asker:
         select, prefill, decoding = (
             seconds / parts for seconds in (found.select, found.prefill, found.decode)
         )
+        select += pending.guide  # its answer is how tokens are chosen
         first = image + encode + select + prefill
         return Answer(
             item=pending.question.item,

@@ -9,6 +9,7 @@ from typing import TypeVar
 from sts_cli.answering.asking import Asker, Pending
 from sts_cli.answering.cascade import Cascade, again
 from sts_cli.answering.features import FeatureCache, Refused
+from sts_cli.answering.guiding import Guide
 from sts_cli.answering.questions import Question
 from sts_cli.answering.request import Request
 from sts_cli.engine.engine import Engine
@@ -37,10 +38,11 @@ class Batches:
         images: FeatureCache,
         request: Request,
         on_text: Callable[[str], None] | None,
+        guide: Guide | None = None,
     ):
         self.engine = engine
         self.request = request
-        self.asker = Asker(engine, images, request, on_text)
+        self.asker = Asker(engine, images, request, on_text, guide)
         self.continuous = len(request.profiles) == 1 and on_text is None
         self.cascade = Cascade(request.profile)
         self.profiles = self.cascade.profiles[:1] if self.continuous else request.profiles
@@ -99,7 +101,7 @@ class Batches:
         """
         pending: list[Pending] | Problem = []
         if self.continuous:
-            pending = self._tried(partial(self.asker.pending, batch, self.request.profile.encoder))
+            pending = self._tried(partial(self.asker.under, batch, self.request.profile))
         if not self.continuous or isinstance(pending, Problem):
             return self._numbered(batch, *self.answer(batch, self.profiles))
         found = self._tried(partial(self._step, pending))

@@ -69,6 +69,7 @@ class ImageFeatures:
         tensors = [*self.pixels.inputs.values()]
         for one in self.encoded.values():
             tensors += [one.features, *one.deepstack, *one.attention.values()]
+            tensors += [one.idle] if one.idle is not None else []
         return sum(tensor.nbytes for tensor in tensors)
 
 

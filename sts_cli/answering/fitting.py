@@ -9,6 +9,7 @@ import torch
 
 from sts_cli.answering.features import ImageFeatures, Refused
 from sts_cli.answering.request import Request
+from sts_cli.decoding.masks import readers
 from sts_cli.profile import Profile
 
 if TYPE_CHECKING:
@@ -65,11 +66,12 @@ def row_values(config: Any, profile: Profile, visual: int, values: int, new: int
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
     inner = getattr(config, "intermediate_size", None) or 4 * hidden
-    cached = profile.planned(visual, layers) + TEXT + new
+    reading = len(readers(config))
+    cached = reading * profile.planned(visual, reading) + layers * (TEXT + new)
     entering = (profile.budgets(visual)[0] if profile.cuts else visual) + TEXT
     prompt = 2 * (visual + TEXT) * hidden  # before and after the images' features are put in
     layer = entering * (LAYER * hidden + 3 * inner)
-    return 2 * layers * heads * size * cached + max(ENCODER * values, prompt + layer)
+    return 2 * heads * size * cached + max(ENCODER * values, prompt + layer)
 
 
 def choosing_bytes(visual: int) -> float:

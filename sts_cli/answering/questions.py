@@ -21,22 +21,36 @@ class Question:
     decoding: float  # seconds
     pictures: tuple[ImageFeatures, ...]
     new: tuple[ImageFeatures, ...]  # those that this question was the first to ask about
+    guided: tuple[ImageFeatures, ...] = ()  # the same images, as a guide sees them
 
     @property
     def ready(self) -> bool:
-        return all(picture.ready for picture in self.pictures)
+        return all(picture.ready for picture in (*self.pictures, *self.guided))
 
     @property
     def image_seconds(self) -> float:
         return self.decoding + sum(picture.seconds for picture in self.new)
 
 
-def question_of(number: int, ready: Prepared, images: FeatureCache) -> Question:
-    """The question that an item asks; those of its images that are new start preprocessing."""
+def question_of(
+    number: int, ready: Prepared, images: FeatureCache, guide: FeatureCache | None = None
+) -> Question:
+    """The question that an item asks; those of its images that are new start preprocessing.
+
+    `guide` are the images as a guide sees them, if it will be asked.
+    """
+    pictures, new = expected(ready, images)
+    guided, seen = expected(ready, guide) if guide is not None else ((), ())
+    return Question(number, ready.item, ready.seconds, pictures, (*new, *seen), guided)
+
+
+def expected(
+    ready: Prepared, images: FeatureCache
+) -> tuple[tuple[ImageFeatures, ...], tuple[ImageFeatures, ...]]:
+    """An item's pictures, and those of them that are new."""
     seen = [
         images.expect(digest, image, len(ready.images) == 1)
         for digest, image in zip(ready.digests, ready.images, strict=True)
     ]
-    pictures = tuple(picture for picture, _ in seen)
     new = tuple(picture for picture, fresh in seen if fresh)
-    return Question(number, ready.item, ready.seconds, pictures, new)
+    return tuple(picture for picture, _ in seen), new

@@ -11,6 +11,7 @@ from sts_cli.answering.batches import Batches
 from sts_cli.answering.cascade import capped
 from sts_cli.answering.features import FeatureCache
 from sts_cli.answering.fitting import fitting_rows, most_rows
+from sts_cli.answering.guiding import Guide
 from sts_cli.answering.questions import Question, question_of
 from sts_cli.answering.request import Request
 from sts_cli.engine.engine import Engine
@@ -75,10 +76,13 @@ def answer_each(
     done: dict[int, tuple[Answer, ...]] = {}
     pool = ThreadPoolExecutor(WORKERS)
     images = FeatureCache(engine, pool, (*request.profiles, *request.fallbacks))
-    batches = Batches(engine, images, request, on_text)
+    guide = None
+    if engine.guide is not None and any(one.guide for one in request.profiles):
+        guide = Guide(engine.guide, pool, request.max_new_tokens)
+    batches = Batches(engine, images, request, on_text, guide)
     cascade = batches.cascade
     in_order = not batches.continuous and capped(request.profiles)  # which rows may escalate
-    with pool, Feed(questions(prepared, images), largest) as feed:
+    with pool, Feed(questions(prepared, images, guide), largest) as feed:
         while (busy := len(batches.in_hand)) or cascade.open or not stop():
             wait = not waiting and not busy and not cascade.open
             for question in feed.take(WINDOW * largest - len(waiting), wait, stop):
@@ -114,10 +118,12 @@ def answer_each(
         raise feed.error
 
 
-def questions(prepared: Iterable[Prepared], images: FeatureCache) -> Iterator[Question]:
+def questions(
+    prepared: Iterable[Prepared], images: FeatureCache, guide: Guide | None
+) -> Iterator[Question]:
     """The items as questions, no more of them ahead than the preprocessing threads keep up with."""
     for number, ready in enumerate(prepared):
-        yield question_of(number, ready, images)
+        yield question_of(number, ready, images, None if guide is None else guide.images)
 
 
 def admitted(waiting: Sequence[Question], busy: int, size: int) -> list[Question]:

@@ -52,20 +52,37 @@ def same(a: str | None, b: str | None) -> bool:
     return a.partition(" ")[0] == b.partition(" ")[0]
 
 
+def weights_digest(checkpoint: Checkpoint) -> str:
+    """One digest of a model's weights, the same for a copy of the files, whatever its place.
+
+    Raises ModelError if a file cannot be read.
+    """
+    try:
+        parts = [sampled(shard.resolve()) for shard in checkpoint.weights.shards]
+    except OSError as error:
+        raise ModelError(f"Cannot read {error.filename}: {error.strerror}.") from error
+    return hashed(" ".join(parts).encode())
+
+
 def weight(shard: Path) -> str:
     """The digest of a file of weights, with its time of change unless its name is a SHA-256."""
     real = shard.resolve()
-    status = real.stat()
-    parts = [str(status.st_size).encode()]
-    with real.open("rb") as file:
-        parts.append(file.read(1 << 20))
-        for number in range(BLOCKS):
-            file.seek(status.st_size * number // BLOCKS)
-            parts.append(file.read(BLOCK))
-    digest = hashed(b"".join(parts))
+    digest, status = sampled(real), real.stat()
     if SHA256.fullmatch(real.name):
         return f"{digest}-{real.name[:16]}"
     return f"{digest} {status.st_mtime_ns}"
+
+
+def sampled(file_of_weights: Path) -> str:
+    """The digest of a file's size, its header and samples of its content."""
+    size = file_of_weights.stat().st_size
+    parts = [str(size).encode()]
+    with file_of_weights.open("rb") as file:
+        parts.append(file.read(1 << 20))
+        for number in range(BLOCKS):
+            file.seek(size * number // BLOCKS)
+            parts.append(file.read(BLOCK))
+    return hashed(b"".join(parts))
 
 
 def name(path: Path, folder: Path) -> str:

@@ -115,8 +115,8 @@ def demo_folder() -> Path:
     folder = Path(str(files("sts_cli"))) / "demo"
     if not (folder / "config.json").is_file():
         raise ModelError(
-            "This installation has no demo model. Reinstall sts-cli, or give --model a folder or "
-            "a hub id."
+            "This installation has no demo model. Install sts again (sts docs install), or give "
+            "--model a folder or a hub id."
         )
     return folder
 

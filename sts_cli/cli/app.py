@@ -12,6 +12,7 @@ from sts_cli import __version__
 from sts_cli.cli import ask, batch, docs, doctor, eval, merge, models, profiles, tune
 from sts_cli.cli.help import Command, Group, page
 from sts_cli.cli.interrupt import while_read
+from sts_cli.cli.ray import BatchCommand
 from sts_cli.report.console import stream
 from sts_cli.report.visible import visible
 
@@ -70,7 +71,7 @@ def options(
 
 
 app.command("ask", cls=Command)(ask.ask)
-app.command("batch", cls=Command)(batch.batch)
+app.command("batch", cls=BatchCommand)(batch.batch)
 app.command("eval", cls=Command)(eval.evaluate)
 app.command("tune", cls=Command)(tune.tune)
 app.command("merge", cls=Command)(merge.merge)

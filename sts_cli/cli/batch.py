@@ -11,11 +11,12 @@ import typer
 from rich.console import Console
 
 from sts_cli.answering.request import Request
-from sts_cli.checkpoints.fingerprint import fingerprint
+from sts_cli.checkpoints.fingerprint import fingerprint, without_times
 from sts_cli.checkpoints.sources import Source, find
 from sts_cli.cli.dry_run import dry_run, measured
 from sts_cli.cli.engine import demo_note, load_for
 from sts_cli.cli.help import (
+    cluster_option,
     input_option,
     output_option,
     pruning_option,
@@ -51,12 +52,24 @@ from sts_cli.cli.parsing import (
     shard_of,
     tell_form,
 )
+from sts_cli.cli.ray import (
+    Asked,
+    ClusterWish,
+    check_no_ray,
+    check_with_ray,
+    folder_format,
+    open_shards,
+    run_on_ray,
+)
 from sts_cli.cli.run import Job, Outcome, Unanswered, finish, run_job
 from sts_cli.inputs.several import open_inputs
 from sts_cli.outputs.formats import format_of
 from sts_cli.outputs.journal import Journal
+from sts_cli.outputs.packed import Packed, open_journal, rows_file
+from sts_cli.outputs.shards import Shards
 from sts_cli.outputs.sidecar import Sidecars
 from sts_cli.outputs.stream import Nowhere, Stdout
+from sts_cli.profile import Profile
 from sts_cli.report.console import Log, Report, stderr, stdout
 from sts_cli.report.visible import in_line
 
@@ -97,7 +110,7 @@ def batch(
             "--out",
             "-o",
             metavar="FILE",
-            help="A .jsonl or .csv file.",
+            help="A .jsonl, .csv or .parquet.",
             show_default="standard output",
         ),
     ] = None,
@@ -168,6 +181,31 @@ def batch(
             help="If one question does not fit into memory: fail, or shrink its profile.",
         ),
     ] = "fail",
+    ray: Annotated[
+        str | None,
+        cluster_option(
+            metavar="[ADDRESS]",
+            help="Answer on a Ray cluster, into a folder --out: auto, HOST:PORT, or local.",
+        ),
+    ] = None,
+    ray_actors: Annotated[
+        int | None,
+        cluster_option(
+            min=1, metavar="N", help="Models in memory.", show_default="as many as have room"
+        ),
+    ] = None,
+    ray_cpus: Annotated[
+        float | None,
+        cluster_option(
+            min=0, metavar="N", help="Cores of each.", show_default="a GPU's share, else up to 4"
+        ),
+    ] = None,
+    ray_gpus: Annotated[
+        float | None,
+        cluster_option(
+            min=0, metavar="N", help="GPUs of each.", show_default="1 if there is any, else 0"
+        ),
+    ] = None,
     help_all: Annotated[
         bool,
         typer.Option(
@@ -206,9 +244,24 @@ def batch(
     shown = progress_shown(progress, console, quiet or log_json)
     part = shard_of(shard)
     gate = least_agreement(fail_under, compare)
-    form = format_of(out, format_)
-    rows = open_inputs(input_, question, images)
-    tell_form(rows, console, quiet)
+    if ray is None:
+        check_no_ray({"--ray-actors": ray_actors, "--ray-cpus": ray_cpus, "--ray-gpus": ray_gpus})
+        form = format_of(out, format_)
+    else:
+        refused = {
+            "--html": html is not None,
+            "--overlay": overlay is not None,
+            "--sidecar": sidecar_,
+            "--fresh": fresh,
+            "--on-error stop": on_error == "stop",
+            f"--device {device}": ":" in device,
+        }
+        check_with_ray(ray, input_, refused)
+        form = folder_format(out, format_)
+    rows = open_inputs(
+        input_, question, images, lambda form: tell_form(form, console, quiet), ray is not None
+    )
+    tell_form(rows.form, console, quiet)
     sidecars = Sidecars(replace=fresh) if sidecar_ else None
     check_places(rows, out, sidecars)
     overlays = overlays_at(overlay)
@@ -226,7 +279,9 @@ def batch(
         "compare": compare,
         "shard": shard,
         "format": form.name,
+        **({} if ray is None else {"limit": limit}),
         **model_files(source),
+        **guide_files(plan),
     }
     if check:
         pace = measured(None if fresh else out, form, run)
@@ -237,8 +292,11 @@ def batch(
         page = BatchPage(html, rows, rows.start, subtitle)
     plain = out is None and format_ is None and sidecars is None and not log_json
     people = plain and sys.stdout.isatty()
-    if out is not None:
-        writer: Journal | Stdout = Journal(out, form, run, fresh=fresh, retry=retry_errors)
+    writer: Journal | Stdout | Shards
+    if ray is not None and out is not None:
+        writer = open_shards(out, form, run, rows, retry_errors)
+    elif out is not None:
+        writer = open_journal(out, form, run, fresh=fresh, retry=retry_errors)
     else:
         writer = Nowhere(form) if sidecar_ or people else Stdout(form)
     job = Job(
@@ -254,29 +312,23 @@ def batch(
     )
     report = Report(
         console,
-        None if shown == "none" and not log_json else job.total(writer),
+        None if shown == "none" and not log_json else job.total(writer.before),
         quiet=quiet,
-        lines=shown != "none" and (out is not None or not sys.stdout.isatty()),
+        lines=shown != "none" and ray is None and (out is not None or not sys.stdout.isatty()),
         screen=(console if console.is_terminal else stdout()) if people else None,
         progress="lines" if log_json else shown,
         escalate=plan.escalate,
     )
-    unanswered = Unanswered(job, writer)
-    if rows.kind != "stdin" and writer.covers(unanswered.ahead(), dtype):
-        outcome = finish(job, writer, Outcome(whole=True, before=writer.before))
+    if isinstance(writer, Shards):
+        asked = Asked(tuple(input_), question, images, source, device, dtype)
+        wish = ClusterWish(ray or "auto", ray_actors, ray_cpus, ray_gpus)
+        outcome = run_on_ray(job, asked, wish, writer, report)
     else:
-        try:
-            vlm = load_for(source, request, device, dtype, console, quiet)
-            files = model_files(source) or model_files(find(source.name))  # fetched by now
-        except BaseException:
-            writer.discard()
-            raise
-        writer.confirm(vlm.precision, files.get("files"))
-        outcome = run_job(job, vlm, unanswered, writer, report)
+        outcome = run_here(job, source, device, dtype, writer, report)
     report.summary(outcome.notes)
     answered = report.answered + report.errors.total()
     if not quiet and outcome.failure is None:
-        for sentence in written(job, out if answered else None, outcome.whole):
+        for sentence in written(job, out if answered else None, writer, outcome.whole):
             console.print(sentence)
     if outcome.failure is not None:
         console.print(f"sts: {outcome.failure}", style="red", markup=False)
@@ -309,6 +361,23 @@ def batch(
     demo_note(source, console, quiet)
 
 
+def run_here(
+    job: Job, source: Source, device: str, dtype: str, writer: Journal | Stdout, report: Report
+) -> Outcome:
+    """Answer all rows that have no answer by a model in this process; load none for nothing."""
+    unanswered = Unanswered(job, writer)
+    if job.rows.kind != "stdin" and writer.covers(unanswered.ahead(), dtype):
+        return finish(job, writer, Outcome(whole=True, before=writer.before))
+    try:
+        vlm = load_for(source, job.request, device, dtype, report.console, job.quiet)
+        files = model_files(source) or model_files(find(source.name))  # fetched by now
+    except BaseException:
+        writer.discard()
+        raise
+    writer.confirm(vlm.precision, files.get("files"))
+    return run_job(job, vlm, unanswered, writer, report)
+
+
 def progress_shown(wish: str | None, console: Console, quiet: bool) -> str:
     """The kind of progress that a run shows: bar, lines or none. Raises OptionError."""
     check_choice("--progress", wish or "none", PROGRESS)
@@ -319,16 +388,28 @@ def progress_shown(wish: str | None, console: Console, quiet: bool) -> str:
     return wish or ("bar" if console.is_terminal else "lines")
 
 
-def written(job: Job, out: Path | None, whole: bool) -> Iterator[str]:
+def written(
+    job: Job, out: Path | None, writer: Journal | Stdout | Shards, whole: bool
+) -> Iterator[str]:
     """A sentence for each output of a run."""
-    if out is not None:
-        yield f"Wrote {out}." if whole else f"Wrote {out}, not all of it."
+    if out is not None and whole:
+        yield f"Wrote {out}."
+    elif out is not None and isinstance(writer, Packed):
+        yield f"Wrote {rows_file(out)}; it becomes {out.name} when every row is answered."
+    elif out is not None:
+        yield f"Wrote {out}, not all of it."
     if job.sidecars is not None:
         yield f"Wrote {job.sidecars.written} text files beside the images."
     if job.overlays is not None:
         yield f"Wrote {job.overlays.written} overlays in {job.overlays.folder}."
     if job.page is not None:
         yield f"Wrote {job.page.path}."
+
+
+def guide_files(plan: Profile) -> dict[str, dict[str, str]]:
+    """The state of the files of a profile's guide as a setting. Raises ModelError for no model."""
+    files = {} if plan.guide is None else model_files(find(plan.guide))
+    return {"guide": without_times(files["files"])} if files else {}
 
 
 def model_files(source: Source) -> dict[str, dict[str, str]]:

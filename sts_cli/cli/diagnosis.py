@@ -17,6 +17,7 @@ from sts_cli.checkpoints.sources import demo_folder
 from sts_cli.errors import ModelError
 from sts_cli.machine import hardware
 from sts_cli.machine.libraries import check_libraries
+from sts_cli.machine.packages import to_install
 from sts_cli.openvino import ready
 from sts_cli.quantization.choice import quantized_folder
 
@@ -74,7 +75,7 @@ def versions(problems: list[str]) -> dict[str, Any]:
     numbers = {package: installed(package) for package in NEEDED}
     missing = [package for package, number in numbers.items() if number is None]
     if missing:
-        problems.append(f"Missing: {', '.join(missing)}; run 'pip install --upgrade sts-cli'.")
+        problems.append(f"Missing: {', '.join(missing)}; run: {to_install(*missing)}")
     system = {"system": platform.platform(), "python": platform.python_version()}
     return {"sts": __version__, **system, **numbers}
 
@@ -191,6 +192,6 @@ def optional() -> dict[str, Any]:
     packages = {}
     for module, (package, use) in OPTIONAL.items():
         number = installed(package) if find_spec(module) else None
-        command = None if number else f"pip install {package}"
+        command = None if number else to_install(package)
         packages[module] = {"version": number, "for": use, "install": command}
     return packages

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,14 +16,17 @@ from sts_cli.errors import OutputError
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.formats import Format
 from sts_cli.outputs.jsonl import JsonLines
-from sts_cli.outputs.scan import read
-from sts_cli.outputs.settings import difference, read_settings
+from sts_cli.outputs.packed import stored
+from sts_cli.outputs.settings import difference
+from sts_cli.outputs.shards import in_shards
 from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.records import Problem
 from sts_cli.report.console import duration, stdout
 from sts_cli.report.visible import in_line
 
 SHOWN = 50  # bad rows of which each is printed
+DECODERS = 2  # threads that decode images beside a model
+MILLION, HOUR = 1_000_000, 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,15 @@ class Pace:
             f"{self.seconds:.3g} s a row of the {self.answers} answers in {self.out}"
         )
 
+    def cost(self, decoding: float) -> str:
+        """What a million such rows cost; `decoding` is the seconds of a row's images."""
+        seconds = max(self.seconds, decoding / DECODERS)
+        return (
+            f"cost: a million such rows take {MILLION * seconds / HOUR:,.3g} hours of one such "
+            f"model ({MILLION:,} x {seconds:.3g} s / {HOUR:,} s), so that times what a machine "
+            "costs an hour, divided by the models that it holds"
+        )
+
 
 def dry_run(
     rows: Input,
@@ -53,9 +64,10 @@ def dry_run(
     """Read every row and decode every image; print what a run would meet. The exit code."""
     family = load_outline(source)
     from sts_cli.answering.features import refusal
+    from sts_cli.decoding.masks import readers
     from sts_cli.inputs.images import decode_ahead
 
-    layers = LAYERS if family is None else len(family.model.get_decoder().layers)
+    layers = LAYERS if family is None else len(readers(family.model.get_decoder().config))
     bad: Counter[str] = Counter()
     ids: Counter[int] = Counter()
     formats: Counter[str] = Counter()
@@ -104,6 +116,7 @@ def dry_run(
     console.print(f"decoding: {seconds:.1f} s, in threads beside the model")
     if pace is not None:
         console.print(pace.told(max(0, questions - pace.answers)))
+        console.print(pace.cost(seconds / max(1, questions + bad.total())))
     else:
         console.print(
             "time: not known before some rows are answered: run with --out FILE.jsonl --limit 20, "
@@ -117,28 +130,29 @@ def budget(tokens: Counter[int], profile: Profile, layers: int) -> str:
     least, most, every = min(tokens), max(tokens), sum(n * tokens[n] for n in tokens)
     each = f"{most:,}" if least == most else f"{least:,} to {most:,}"
     left = sum(profile.planned(n, layers) * tokens[n] for n in tokens)
+    bound = "at most " if profile.follows else ""
     return (
         f"visual tokens: {each} an image, {every:,} in all\n"
-        f"  profile {profile.name} keeps {left:,.0f} ({left / every:.1%}), on average over "
+        f"  profile {profile.name} keeps {bound}{left:,.0f} ({left / every:.1%}), on average over "
         f"{layers} layers"
     )
 
 
 def measured(out: Path | None, form: Format, run: Mapping[str, Any]) -> Pace | None:
-    """The pace of what `out` holds already, if it is JSON lines of the same run."""
+    """The pace of what `out` holds already, if it has figures, of the same run.
+
+    A folder holds them in shards.
+    """
     if out is None or not isinstance(form, JsonLines):
         return None
     rows, seconds = 0, 0.0
     try:
-        settings = read_settings(out)
+        settings, answers = in_shards(out, form) if out.is_dir() else stored(out, form)
         if not settings or difference(settings, run) is not None:
             return None
-        with out.open("rb") as file:
-            for place in read(out, form):
-                file.seek(place.start)
-                row = form.source(json.loads(file.read(place.end - place.start)))
-                if row["seconds"] is not None:
-                    rows, seconds = rows + 1, seconds + model_seconds(row)
+        for row in map(form.source, answers):
+            if row["seconds"] is not None:
+                rows, seconds = rows + 1, seconds + model_seconds(row)
     except (OSError, OutputError, ValueError, KeyError, TypeError, AttributeError):
         return None  # no file, or none that a run could go on with: the run itself says why
     return Pace(out, rows, seconds / rows) if rows else None

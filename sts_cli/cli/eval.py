@@ -107,7 +107,7 @@ def evaluate(
     check_choices(device, dtype, quantize)
     check_choice("--controls", controls_, CONTROLS)
     check_choice("--metric", metric, tuple(NAMES))
-    if out is not None and out.suffix in (".html", ".htm"):
+    if out is not None and out.suffix.lower() in (".html", ".htm"):
         out, html = None, html or out
     if out is not None:
         check_table(out, questions)
@@ -118,7 +118,7 @@ def evaluate(
     conditions = [Condition(plan) for plan in plans] + controls_of(plans, controls_)
     source = find(model)
     ready = questions_of(questions, per_kind, level, development, console, quiet)
-    page = None if html is None else EvalPage(metric, conditions)
+    page = None if html is None else EvalPage(html, metric, conditions)
     request = Request(
         tuple(one.profile for one in conditions), batch_size=size, max_new_tokens=max_new_tokens
     )
@@ -150,9 +150,9 @@ def evaluate(
         write_table(out, record)
         if not quiet:
             console.print(f"Wrote {out}.")
-    if html is not None and page is not None and figures:
+    if page is not None and figures:
         subtitle = f"{Path(questions).name}; model {source.name}"
-        page.write(html, figures, subtitle)
+        page.write(figures, subtitle)
         if not quiet:
             console.print(f"Wrote {html}.")
     if json_:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from sts_cli.answering.agreement import problem_among, same
 from sts_cli.evaluation.conditions import Condition
 from sts_cli.evaluation.metrics import METRICS, NAMES
-from sts_cli.outputs.disk import replacing
+from sts_cli.outputs.disk import replacing, write_errors
 from sts_cli.outputs.settings import link_target
 from sts_cli.records import Answer
-from sts_cli.report.html import thumbnail, write_evaluation
+from sts_cli.report.evaluation import write_evaluation
+from sts_cli.report.html import Page
 
 if TYPE_CHECKING:
     from sts_cli.inputs.images import Prepared
@@ -22,62 +23,35 @@ HALF = 0.5  # the score from which an answer counts as right in the page
 
 
 class EvalPage:
-    """The rows of the page: texts, and a thumbnail of each question's first image."""
+    """The page at `path`: its rows and thumbnails are in temporary files until `write`.
 
-    def __init__(self, metric: str, conditions: Sequence[Condition]):
+    Raises OutputError.
+    """
+
+    def __init__(self, path: Path, metric: str, conditions: Sequence[Condition]):
+        self.path = link_target(path)
         self.metric, self.conditions = metric, conditions
         self.profiles = {one.name for one in conditions if not one.control}
-        self.rows: list[dict[str, Any]] = []
-        self._ahead: deque[bytes | None] = deque()
-        self._last: tuple[str, bytes] = "", b""  # questions about an image often come together
+        with write_errors(path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.page = Page(self.path.parent)
+        self._ahead: deque[list[int]] = deque()  # thumbnails of questions without answers
 
     def seen(self, ready: Iterable[Prepared]) -> Iterator[Prepared]:
         """The questions again, after their thumbnails were made."""
         for one in ready:
-            if one.digests and one.digests[0] != self._last[0]:
-                self._last = one.digests[0], thumbnail(one.images[0])
-            self._ahead.append(self._last[1] if one.digests else None)
+            with write_errors(self.path):
+                pairs = zip(one.digests, one.images, strict=True)
+                self._ahead.append([self.page.picture(digest, image) for digest, image in pairs])
             yield one
 
     def add(self, answers: Sequence[Answer]) -> None:
         """Add the answers to the next question, one for each condition."""
-        item, image = answers[0].item, self._ahead.popleft()
-        problem = problem_among(answers)
-        texts = {} if problem else {one.profile: one.text or "" for one in answers}
-        metric = METRICS[self.metric]
-        scores = {name: metric(text, item.answers) for name, text in texts.items() if item.answers}
-        right = {name: score >= HALF for name, score in scores.items()}
-        self.rows.append(
-            {
-                "id": item.id,
-                "question": item.question,
-                "accepted": item.answers,
-                "kind": item.extra.get("kind"),
-                "answers": texts,
-                "right": right,
-                "differs": self._differ(texts, right),
-                "image": image,
-                "images": item.labels,
-                "error": f"{problem.kind}: {problem.message}" if problem else None,
-            }
-        )
+        with write_errors(self.path):
+            row = row_of(answers, self.metric, self.profiles)
+            self.page.row(pictures=self._ahead.popleft(), **row)
 
-    def _differ(self, texts: Mapping[str, str], right: Mapping[str, bool]) -> bool:
-        """True if some profiles are right and others not; without a truth, if texts do not agree.
-
-        Controls do not count.
-        """
-        if right:
-            return len({right[name] for name in self.profiles}) > 1
-        own = [texts[name] for name in self.profiles if name in texts]
-        return not all(same(one, own[0]) for one in own)
-
-    def write(
-        self,
-        path: Path,
-        figures: Mapping[str, Mapping[str, Mapping[str, Any]]],
-        subtitle: str,
-    ) -> None:
+    def write(self, figures: Mapping[str, Mapping[str, Mapping[str, Any]]], subtitle: str) -> None:
         """Write the page. Raises OutputError."""
         lines = [
             {
@@ -90,11 +64,36 @@ class EvalPage:
             }
             for one in self.conditions
         ]
-        with replacing(link_target(path)) as file:
-            write_evaluation(
-                file,
-                lines,
-                self.rows,
-                subtitle=subtitle,
-                notes=[f"Accuracy is {NAMES[self.metric]}."],
-            )
+        notes = [f"Accuracy is {NAMES[self.metric]}."]
+        with replacing(self.path) as file:
+            write_evaluation(file, self.page, lines, subtitle=subtitle, notes=notes)
+        self.page.close()
+
+
+def row_of(answers: Sequence[Answer], metric: str, profiles: set[str]) -> dict[str, Any]:
+    """One question with its answer under each condition, as a row of the page.
+
+    It `differs` if some `profiles` are right and others not; without a truth, if their texts do not
+    agree. Controls do not count.
+    """
+    item, problem = answers[0].item, problem_among(answers)
+    texts = {} if problem else {one.profile: one.text or "" for one in answers}
+    right = {
+        name: METRICS[metric](text, item.answers) >= HALF
+        for name, text in texts.items()
+        if item.answers
+    }
+    own = [texts[name] for name in profiles if name in texts]
+    unequal = not all(same(one, own[0]) for one in own)
+    return {
+        "id": item.id,
+        "question": item.question,
+        "answers": [
+            {"name": name, "text": text, "right": right.get(name)} for name, text in texts.items()
+        ],
+        "images": item.labels,
+        "error": f"{problem.kind}: {problem.message}" if problem else None,
+        "differs": len({right[name] for name in profiles}) > 1 if right else unequal,
+        "kind": str(item.extra.get("kind") or ""),
+        "expected": item.answers,
+    }

@@ -12,9 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from sts_cli.cli.options import OptionError
+from sts_cli.cli.parsing import check_replaced
 from sts_cli.evaluation.metrics import NAMES
 from sts_cli.outputs.disk import write_whole
 from sts_cli.outputs.settings import link_target
+from sts_cli.report.intervals import told_p
+
+FIRST = ("condition", "control", "kind")  # columns of a table, before the figures
+RECORD = {"model", "metric", "failed", "profiles", "controls"}  # keys of a table as JSON
 
 
 def show(
@@ -76,7 +81,7 @@ def p_of(cell: dict[str, Any], number: int) -> str:
     """The p of a paired test; the reference has none."""
     if not number:
         return ""
-    return f"{cell['p']:.2g}" if cell["p"] >= 0.001 else "<.001"
+    return told_p(cell["p"])
 
 
 def faster(cell: dict[str, Any], key: str) -> str:
@@ -101,11 +106,23 @@ def unknown(reference: str, by_kind: dict[str, dict[str, Any]]) -> str:
 
 
 def check_table(path: Path, questions: str) -> None:
-    """Raise OptionError for an --out that is no table, or is the input."""
-    if path.suffix not in (".csv", ".json"):
+    """Raise OptionError for an --out that is no table, is the input, or is a file of others."""
+    if path.suffix.lower() not in (".csv", ".json"):
         raise OptionError(f"--out {path}: the name must end in .csv, .json or .html.")
     if path.exists() and Path(questions).exists() and path.samefile(questions):
         raise OptionError(f"--out {path} is the input; give another name.")
+    check_replaced("--out", path, "table", is_table)
+
+
+def is_table(path: Path) -> bool:
+    """True if `write_table` wrote the file, so that another table may replace it."""
+    try:
+        content = path.read_text("utf-8")
+        if path.suffix.lower() == ".csv":
+            return content.startswith(",".join(FIRST))
+        return bool(json.loads(content).keys() >= RECORD)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def write_table(path: Path, record: dict[str, Any]) -> None:
@@ -113,11 +130,11 @@ def write_table(path: Path, record: dict[str, Any]) -> None:
 
     Raises OutputError.
     """
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         text = json.dumps(record, indent=1) + "\n"
     else:
         lines = [
-            {"condition": name, "control": group == "controls", "kind": kind, **plain(cell)}
+            {**dict(zip(FIRST, (name, group == "controls", kind), strict=True)), **plain(cell)}
             for group in ("profiles", "controls")
             for name, kinds in record[group].items()
             for kind, cell in kinds.items()

@@ -21,9 +21,10 @@ INPUT, OUTPUT, PRUNING, MODEL, SPEED, OTHER = (
     "Speed",
     "Other",
 )
-GROUPS = (INPUT, OUTPUT, PRUNING, MODEL, SPEED, OTHER)
-input_option, output_option, pruning_option, model_option, speed_option = (
-    partial(typer.Option, rich_help_panel=group) for group in GROUPS[:5]
+CLUSTER = "Cluster"
+GROUPS = (INPUT, OUTPUT, PRUNING, MODEL, SPEED, CLUSTER, OTHER)
+input_option, output_option, pruning_option, model_option, speed_option, cluster_option = (
+    partial(typer.Option, rich_help_panel=group) for group in GROUPS[:6]
 )
 NARROWEST, WIDEST = 80, 100  # columns of a help page
 UNBROKEN = "\xa0"  # a blank at which no line ends

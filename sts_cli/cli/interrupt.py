@@ -16,7 +16,7 @@ import typer
 from sts_cli.outputs.stream import StdoutError, give_up, to_stdout
 from sts_cli.report.console import stderr
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last is Ctrl-Break on Windows
 MESSAGE = b"\nFinishing the current batch; press Ctrl-C again to stop now.\n"
 CLOSED_PIPE = 141  # exit code of programs that SIGPIPE ends
 FAILED = 1  # exit code if the disk is full
@@ -54,9 +54,11 @@ class Interruption:
     So the first signal lets the current batch finish, and the second stops at once.
     """
 
-    def __init__(self, quiet: bool):
+    def __init__(self, quiet: bool, message: bytes = MESSAGE, descriptor: int = 2):
         self.asked = False
         self._quiet = quiet
+        self._message = message
+        self._descriptor = descriptor
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -81,4 +83,5 @@ class Interruption:
         self.asked = True
         if not self._quiet:
             with contextlib.suppress(OSError):
-                os.write(2, MESSAGE)  # not through a buffer that this signal may have interrupted
+                # not through a buffer that this signal may have interrupted
+                os.write(self._descriptor, self._message)

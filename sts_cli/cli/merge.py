@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -14,8 +14,10 @@ from sts_cli.checkpoints.fingerprint import without_times
 from sts_cli.cli.help import output_option
 from sts_cli.errors import InputError, OutputError
 from sts_cli.outputs.disk import replacing
-from sts_cli.outputs.formats import Format, format_named
+from sts_cli.outputs.formats import ENDINGS, Format, format_named
 from sts_cli.outputs.lock import Lock
+from sts_cli.outputs.packed import Rows, rows_file
+from sts_cli.outputs.parquet import is_parquet, rows_in, run_of, write
 from sts_cli.outputs.scan import read
 from sts_cli.outputs.settings import (
     FRESH,
@@ -27,6 +29,7 @@ from sts_cli.outputs.settings import (
 )
 from sts_cli.report.console import stderr
 
+T = TypeVar("T")
 OWN = ("shard", "complete", FRESH)  # settings that differ between shards of one run
 
 
@@ -55,27 +58,39 @@ def merge(
     run = {**common(runs[0]), "shard": None, "complete": True}
     form = format_named(str(run.get("format")))
     check_target(out, shards, run, force)
+    check_ending(out, form)
     count = 0
     with Lock(target):
         with replacing(target) as file:
-            for record in alternating(ordered, form):
-                file.write(form.before(count == 0) + record)
-                count += 1
-            file.write(form.closing if count else b"")
-        write_settings(target, run)
+            if form.name == Rows.name:
+                count = write(file, alternating(ordered, rows_in), run)
+            else:
+                for record in alternating(ordered, partial(records_of, form=form)):
+                    file.write(form.before(count == 0) + record)
+                    count += 1
+                file.write(form.closing if count else b"")
+        if form.name != Rows.name:
+            write_settings(target, run)
     stderr().print(f"Wrote {out}: {count} rows of {len(ordered)} shards.")
 
 
 def settings(path: Path) -> dict[str, Any]:
     """The settings of a shard. Raises InputError unless the shard is finished."""
-    run = read_settings(path) if path.is_file() else None
+    begun = path.suffix.lower() == ".parquet" and rows_file(path).is_file()
+    here = rows_file(path) if begun else path
+    run = settings_at(here) if here.is_file() else None
     if not run or not run.get("shard"):
         raise InputError(f"{path} is not the output of sts batch --shard.")
-    if not run.get("complete"):
+    if begun or not run.get("complete"):
         raise InputError(
             f"{path} is not finished; run its sts batch command again, without --limit."
         )
     return run
+
+
+def settings_at(path: Path) -> dict[str, Any] | None:
+    """The settings of an output: in the file if it is a Parquet one, else beside it."""
+    return run_of(path) if is_parquet(path) else read_settings(path)
 
 
 def common(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,13 +125,22 @@ def in_order(shards: Sequence[Path], parts: Sequence[str]) -> list[Path]:
     return [by_part[part] for part in wanted]
 
 
+def check_ending(out: Path, form: Format) -> None:
+    """Raise OutputError if OUT's name promises another kind of file than the shards are."""
+    ends, known = ENDINGS[form.name], {end for ends in ENDINGS.values() for end in ends}
+    if out.suffix.lower() in known.difference(ends):
+        raise OutputError(
+            f"{out}: the rows are {form.name}, so the name must end in {' or '.join(ends)}."
+        )
+
+
 def check_target(out: Path, shards: Sequence[Path], run: Mapping[str, Any], force: bool) -> None:
     """Raise an error if the merge would replace a shard, or a file that is no merge of this run."""
     for path in shards:
-        for source in (path, run_file(path)):
+        for source in filter(Path.exists, (path, run_file(path))):
             if any(file.exists() and file.samefile(source) for file in (out, run_file(out))):
                 raise InputError(f"{out} is one of the shards; write to another file.")
-    before = read_settings(out)
+    before = settings_at(out)
     if force or not out.exists() or out.is_file() and out.stat().st_size == 0:
         return
     if not before or "shard" not in before or difference(common(before), common(run)) is not None:
@@ -126,17 +150,22 @@ def check_target(out: Path, shards: Sequence[Path], run: Mapping[str, Any], forc
         )
 
 
-def alternating(shards: Sequence[Path], form: Format) -> Iterator[bytes]:
+def records_of(path: Path, form: Format) -> Iterator[bytes]:
+    """The records of a file as they stand in it."""
+    with path.open("rb") as file:
+        for record in read(path, form):
+            file.seek(record.start)
+            yield file.read(record.end - record.start)
+
+
+def alternating(shards: Sequence[Path], read: Callable[[Path], Iterator[T]]) -> Iterator[T]:
     """The first record of each shard, then the second of each, and so on: the input's order."""
     short: Path | None = None
-    with contextlib.ExitStack() as opened:
-        files = [opened.enter_context(path.open("rb")) for path in shards]
-        for records in zip_longest(*(read(path, form) for path in shards)):
-            for path, file, record in zip(shards, files, records, strict=True):
-                if record is not None and short is not None:
-                    raise InputError(f"{short} lacks rows; run its sts batch command again.")
-                if record is None:
-                    short = short or path
-                    continue
-                file.seek(record.start)
-                yield file.read(record.end - record.start)
+    for records in zip_longest(*map(read, shards)):
+        for path, record in zip(shards, records, strict=True):
+            if record is not None and short is not None:
+                raise InputError(f"{short} lacks rows; run its sts batch command again.")
+            if record is None:
+                short = short or path
+                continue
+            yield record

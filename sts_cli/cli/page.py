@@ -12,6 +12,7 @@ from sts_cli.cli.options import OptionError
 from sts_cli.cli.parsing import check_replaced
 from sts_cli.inputs.images import Prepared, decode_ahead
 from sts_cli.inputs.items import Input
+from sts_cli.machine.packages import to_install
 from sts_cli.outputs.disk import replacing, write_errors
 from sts_cli.outputs.journal import Journal
 from sts_cli.outputs.keys import images_of
@@ -27,10 +28,9 @@ FEW, LARGER = 1000, 320  # rows up to which thumbnails are larger, and their lon
 
 def check_html(path: Path) -> None:
     """Raise OptionError if no report can be written there, or none without a library."""
-    if missing_libraries():
-        raise OptionError(
-            f"--html needs {' and '.join(missing_libraries())}; run: pip install 'sts-cli[html]'"
-        )
+    missing = missing_libraries()
+    if missing:
+        raise OptionError(f"--html needs {' and '.join(missing)}; run: {to_install(*missing)}")
     if path.suffix.lower() not in (".html", ".htm"):
         raise OptionError(f"--html {path}: the name must end in .html.")
     check_replaced("--html", path, "report", is_report)

@@ -12,6 +12,7 @@ from sts_cli.cli.options import OptionError
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.formats import Format
 from sts_cli.outputs.overlays import Overlays
+from sts_cli.outputs.packed import rows_file
 from sts_cli.outputs.settings import link_target, run_file
 from sts_cli.outputs.sidecar import Sidecars, check_one_each
 from sts_cli.profile import LAYERS, VISUAL, Profile
@@ -86,7 +87,9 @@ def check_places(questions: Input, out: Path | None, sidecars: Sidecars | None) 
 def writes_over(out: Path, input_: Path) -> bool:
     """True if writing `out` would replace the input, under any name."""
     target = link_target(out)
-    written = (target, run_file(out), target.with_name(target.name + ".part"))
+    rows = rows_file(out)  # of a .parquet; elsewhere, no such file is written
+    beside = (rows, run_file(rows)) if out.suffix.lower() == ".parquet" else (run_file(out),)
+    written = (target, *beside, target.with_name(target.name + ".part"))
     return any(path.exists() and path.samefile(input_) for path in written)
 
 
@@ -120,10 +123,10 @@ def images_folder(questions: Input) -> dict[str, str]:
     return {"images": printable(str(questions.start.resolve()))}
 
 
-def tell_form(questions: Input, console: Console, quiet: bool) -> None:
+def tell_form(form: str | None, console: Console, quiet: bool) -> None:
     """Say in one line whose form the rows have, if it is not ours."""
-    if questions.form and not quiet:
-        console.print(f"reading as {in_line(questions.form)}")
+    if form and not quiet:
+        console.print(f"reading as {in_line(form)}")
 
 
 def check_ending(option: str, path: Path, marked: bool = False) -> None:

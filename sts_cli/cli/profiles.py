@@ -11,7 +11,7 @@ from rich.table import Table
 from sts_cli import pruning
 from sts_cli.cli.help import Command, Group
 from sts_cli.cli.options import DEFAULT
-from sts_cli.profile import LAYERS, VISUAL, Narrowing, Profile
+from sts_cli.profile import LAYERS, VISUAL, Energy, Keep, Left, Narrowing, Profile
 from sts_cli.profile_files import load_profile, shipped
 from sts_cli.report.console import stdout
 from sts_cli.report.visible import in_line
@@ -35,7 +35,8 @@ def profiles(context: typer.Context) -> None:
     for profile in sorted(known, key=lambda one: -one.planned(VISUAL, LAYERS)):
         share = profile.planned(VISUAL, LAYERS) / VISUAL
         mark = " (default)" if profile.name == DEFAULT else ""
-        table.add_row(f"{profile.name}{mark}", f"{share:.1%}", profile.about)
+        most = "<= " if profile.follows else ""
+        table.add_row(f"{profile.name}{mark}", f"{most}{share:.1%}", profile.about)
     stdout().print(table)
 
 
@@ -68,19 +69,23 @@ def methods() -> None:
     table.add_column("method", style="bold")
     table.add_column("keeps; source; needs; options", overflow="fold")
     for name in pruning.names():
+        known = pruning.options_of(name)
         needs = dict.fromkeys(pruning.IN_WORDS[need] for need in pruning.find(name).needs)
+        files = [f"a {one} of the model" for one in known if isinstance(known[one], pruning.File)]
         lines = [
             f"{pruning.about(name)}.",
-            f"{pruning.source_of(name)}; needs {' and '.join(needs) or 'nothing'}",
-            *(option(name, *known) for known in pruning.options_of(name).items()),
+            f"{pruning.source_of(name)}; needs {' and '.join([*needs, *files]) or 'nothing'}",
+            *(option(name, *one) for one in known.items()),
         ]
         table.add_row(in_line(name), "\n".join(map(in_line, lines)))
     stdout().print(table)
 
 
-def option(method: str, name: str, known: pruning.Range | tuple[str, ...]) -> str:
+def option(method: str, name: str, known: pruning.Allowed) -> str:
     """An option with its values and its default, such as "weight 0 to 16 (0.1)"."""
     default = getattr(pruning.build(method, {}), name)
+    if isinstance(known, pruning.File):
+        return f"{name} a {known.ending} file ({default})"
     if isinstance(known, pruning.Range):
         return f"{name} {known.low:g} to {known.high:.10g} ({default:g})"
     return f"{name} {' or '.join(known)} ({default})"
@@ -91,17 +96,31 @@ def effect(profile: Profile) -> str:
     lines = [f"For an image of {VISUAL} visual tokens and a language model of {LAYERS} layers:"]
     if profile.encoder is not None:
         lines.append(f"{narrowing(profile.encoder)}.")
+    if profile.guide is not None:
+        lines.append(f"first the guide {profile.guide} answers; what it looked at can be asked.")
     if not profile.cuts:
         return "\n".join([*lines, f"all {VISUAL} tokens enter all {LAYERS} layers."])
     places = zip(profile.cuts, profile.stops(LAYERS), profile.budgets(VISUAL), strict=True)
     for number, (cut, layer, left) in enumerate(places, 1):
         place = f"after layer {layer} of {LAYERS}" if layer else "before the first layer"
-        lines.append(f"cut {number}, {place}, keeps {left}: {pruning.about(cut.method)}.")
+        kept = kept_in_words(cut.keep, left, profile.follows)
+        lines.append(f"cut {number}, {place}, keeps {kept}: {pruning.about(cut.method)}.")
     if profile.attention == "proportional":
         lines.append("In attention, each token left counts as many as it stands for.")
-    average = profile.planned(VISUAL, LAYERS)
-    lines.append(f"Average over all layers: {average:.1f} tokens, {average / VISUAL:.1%}.")
+    average, most = profile.planned(VISUAL, LAYERS), "at most " if profile.follows else ""
+    lines.append(f"Average over all layers: {most}{average:.1f} tokens, {average / VISUAL:.1%}.")
     return "\n".join([*lines, *then(profile)])
+
+
+def kept_in_words(keep: Keep, most: int, follows: bool) -> str:
+    """The tokens that a cut keeps of an image, `most` at most, as a part of a sentence."""
+    if isinstance(keep, Energy):
+        low = keep.bounds(VISUAL)[0]
+        span = f"{low} to {most}" if low > 1 else f"at most {most}"
+        return f"as many as hold {100 * keep.energy:.4g}% of the image's energy, {span}"
+    if isinstance(keep, Left):
+        return f"{100 * keep.left:.4g}% of what is left, {'at most ' if follows else ''}{most}"
+    return f"at most {most}" if follows else f"{most}"
 
 
 def then(profile: Profile) -> list[str]:

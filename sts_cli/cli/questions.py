@@ -18,8 +18,8 @@ def questions_of(
 ) -> Iterator[Prepared]:
     """The questions of a file, or of the built-in scenes. Raises InputError."""
     if name != SCENES:
-        rows = open_input(name)
-        tell_form(rows, console, quiet)
+        rows = open_input(name, tell=lambda form: tell_form(form, console, quiet))
+        tell_form(rows.form, console, quiet)
         return decode_ahead(rows.items())
     from sts_cli.scenes.suite import DEVELOPMENT, HELD_OUT, suite
 

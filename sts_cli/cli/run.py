@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sts_cli.answering.request import Request
 from sts_cli.cli.interrupt import Interruption
 from sts_cli.cli.page import BatchPage
-from sts_cli.errors import OutputError
+from sts_cli.errors import OutputError, StsError
 from sts_cli.inputs.items import Input
 from sts_cli.outputs.journal import Journal
 from sts_cli.outputs.overlays import Overlays
@@ -37,14 +37,14 @@ class Job:
     stop_on_error: bool
     quiet: bool
 
-    def total(self, writer: Journal | Stdout) -> int | None:
-        """The number of rows to answer, as far as a quick look tells."""
+    def total(self, before: int) -> int | None:
+        """The number of rows to answer beside those of `before`, as far as a quick look tells."""
         count = self.rows.count()
         if count is None:
             return None
         part, parts = self.part
         mine = (count - part) // parts + 1
-        return max(0, min(mine, self.limit or mine) - writer.before)
+        return max(0, min(mine, self.limit or mine) - before)
 
 
 class Unanswered:
@@ -78,7 +78,7 @@ class Outcome:
     """The end of a run."""
 
     whole: bool = False  # every row was read and answered
-    failure: OutputError | None = None
+    failure: StsError | None = None
     stopped: Answer | None = None  # the row with an error that ended the run
     before: int = 0  # rows that an earlier run had answered
     skipped: dict[str, int] = field(default_factory=dict)

@@ -24,6 +24,7 @@ class Watch:
     """
 
     queries: Tensor  # [B, R] bool
+    by_head: bool = False  # the attention of each head, not their mean
 
 
 class NotWatchable(RuntimeError):
@@ -76,7 +77,8 @@ class Decoder(Protocol[C]):
         The tokens attend to each other and to the keys in `cache`, which then holds their keys too.
         Prompts run whole, or in two parts. The scores are the attention of the watched queries to
         each of the K keys in the last layer: the softmax over all visible keys, its mean over
-        heads, then over the queries. None without a `watch`. Raises NotWatchable.
+        heads, then over the queries. [B, H, K] by head. None without a `watch`. Raises
+        NotWatchable.
         """
         ...
 

@@ -39,22 +39,23 @@ def watched_sdpa(
     )
 
 
-def attention_paid(inputs: AttentionInputs, queries: Tensor) -> Tensor:
-    """The attention of the watched queries to each key, [B, K] float32.
+def attention_paid(inputs: AttentionInputs, queries: Tensor, by_head: bool = False) -> Tensor:
+    """The attention of the watched queries to each key, [B, K] float32; [B, H, K] if `by_head`.
 
     `inputs` are queries [B, H, L, d], keys [B, G, K, d], a mask [B, 1, L, K] (None: causal) and a
     scale. `queries` [B, R] bool marks the watched ones among the last R. Queries and keys come
     after RoPE and normalisation, so the result is that of eager attention: the softmax over all
-    visible keys, its mean over heads, then over the watched queries. A bool mask marks the visible
-    keys; any other mask is added to the logits. The work is done in chunks of queries, so that a
-    long question needs little memory.
+    visible keys, its mean over heads, unless `by_head`, then over the watched queries. A bool mask
+    marks the visible keys; any other mask is added to the logits. The work is done in chunks of
+    queries, so that a long question needs little memory.
     """
     query, key, mask, scaling = inputs
     batch, heads, length, dim = query.shape
     groups, total, watched = key.shape[1], key.shape[2], queries.shape[1]
     scale = dim**-0.5 if scaling is None else scaling
     step = max(1, CHUNK_BYTES // (4 * batch * heads * total))
-    paid = torch.zeros((batch, total), device=query.device)
+    heads_left = heads if by_head else 1
+    paid = torch.zeros((batch, heads_left, total), device=query.device)
     for start in range(length - watched, length, step):
         part = slice(start, min(start + step, length))
         picked = query[:, :, part].reshape(batch, groups, -1, dim)  # a group's heads share its keys
@@ -67,10 +68,12 @@ def attention_paid(inputs: AttentionInputs, queries: Tensor) -> Tensor:
             if allowed.dtype != torch.bool:
                 logits = logits + allowed
                 allowed = allowed > torch.finfo(allowed.dtype).min
-        weights = logits.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num().mean(1)
+        weights = logits.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num()
+        weights = weights if by_head else weights.mean(1, keepdim=True)
         chosen = queries[:, part.start - (length - watched) : part.stop - (length - watched)]
-        paid += (weights * chosen[..., None]).sum(1)
-    return paid / queries.sum(1).clamp(min=1)[:, None]
+        paid += (weights * chosen[:, None, :, None]).sum(2)
+    paid = paid / queries.sum(1).clamp(min=1)[:, None, None]
+    return paid if by_head else paid[:, 0]
 
 
 AttentionInterface.register(NAME, watched_sdpa)

@@ -34,6 +34,12 @@ def sliding_window(config: Any) -> int | None:
     return config.sliding_window if "sliding_attention" in layer_kinds(config) else None
 
 
+def readers(config: Any) -> tuple[int, ...]:
+    """The layers of a language model that read visual tokens: all, or its cross-attention."""
+    crossing = getattr(config, "cross_attention_layers", None)
+    return tuple(sorted(crossing) if crossing else range(config.num_hidden_layers))
+
+
 def attention_mask(
     tokens: Tokens, keys: Keys, window: int | None, both_ways: bool = False
 ) -> Tensor | None:

@@ -99,7 +99,7 @@ class StaticDecoder:
         }
         tokens, scores = self.torch.through(tokens, span, masks, cache, watch)
         held.advance(length)
-        return tokens, None if scores is None else scores[:, : held.length]
+        return tokens, None if scores is None else scores[..., : held.length]
 
     def _through(
         self, hidden: Tensor, positions: Tensor, spans: Sequence[range], cache: StaticCache

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+IDLE = -2  # the segment of features that only text before the first image reads (Mllama)
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -72,7 +74,7 @@ class Tokens:
     padded: bool  # True if there is padding; known without waiting for the device
     positions: Tensor  # [P, B, L]; P is 1 (RoPE) or 3 (M-RoPE); never renumbered
     image: Tensor  # [B, L]; index of the token's image in its prompt, -1 for text
-    segment: Tensor  # [B, L]; index of its segment of adjacent visual tokens, -1 for text
+    segment: Tensor  # [B, L]; index of its segment of adjacent visual tokens, -1 for text, IDLE
     grid: Tensor  # [B, L, 2]; row and column in the image, each in 0..1; 0 for text
     log_size: Tensor | None = None  # [B, L]; log of the number of tokens each stands for; None: 1
     residuals: tuple[Tensor, ...] = ()  # [B, L, D] each, added after layers 0, 1, ... (DeepStack)
@@ -81,6 +83,11 @@ class Tokens:
     def visual(self) -> Tensor:
         """True for visual tokens, [B, L] bool."""
         return self.image >= 0
+
+    @property
+    def idle(self) -> Tensor:
+        """True for features that only text before the first image reads, [B, L] bool."""
+        return self.segment == IDLE
 
     @property
     def keys(self) -> Keys:

@@ -128,7 +128,7 @@ class TorchDecoder:
                 hidden = hidden + tokens.residuals[layer]
         if watch is not None and not record:
             raise NotWatchable(f"layer {span[-1]} does not use the attention '{NAME}'")
-        scores = None if watch is None else attention_paid(record[0], watch.queries)
+        scores = None if watch is None else attention_paid(record[0], watch.queries, watch.by_head)
         return replace(tokens, hidden=hidden), scores
 
     def products(self, tokens: Tokens, layer: int, queries: Tensor) -> Tensor:

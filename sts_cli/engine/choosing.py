@@ -12,16 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from sts_cli.decoding.tokens import Tokens
+from sts_cli.engine.importance import guide_of
 from sts_cli.engine.sizes import log_sizes
 from sts_cli.families.default import Encoded, Prompt
-from sts_cli.profile import Cut, budget
-from sts_cli.pruning import OF_ENCODER, OF_QUESTION, Candidates, Cutting, Method
+from sts_cli.profile import Cut, Energy, most
+from sts_cli.pruning import OF_ENCODER, OF_QUESTION, Candidates, Cutting, Following, Method
 
 FLOOR = 0.25  # of an image's own budget that it keeps, whatever the question is about
 
@@ -64,9 +66,10 @@ def choose_images(
     """
     made: list[Chosen] = []
     parts = ranges([len(image.features) for image in prompt.images])
-    for image, part in zip(prompt.images, parts, strict=True):
+    for number, (image, part) in enumerate(zip(prompt.images, parts, strict=True)):
         own = None if products is None else products[:, part[0] : part[-1] + 1]
-        choose = partial(choose_image, method, cut, image, words, own, proportional)
+        guide = prompt.guide[number] if "guide" in method.needs else None
+        choose = partial(choose_image, method, cut, image, words, own, guide, proportional)
         made.append(
             choose() if asks(method) else choices.of(image, f"{cut} {proportional}", choose)
         )
@@ -91,6 +94,7 @@ def choose_image(
     image: Encoded,
     words: Tensor,
     products: Tensor | None,
+    guide: Tensor | None,
     proportional: bool,
 ) -> Chosen:
     """One image after a cut before the first layer."""
@@ -104,9 +108,13 @@ def choose_image(
         question=words if "question" in method.needs else None,
         seed=image.pixels.seed if "seed" in method.needs else None,
         products=products,
+        guide=guide,
         **{need: image.attention[need] for need in OF_ENCODER if need in method.needs},
     )
-    cutting = exactly(method, look, budget(cut.keep, total))
+    if isinstance(cut.keep, Energy):
+        cutting = following(cast(Following, method), look, cut.keep)
+    else:
+        cutting = exactly(method, look, most(cut.keep, total, total))
     size = None
     if proportional:
         size = log_sizes(look.features, look.grid, torch.zeros(total, device=device), cutting)
@@ -125,17 +133,26 @@ def look_into(
 ) -> Candidates:
     """A row's visual tokens at the places `where` [N], as `method` sees them between layers."""
     size = torch.ones(len(where), device=where.device)
+    grid, image = tokens.grid[row, where], tokens.image[row, where]
+    paid = None if scores is None else scores[row][..., where]  # watched only if needed
     seed = sum(image.pixels.seed for image in prompt.images) if "seed" in method.needs else None
     return Candidates(
         features=tokens.hidden[row, where],
-        grid=tokens.grid[row, where],
-        image=tokens.image[row, where],
+        grid=grid,
+        image=image,
         size=size if tokens.log_size is None else tokens.log_size[row, where].float().exp(),
-        attention=None if scores is None else scores[row, where],  # watched only if needed
         question=words if "question" in method.needs else None,
         seed=seed,
         products=products,
+        guide=guide_of(prompt, grid, image) if "guide" in method.needs else None,
+        heads=paid if "heads" in method.needs else None,
+        attention=mean_of_heads(paid) if "attention" in method.needs else None,
     )
+
+
+def mean_of_heads(paid: Tensor | None) -> Tensor | None:
+    """Attention [N], of that which is by head [H, N] or not [N]."""
+    return paid if paid is None or paid.ndim == 1 else paid.mean(0)
 
 
 def choose_row(
@@ -147,7 +164,8 @@ def choose_row(
     proportional: bool,
 ) -> Chosen:
     """A row after a cut between layers: its images share one budget."""
-    budgets = [budget(cut.keep, len(image.features)) for image in prompt.images]
+    images = zip(prompt.images, before, strict=True)
+    budgets = [most(cut.keep, len(image.features), there) for image, there in images]
     count = min(sum(budgets), sum(before))
     if len(before) == 1:
         cutting, left = exactly(method, look, count), [count]
@@ -215,6 +233,21 @@ def exactly(method: Method, look: Candidates, count: int) -> Cutting:
     return cutting
 
 
+def following(method: Following, look: Candidates, keep: Energy) -> Cutting:
+    """The method's first tokens that hold enough of the image's energy, within the bounds.
+
+    Waits for the device, once for an image: only there is it known how many these are.
+    """
+    total = len(look.features)
+    low, high = keep.bounds(total)
+    if keep.energy == 1 or low == high:
+        return exactly(method, look, high)
+    trail = method.trail(look, high)
+    enough = (trail.left <= 1 - keep.energy).tolist()
+    count = enough.index(True) + 1 if True in enough else high
+    return Cutting(trail.order[: max(low, count)].sort().values)
+
+
 def joined(parts: Sequence[tuple[Tensor, Cutting]]) -> Cutting:
     """Cuttings of disjoint parts as one; each part is the indices that its cutting refers to."""
     keep = torch.cat([part.to(one.keep.device)[one.keep] for part, one in parts]).sort().values
@@ -252,10 +285,11 @@ def part_of(look: Candidates, index: Tensor) -> Candidates:
     """The look at the tokens `index` alone."""
     each: dict[str, Tensor | None] = {
         name: getattr(look, name)
-        for name in ("features", "grid", "image", "size", "attention", *OF_ENCODER)
+        for name in ("features", "grid", "image", "size", "attention", "guide", *OF_ENCODER)
     }
     return replace(
         look,
         products=None if look.products is None else look.products[:, index],
+        heads=None if look.heads is None else look.heads[:, index],
         **{name: None if values is None else values[index] for name, values in each.items()},
     )

@@ -43,7 +43,8 @@ def cut_tokens(
 ) -> tuple[Tokens, Counts]:
     """The tokens that `cut` leaves, and how many of each image those are.
 
-    `counts` are those before the cut, `scores` [B, L] what a watch of the layer before it said,
+    `counts` are those before the cut, `scores` [B, L] or [B, H, L] what a watch of the layer before
+    it said,
     `products` [B, H, L] what the layer behind it says of queries and keys.
     """
     method = pruning.build(cut.method, cut.options)
@@ -69,10 +70,10 @@ def cut_tokens(
         tokens = with_merged(tokens, rows)
     if asked.proportional:
         tokens = with_sizes(tokens, rows)
-    keep = tokens.mask & ~tokens.visual
+    keep = tokens.mask & ~tokens.visual & ~tokens.idle
     for row, (where, chosen) in enumerate(rows):
         keep[row].index_fill_(0, where[chosen.cutting.keep], True)
-    text = [len(prompt.ids) - prompt.visual for prompt in asked.prompts]
+    text = [prompt.text for prompt in asked.prompts]
     return tokens.keep(keep, [n + sum(row) for n, row in zip(text, left, strict=True)]), left
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sts_cli import pruning
 from sts_cli.decoding import Cache, Compares, Decoder, Watch, next_logits
+from sts_cli.decoding.cross import CrossDecoder
 from sts_cli.decoding.masks import sliding_window
 from sts_cli.decoding.static import StaticDecoder
 from sts_cli.decoding.tokens import Tokens, text_tokens
@@ -41,13 +42,20 @@ MAX_NEW_TOKENS = 128
 class Engine:
     """A loaded model, ready to answer under any profile."""
 
-    def __init__(self, loaded: Loaded, decoder: Decoder[Any] | None = None, encoder: Any = None):
+    def __init__(
+        self,
+        loaded: Loaded,
+        decoder: Decoder[Any] | None = None,
+        encoder: Any = None,
+        guide: Engine | None = None,
+    ):
         """`decoder` runs the layers, `encoder` the vision tower; without them, PyTorch does.
 
-        A family that no test covers is held against its own `generate` first; raises ModelError.
+        `guide` is a smaller model, for profiles that have one. A family that no test covers is held
+        against its own `generate` first; raises ModelError.
         """
         model = loaded.model
-        self.name = loaded.name
+        self.name, self.checkpoint, self.guide = loaded.name, loaded.checkpoint, guide
         self.family = adapter(model, loaded.processor, encoder)
         self.encoders: dict[Narrowing, Any] = {}  # with patches dropped, as they were asked for
         self.decoder: Decoder[Any] = decoder or decoder_for(model)
@@ -70,8 +78,10 @@ class Engine:
     def check(self, profile: Profile) -> None:
         """Raise ProfileError for a profile that this model cannot honour."""
         self._check_encoder(profile)
+        self._check_guide(profile)
         stops = profile.stops(self.layers)
-        lacking(profile, self.name, self.family.model.config, self.decoder)
+        config = self.family.model.config
+        lacking(profile, self.name, config, self.decoder, self.checkpoint)
         for cut, stop in zip(profile.cuts, stops, strict=True):
             if stop >= self.layers:
                 raise ProfileError(
@@ -106,6 +116,22 @@ class Engine:
                 f"Profile '{profile.name}': encoder: depth {profile.encoder.depth:g} leaves none "
                 f"of the {layers} layers of the vision tower of '{self.name}' after it. "
                 f"Use a depth below {(layers - 0.5) / layers:.2f}."
+            )
+
+    def _check_guide(self, profile: Profile) -> None:
+        guide = self.guide
+        if profile.guide is None:
+            return
+        if guide is None or guide.name != profile.guide:
+            raise ProfileError(
+                f"Profile '{profile.name}': its guide '{profile.guide}' is not loaded. Load the "
+                "model with this profile."
+            )
+        if not (guide.shares and self.shares):
+            raise ProfileError(
+                f"Profile '{profile.name}': the places of visual tokens are not known for both "
+                f"'{self.name}' and its guide '{guide.name}', so no score can be moved. Use models "
+                "of tested families."
             )
 
     def prepare(self, profile: Profile) -> None:
@@ -211,7 +237,7 @@ class Engine:
         queries = {
             cut.depth: queries_of(cut, words, tokens)
             for cut in profile.cuts
-            if {"attention", "products"} & {*pruning.find(cut.method).needs}
+            if {*pruning.WATCHED, "products"} & {*pruning.find(cut.method).needs}
         }
         shared = shared_steps(steps)
         prefix = self._prefix(tokens, asked, limit) if shared else None
@@ -278,9 +304,10 @@ class Engine:
                 way.select += self.clock() - selecting
                 way.cut(tokens, counts)
             if span:
+                needs = () if ahead is None else pruning.find(ahead.method).needs
                 watch = None
-                if ahead is not None and "attention" in pruning.find(ahead.method).needs:
-                    watch = Watch(queries[ahead.depth])
+                if ahead is not None and {*pruning.WATCHED} & {*needs}:
+                    watch = Watch(queries[ahead.depth], "heads" in needs)
                 way.tokens, way.scores = self.decoder.run(way.tokens, span, cache, watch)
 
     @torch.inference_mode()
@@ -291,7 +318,9 @@ class Engine:
 
 
 def decoder_for(model: Any) -> Decoder[Any]:
-    """PyTorch's decoder for the device of `model`: with CUDA graphs where there are any."""
+    """PyTorch's decoder for `model`: with CUDA graphs where its device has any."""
+    if getattr(model.get_decoder().config, "cross_attention_layers", None):
+        return CrossDecoder(model)
     return StaticDecoder(model) if model.device.type == "cuda" else TorchDecoder(model)
 
 

@@ -88,7 +88,7 @@ class Row:
             left=self.left,
             kept=self.kept,
             looks=self.looks,
-            text=len(self.prompt.ids) - self.prompt.visual,
+            text=self.prompt.text,
             select=self.select,
             prefill=self.prefill,
             decode=self.decode,

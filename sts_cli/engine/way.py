@@ -23,7 +23,7 @@ class Way:
     places: bool
     seen: list[Tokens]  # the tokens at those moments, if places were asked for
     glimpses: dict[int, list[Glimpse]]  # of the rows that are looked at, at each cut
-    scores: Tensor | None = None  # [B, L]; what a watch of the last layer said
+    scores: Tensor | None = None  # [B, L] or [B, H, L]; what a watch of the last layer said
     select: float = 0.0  # seconds
 
     @classmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sts_cli.answering.request import OFF
-from sts_cli.profile import LAYERS, VISUAL, Cut, Keep, Profile
+from sts_cli.profile import LAYERS, VISUAL, Amount, Cut, Energy, Keep, Left, Profile
 
 View = Literal["whole", "downsampled", "another", "none"]
 METHODS = ("random", "grid", "pooling")  # controls that are methods of pruning
@@ -23,7 +23,7 @@ class Condition:
 
     profile: Profile
     view: View = "whole"
-    keep: Keep = 1.0
+    keep: Amount = 1.0
     control: bool = False  # not a profile that was asked for
 
     @property
@@ -34,7 +34,7 @@ class Condition:
 def controls(plans: Sequence[Profile], matched: Sequence[Profile]) -> list[Condition]:
     """The controls: each method at the average tokens of each of `matched`, and no true image."""
     found: list[Condition] = []
-    settings = plans[0]  # of the model that all profiles share
+    settings = replace(plans[0], guide=None)  # of the model that all profiles share
     for keep in dict.fromkeys(average(plan) for plan in matched):
         share = f"{100 * keep:.2g}%" if isinstance(keep, float) else f"{keep}"
         for method in METHODS:
@@ -49,12 +49,20 @@ def controls(plans: Sequence[Profile], matched: Sequence[Profile]) -> list[Condi
     return found
 
 
-def average(plan: Profile) -> Keep:
-    """The tokens of a profile, averaged over layers: a share, or a number if it keeps numbers."""
+def average(plan: Profile) -> Amount:
+    """The tokens of a profile, averaged over layers: a share, or a number if it keeps numbers.
+
+    Of one that follows the image it is the most, so that its controls have no fewer.
+    """
     tokens = plan.planned(VISUAL, LAYERS)
-    if any(isinstance(cut.keep, int) for cut in plan.cuts):
+    if any(isinstance(counted(cut.keep), int) for cut in plan.cuts):
         return max(2, round(tokens))
     return tokens / VISUAL
+
+
+def counted(keep: Keep) -> Amount | None:
+    """The upper bound of `keep`, as it was given."""
+    return keep.at_most if isinstance(keep, Energy | Left) else keep
 
 
 def strongest(plans: Sequence[Profile]) -> list[Profile]:

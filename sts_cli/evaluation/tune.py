@@ -50,11 +50,12 @@ class Shape:
     def profile(self, average: float) -> Profile:
         """The profile of this shape whose layers see `average` of the visual tokens."""
         name = f"{self.name} {100 * average:.2g}%"
-        first = Cut(self.method, min(1.0, round(self.below * average, 4)))
+        keep = min(1.0, round(self.below * average, 4))
+        first = Cut(self.method, keep)
         if not self.depth:
             cuts: tuple[Cut, ...] = (first,)
         else:
-            above = (average - self.depth * float(first.keep)) / (1 - self.depth)
+            above = (average - self.depth * keep) / (1 - self.depth)
             options = {} if self.rows == "all" else {"rows": self.rows}
             second = Cut("relevance", round(above, 4), self.depth, options)
             cuts = (first, second)

@@ -11,7 +11,7 @@ from PIL import Image
 from sts_cli.evaluation.conditions import Condition
 from sts_cli.families.default import Family
 from sts_cli.inputs.images import Prepared
-from sts_cli.profile import Keep, budget
+from sts_cli.profile import Amount, budget
 
 View = Callable[[Sequence[Prepared]], list[Prepared]]
 
@@ -24,7 +24,7 @@ def view_of(condition: Condition, family: Family) -> View:
     return views[condition.view]
 
 
-def downsampled(keep: Keep, family: Family, questions: Sequence[Prepared]) -> list[Prepared]:
+def downsampled(keep: Amount, family: Family, questions: Sequence[Prepared]) -> list[Prepared]:
     """The questions about images with the pixels of `keep` of their tokens.
 
     A model of a fixed resolution enlarges them again; one that follows the image needs fewer
@@ -40,7 +40,7 @@ def downsampled(keep: Keep, family: Family, questions: Sequence[Prepared]) -> li
     ]
 
 
-def fewer_pixels(image: Image.Image, keep: Keep, family: Family) -> Image.Image:
+def fewer_pixels(image: Image.Image, keep: Amount, family: Family) -> Image.Image:
     """The image with as many pixels as `keep` of the model's tokens for it stand for, at most."""
     try:
         pixels = family.pixels(image)

@@ -29,7 +29,9 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "idefics3": ("default", "Family", ("llama",)),
     "internvl": ("default", "Family", ("qwen2", "qwen3", "llama")),
     "gemma3": ("default", "Family", ("gemma3_text",)),
+    "mllama": ("mllama", "Mllama", ("mllama_text_model",)),
 }
+CROSS_ATTENDED = ("mllama",)  # families whose visual tokens only cross-attention layers read
 
 
 UNTESTED_TOWERS = ("pixtral",)  # vision encoders of listed families that no test has
@@ -92,22 +94,27 @@ def refuse(model: Any) -> None:
     kind, config = model.config.model_type, model.config
     supported = f"Supported: {', '.join(FAMILIES)}."
     decoder = model.get_decoder()
-    if getattr(decoder.config, "cross_attention_layers", None):
+    crossing = bool(getattr(decoder.config, "cross_attention_layers", None))
+    if crossing != (kind in CROSS_ATTENDED):
         raise ModelError(
-            f"'{kind}' reads its images through cross-attention, so its prompt has no visual "
-            f"tokens to prune. {supported}"
+            f"'{kind}' reads its images through cross-attention, which sts can only prune in "
+            f"{', '.join(CROSS_ATTENDED)}. {supported}"
+            if crossing
+            else f"'{kind}' has no cross-attention layers, so nothing in it reads an image."
         )
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
             f"'{kind}' has a text encoder and a decoder; sts only runs decoders that read the "
             f"image and the question together. {supported}"
         )
-    if getattr(config, "image_token_id", None) is None or not hasattr(model, "get_image_features"):
+    encodes = crossing or hasattr(model, "get_image_features")
+    if getattr(config, "image_token_id", None) is None or not encodes:
         raise ModelError(
             f"'{kind}' has no placeholder token for images, so its prompt has no visual tokens to "
             f"prune. {supported}"
         )
-    if "qformer_input_ids" in inspect.signature(model.get_image_features).parameters:
+    encode = getattr(model, "get_image_features", None)
+    if encode is not None and "qformer_input_ids" in inspect.signature(encode).parameters:
         raise ModelError(
             f"'{kind}' reads the question while it encodes the image (Q-Former), so questions "
             f"cannot share an image's tokens. {supported}"

@@ -49,6 +49,7 @@ class Encoded:
     deepstack: tuple[Tensor, ...]  # [N, D] each; features added after the first layers (Qwen3-VL)
     pixels: Pixels
     attention: Mapping[Need, Tensor] = field(default_factory=dict)  # [N] each; what was asked for
+    idle: Tensor | None = None  # [M, D]; features that only text before the image reads (Mllama)
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,18 @@ class Prompt:
     ids: list[int]
     images: tuple[Encoded, ...]
     limit: int | None = None  # new tokens, before what the run says
+    guide: tuple[Tensor, ...] = ()  # [N] of each image: what a guide says of its tokens
 
     @property
     def visual(self) -> int:
         """The number of visual tokens, of all images together."""
         return sum(len(image.features) for image in self.images)
+
+    @property
+    def text(self) -> int:
+        """The number of tokens of text."""
+        idle = sum(len(image.idle) for image in self.images if image.idle is not None)
+        return len(self.ids) - self.visual - idle
 
     def words(self, image_token_id: int) -> int:
         """The number of tokens after the last image; they can attend to every visual token."""

@@ -12,7 +12,7 @@ MEASURED = {
     *("certainty", "escalated"),
     *("speedup", "speedup_prefill", "speedup_total"),
 }
-FLAT = ("certainty_", "tokens_", "seconds_")  # how a table's columns of figures begin
+FLAT = ("certainty_", "tokens_", "seconds_", "full_")  # how a table's columns of figures begin
 
 
 def is_answer(keys: Iterable[str]) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sts_cli.inputs.choices import fields_of_choice, is_choice, lettered
+from sts_cli.inputs.mmmu import fields_of_mmmu, is_mmmu
 
 Row = Mapping[str, Any]
 
@@ -98,6 +99,7 @@ def has_choices(row: Row) -> bool:
 
 
 BENCHMARKS = (
+    Form("MMMU", is_mmmu, fields_of_mmmu),
     Form("MMBench", lambda row: is_choice(row) and has("index", "category")(row), mmbench),
     Form("multiple choice", is_choice, fields_of_choice),
     Form(

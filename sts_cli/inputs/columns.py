@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -11,19 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from sts_cli.errors import InputError
+from sts_cli.inputs.answers import is_answer
 from sts_cli.inputs.forms import IMAGE
+from sts_cli.inputs.mmmu import NUMBERED
 from sts_cli.inputs.rows import Origin, item_of
 from sts_cli.inputs.survey import Contents, Survey, survey
+from sts_cli.machine.packages import to_install
 from sts_cli.records import Item, printable
 
 AT_ONCE = 16  # rows; with their images in them
-IMAGES = (*IMAGE, "imgname", "imageId", "image_id", "image_local_name", "body")
+NAMED = (*IMAGE, *NUMBERED)
+IMAGES = (*NAMED, "imgname", "imageId", "image_id", "image_local_name", "body")
 
 
 def open_columns(path: Path, name: str) -> Contents:
     """Rows and bytes counted, and the items. Raises InputError, also without pyarrow."""
     if importlib.util.find_spec("pyarrow") is None:
-        raise InputError(f"{name} needs pyarrow; run: pip install 'sts-cli[parquet]'")
+        raise InputError(f"{name} needs pyarrow; run: {to_install('pyarrow')}")
     rows = partial(rows_of, path, name)
     first = next(rows(), None)
     if first is not None and not any(key in first for key in IMAGES):
@@ -44,9 +49,18 @@ def rows_of(path: Path, name: str) -> Iterator[dict[str, Any]]:
         for start in range(0, len(batch), AT_ONCE):
             for row in batch.slice(start, AT_ONCE).to_pylist():
                 pictures = [key for key, value in row.items() if is_picture(value)]
-                if len(pictures) == 1 and not any(key in row for key in IMAGE):
+                if len(pictures) == 1 and not any(key in row for key in NAMED):
                     row["image"] = row.pop(pictures[0])
-                yield {key: as_json(value, key in IMAGE) for key, value in row.items()}
+                cells = {key: as_json(value, key in NAMED) for key, value in row.items()}
+                yield with_extra(cells) if is_answer(cells) else cells
+
+
+def with_extra(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of our answers, whose unknown keys are JSON in its cell `extra`."""
+    try:
+        return {**row, "extra": json.loads(row.get("extra") or "{}")}
+    except (ValueError, TypeError, RecursionError):
+        return row
 
 
 def is_picture(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from base64 import b64encode
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
@@ -81,10 +82,12 @@ def padded(base64: str) -> str:
     return bare + "=" * (-len(bare) % 4)
 
 
-def path_of(address: str) -> str:
-    """The path that a file: address names."""
+def path_of(address: str, windows: bool = os.name == "nt") -> str:
+    """The path that a file: address names. A shared folder is a path on Windows only."""
     parts = urlsplit(address)
     if parts.netloc.lower() not in ("", "localhost"):
+        if windows:
+            return f"//{parts.netloc}{unquote(parts.path)}"
         raise ValueError(f"{address[:80]} is a file on another computer; copy it here first.")
     path = unquote(parts.path)
     return path[1:] if DRIVE.match(path) else path

@@ -37,7 +37,7 @@ def walk(root: str, skipped: Counter[str]) -> Iterator[str]:
     while open_folders:
         below, entries = open_folders[-1]
         for name, inside in entries:
-            path = os.path.join(below, name)
+            path = f"{below}/{name}" if below else name  # also on Windows: rows are the same
             if name.startswith("."):
                 skipped["hidden"] += 1
             elif inside:

@@ -140,7 +140,7 @@ def expect(
             fresh.append(readers.submit(job, (took_too_long(name, seconds), seconds)))
             pictures.append(fresh[-1])
             continue
-        name = str(name)
+        name = name if isinstance(name, str) else str(name)
         place = name if name.startswith("data:") else str(item.folder / name)
         if place not in known:
             job = partial(timed_read, name, item, seconds)

@@ -19,8 +19,9 @@ from sts_cli.inputs.documents import is_json_lines, open_document
 from sts_cli.inputs.embedded import LONGEST_PATH
 from sts_cli.inputs.folder import is_image_name, read_folder
 from sts_cli.inputs.forms import form_of
-from sts_cli.inputs.jsonl import is_image_path, open_lines, open_list, read_jsonl
+from sts_cli.inputs.jsonl import is_image_path, open_lines, open_list
 from sts_cli.inputs.lines import BOM, UTF16
+from sts_cli.inputs.piped import read_piped
 from sts_cli.inputs.rows import CAPTION, EXAMPLE, METADATA, Origin
 from sts_cli.inputs.survey import Contents, Survey
 from sts_cli.inputs.table import open_table
@@ -115,14 +116,23 @@ class Input:
         return f"a file of SHA-256 {self.survey().sha256[:16]}"
 
 
-def open_input(name: str, question: str | None = None, images: Path | None = None) -> Input:
+def open_input(
+    name: str,
+    question: str | None = None,
+    images: Path | None = None,
+    tell: Callable[[str], None] = lambda form: None,
+    remote: bool = False,
+) -> Input:
     """The input that a user named; `question` is for rows without one, `images` their folder.
 
-    A folder with an ImageFolder's metadata.jsonl, .csv or .parquet is that file. Raises InputError
-    for what holds no question at all.
+    `tell` is for standard input: it gets the form of the first row, if that is not ours.
+
+    Rows may name images on object stores if `remote`. A folder with an ImageFolder's
+    metadata.jsonl, .csv or .parquet is that file. Raises InputError for what holds no question at
+    all.
     """
     if name == "-":
-        return from_stdin(question, images)
+        return from_stdin(question, images, tell)
     path, shown = Path(name), printable(name)
     if not path.exists():
         beside = os.listdir(path.parent) if path.parent.is_dir() else []
@@ -133,11 +143,11 @@ def open_input(name: str, question: str | None = None, images: Path | None = Non
     if path.is_dir():
         metadata = next((path / one for one in METADATA if (path / one).is_file()), None)
         if metadata is not None:
-            opened = from_file(name, metadata, question or CAPTION, images)
+            opened = from_file(name, metadata, question or CAPTION, images, remote)
         else:
             opened = from_folder(name, path, question or CAPTION)
     elif path.is_file():
-        opened = from_file(name, path, question, images)
+        opened = from_file(name, path, question, images, remote)
     else:
         raise InputError(f"'{shown}' is neither a file nor a folder.")
     if next(opened.items(), None) is None:
@@ -157,17 +167,21 @@ def from_folder(name: str, path: Path, question: str) -> Input:
     return Input(name, path, "folder", read, skipped=skipped, folder=path)
 
 
-def from_stdin(question: str | None, images: Path | None) -> Input:
-    """JSON lines that another program writes; image names are relative to the current folder."""
+def from_stdin(question: str | None, images: Path | None, tell: Callable[[str], None]) -> Input:
+    """What another program writes; image names are relative to the current folder.
+
+    `tell` gets the form of the first row when it is there, if that is not ours.
+    """
     if sys.stdin.isatty():
         raise InputError("'-' reads JSON lines from stdin, not from a terminal; pipe them in.")
     origin = Origin("stdin", images or Path(), question)
-    return Input(
-        "-", Path("-"), "stdin", lambda: read_jsonl(sys.stdin.buffer, origin), folder=origin.folder
-    )
+    read = partial(read_piped, sys.stdin.buffer, origin, tell)
+    return Input("-", Path("-"), "stdin", read, folder=origin.folder)
 
 
-def from_file(name: str, path: Path, question: str | None, images: Path | None) -> Input:
+def from_file(
+    name: str, path: Path, question: str | None, images: Path | None, remote: bool = False
+) -> Input:
     """A question file or one image, told apart by the name, else by how the content starts."""
     if is_image_name(path.name):
         item = Item(printable(path.name), (path.name,), question or CAPTION, path.parent)
@@ -181,7 +195,7 @@ def from_file(name: str, path: Path, question: str | None, images: Path | None) 
     home = path.parent / HOMES.get(form or "", "")
     folder = images or (home if home.is_dir() else path.parent)
     asked = question or (CAPTION if kind == "tar" else None)  # it may hold images alone
-    read = partial(contents.items, Origin(shown, folder, asked))
+    read = partial(contents.items, Origin(shown, folder, asked, remote))
     return Input(name, path, kind, read, contents.survey, form=form, folder=folder)
 
 

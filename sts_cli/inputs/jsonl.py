@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -19,7 +19,12 @@ from sts_cli.records import Item, printable
 
 def read_jsonl(file: BinaryIO, origin: Origin) -> Iterator[Item]:
     """One item for each line that is not blank, whatever stands in it."""
-    for number, line in read_lines(file):
+    return items_of_lines(read_lines(file), origin)
+
+
+def items_of_lines(lines: Iterable[tuple[int, bytes | None]], origin: Origin) -> Iterator[Item]:
+    """One item for each line, by its number; None is a line that is too long."""
+    for number, line in lines:
         if line is None:
             yield too_long(number, origin)
         elif is_image_path(line):
@@ -85,5 +90,7 @@ def read_line(line: bytes, number: int, origin: Origin) -> Item:
     except ValueError as error:  # JSONDecodeError, or a number of thousands of digits
         if b"\r" in line:
             return invalid(number, origin, "lines end in CR alone; save the file with LF or CR LF.")
-        return invalid(number, origin, f"not valid JSON: {str(error)[:200]}.")
+        slashes = " In JSON a path of Windows has '/' or '\\\\' between its folders."
+        hint = slashes if "escape" in str(error) else ""
+        return invalid(number, origin, f"not valid JSON: {str(error)[:200]}.{hint}")
     return item_of(row, number, origin)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Protocol
 
 LONGEST_LINE = 64 << 20  # bytes; a row with images inside it can be large
 BOM = b"\xef\xbb\xbf"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def read_lines(file: BinaryIO, longest: int = LONGEST_LINE) -> Iterator[tuple[int, bytes | None]]:
+class Lines(Protocol):
+    """Anything that is read line by line."""
+
+    def readline(self, longest: int, /) -> bytes: ...
+
+
+def read_lines(file: Lines, longest: int = LONGEST_LINE) -> Iterator[tuple[int, bytes | None]]:
     """Number, from 1, and content of each line that is not blank; None for one that is too long.
 
     A byte order mark is taken off, and LF or CR LF at the ends of lines.

@@ -7,8 +7,10 @@ import binascii
 import hashlib
 import importlib.util
 import io
+import os
 import re
 import stat
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ from PIL import Image
 
 from sts_cli.inputs.colors import Unclear
 from sts_cli.inputs.pixels import as_rgb
+from sts_cli.inputs.remote import Remote, opened
+from sts_cli.machine.packages import to_install
 from sts_cli.records import Problem, printable
 
 LARGEST_FILE = 256 << 20  # bytes
@@ -26,6 +30,7 @@ MOST_PIXELS = 150_000_000  # of an image as it is stored
 DECODE_SECONDS = 60.0  # the largest images that are let in take a few seconds
 USED_PIXELS = 1 << 24  # of an image as it is handed on; no supported model looks at more
 REFUSED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "FITS"}  # programs to run, or no pictures
+DRIVE = re.compile(r"(^|/)[A-Za-z]:[/\\]")
 HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
@@ -74,7 +79,7 @@ def read_picture(name: str, folder: Path, seconds: float = DECODE_SECONDS) -> Pi
     A decoder that computes for `seconds` is stopped where that can be done.
     """
     try:
-        data = from_address(name) if name.startswith("data:") else from_file(folder / name)
+        data = from_anywhere(name, folder)
         if isinstance(data, Problem):
             return data
         return decode(data, shown(name), seconds)
@@ -82,6 +87,13 @@ def read_picture(name: str, folder: Path, seconds: float = DECODE_SECONDS) -> Pi
         return took_too_long(name, seconds)
     except MemoryError:
         return Problem("image_too_large", f"{printable(name)[:200]} does not fit into memory.")
+
+
+def from_anywhere(name: str, folder: Path) -> bytes | Problem:
+    """The bytes of the image that a row names."""
+    if isinstance(name, Remote):
+        return from_store(name)
+    return from_address(name) if name.startswith("data:") else from_file(located(folder, name))
 
 
 def shown(name: object) -> str:
@@ -93,6 +105,17 @@ def shown(name: object) -> str:
 
 def took_too_long(name: object, seconds: float) -> Problem:
     return Problem("image_unreadable", f"{shown(name)} was not decoded within {seconds:g} seconds.")
+
+
+def located(folder: Path, name: str | Path) -> Path:
+    """Where an image lies that a row names; `photos\\a.jpg` of a file from Windows, too.
+
+    The name as it stands comes first: elsewhere a file's name may have a backslash in it.
+    """
+    path = folder / name
+    if os.sep == "/" and "\\" in str(name) and not os.path.lexists(path):
+        return folder / str(name).replace("\\", "/")
+    return path
 
 
 def from_file(path: Path) -> bytes | Problem:
@@ -107,17 +130,45 @@ def from_file(path: Path) -> bytes | Problem:
         if status.st_size == 0:
             return Problem("image_unreadable", f"{name} is empty (0 bytes).")
         if status.st_size > LARGEST_FILE:
-            return Problem(
-                "image_too_large",
-                f"{name} has {status.st_size:,} bytes; the limit is {LARGEST_FILE:,}.",
-            )
+            return Problem("image_too_large", too_many_bytes(name, status.st_size))
         return path.read_bytes()
     except FileNotFoundError:
-        return Problem("image_missing", f"No image {name}.")
+        return Problem("image_missing", f"No image {name}.{other_system(name)}")
     except NotADirectoryError:
         return Problem("image_missing", f"No image {name}: part of the path is not a folder.")
     except OSError as error:
         return Problem("image_unreadable", f"Cannot read {name}: {error.strerror}.")
+    except UnicodeEncodeError:  # an old system's locale, such as LANG=C
+        return Problem(
+            "image_missing",
+            f"No image {ascii(name)[1:-1]}: the names of this system's files are "
+            f"{sys.getfilesystemencoding()}. Set PYTHONUTF8=1 if they are UTF-8.",
+        )
+
+
+def other_system(name: str) -> str:
+    """The end of a message about a path of Windows on another system."""
+    if os.sep == "/" and DRIVE.search(name):
+        return " That is a path of Windows; write it relative to the question file, or as here."
+    return ""
+
+
+def from_store(name: Remote) -> bytes | Problem:
+    """The bytes of an object of reasonable size."""
+    try:
+        with opened(name) as file:
+            size: int = file.size()
+            if size == 0:
+                return Problem("image_unreadable", f"{printable(name)} is empty (0 bytes).")
+            if size > LARGEST_FILE:
+                return Problem("image_too_large", too_many_bytes(printable(name), size))
+            data: bytes = file.read()
+            return data
+    except FileNotFoundError:
+        return Problem("image_missing", f"No image {printable(name)}.")
+    except Exception as error:  # pyarrow raises OSError, and others for names and credentials
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        return Problem("image_unreadable", f"Cannot read {printable(name)}: {printable(reason)}")
 
 
 def from_address(address: str) -> bytes | Problem:
@@ -159,6 +210,10 @@ def decode(data: bytes, name: str, seconds: float) -> Picture | Problem:
         return Problem("image_unreadable", f"{name} is damaged: {printable(reason)}.")
 
 
+def too_many_bytes(name: str, size: int) -> str:
+    return f"{name} has {size:,} bytes; the limit is {LARGEST_FILE:,}."
+
+
 def too_many_pixels(name: str, pixels: int) -> Problem:
     return Problem(
         "image_too_large", f"{name} has {pixels:,} pixels; the limit is {MOST_PIXELS:,}."
@@ -168,7 +223,7 @@ def too_many_pixels(name: str, pixels: int) -> Problem:
 def unknown_format(data: bytes) -> str:
     """The rest of a sentence about a file that Pillow does not know."""
     if data[4:8] == b"ftyp" and data[8:12] in HEIF:
-        return "is a HEIC image; run: pip install 'sts-cli[heic]'"
+        return f"is a HEIC image; run: {to_install('pillow-heif')}"
     if data[:4] == b"%PDF":
         return "is a PDF; save its pages as images."
     if data.lstrip()[:5].lower() in (b"<svg ", b"<?xml"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from sts_cli.inputs.embedded import LONGEST_PATH, address_of
 from sts_cli.inputs.forms import IMAGE, plain
+from sts_cli.inputs.remote import Remote, is_remote
 from sts_cli.records import Item, Problem, printable
 
 # Known keys, the first that a row has counts.
@@ -39,6 +40,7 @@ class Origin:
     name: str  # as messages call it
     folder: Path  # what image names are relative to
     question: str | None = None  # for rows without one
+    remote: bool = False  # True if rows may name images on object stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,13 @@ def item_of(row: object, line: int, origin: Origin) -> Item:
         fields = plain(row)
         roles = roles_of(fields, origin)
         identity = read_id(fields, roles.id, line)
-        images = read_images(fields, roles.image)
         answers = read_answers(fields, roles.answer)
-        used = (roles.id, roles.image, roles.question, roles.answer)
+        empty = {key for key in IMAGE if fields.get(key, key) is None}
+        used = {roles.id, roles.image, roles.question, roles.answer, *empty}
         extra = {printable(key): clean(fields[key]) for key in fields if key not in used}
         default = CAPTION if is_captioned(fields, origin) else None
         question = read_question(fields, roles.question, origin.question or default)
+        images = read_images(fields, roles.image, origin.remote)
         limit = read_limit(fields)
         places = read_places(fields, len(images), len(question))
     except ValueError as error:
@@ -123,7 +126,9 @@ def read_id(row: Mapping[str, Any], key: str | None, line: int) -> str:
     return printable(str(value))
 
 
-def read_images(row: Mapping[str, Any], key: str | None) -> tuple[str, ...]:
+def read_images(row: Mapping[str, Any], key: str | None, remote: bool) -> tuple[str, ...]:
+    if key is None and any(name in row for name in IMAGE):
+        raise RowInvalid('no "image" in this row, and sts asks about images only.')
     if key is None:
         raise RowInvalid(f'no "image" key. A line looks like {EXAMPLE}')
     values = row[key] if isinstance(row[key], list) else [row[key]]
@@ -137,6 +142,8 @@ def read_images(row: Mapping[str, Any], key: str | None) -> tuple[str, ...]:
             raise RowInvalid(f'"{key}" is empty.')
         if "\0" in name:
             raise RowInvalid(f'"{key}" has a null byte in it.')
+        if remote and is_remote(name):
+            continue
         if name.lower().startswith(("http://", "https://", "ftp://", "s3://", "gs://")):
             raise RowInvalid(
                 f"{name[:80]} is a web address; sts works offline. Download the image first."
@@ -151,7 +158,7 @@ def read_images(row: Mapping[str, Any], key: str | None) -> tuple[str, ...]:
                 f'"{key}" has {len(name):,} characters, and is neither a path nor a whole image '
                 "in base64."
             )
-    return tuple(names)
+    return tuple(Remote(name) if remote and is_remote(name) else name for name in names)
 
 
 def read_question(row: Mapping[str, Any], key: str | None, default: str | None) -> str:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from sts_cli.errors import InputError
 from sts_cli.inputs.items import Input, open_input
+from sts_cli.inputs.remote import Remote
 from sts_cli.records import Item, printable
 
 
 def open_inputs(
-    names: Sequence[str], question: str | None = None, images: Path | None = None
+    names: Sequence[str],
+    question: str | None = None,
+    images: Path | None = None,
+    tell: Callable[[str], None] = lambda form: None,
+    remote: bool = False,
 ) -> Input:
     """The input that one or more names stand for, in their order; `*`, `?` and `[` are patterns.
 
@@ -23,10 +28,10 @@ def open_inputs(
     """
     every = [one for name in names for one in matching(name)]
     if len(every) == 1:
-        return open_input(every[0], question, images)
+        return open_input(every[0], question, images, tell, remote)
     if "-" in every:
         raise InputError("'-' reads standard input, and goes with no other input.")
-    parts = tuple(open_input(name, question, images) for name in every)
+    parts = tuple(open_input(name, question, images, remote=remote) for name in every)
     count = f"{every[0]} and {len(every) - 1} more"
 
     skipped: Counter[str] = Counter()
@@ -41,6 +46,11 @@ def open_inputs(
     return Input(
         count, Path(), "several", read, skipped=skipped, form=told, folder=Path(), parts=parts
     )
+
+
+def is_path(name: object) -> bool:
+    """True for the name of a file, and not an image itself or one on an object store."""
+    return isinstance(name, str) and not isinstance(name, Remote) and not name.startswith("data:")
 
 
 def matching(name: str) -> list[str]:
@@ -58,10 +68,7 @@ def rooted(item: Item, part: Input) -> Item:
 
     An image that is asked about without a question file has its path as its id.
     """
-    images = tuple(
-        str(item.folder / name) if isinstance(name, str) and not name.startswith("data:") else name
-        for name in item.images
-    )
+    images = tuple(str(item.folder / name) if is_path(name) else name for name in item.images)
     alone = part.kind in ("folder", "image")
     identity = printable(images[0]) if alone else item.id
     return replace(item, id=identity, images=images, folder=Path())

@@ -11,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from sts_cli.errors import ModelError
 from sts_cli.machine.hardware import out_of_memory
+from sts_cli.machine.packages import to_install
 
 FOREIGN = (  # what transformers, torch and the system raise when a checkpoint is odd
     AttributeError,
@@ -58,7 +59,7 @@ def explain(name: str, error: Exception) -> str:
     text = " ".join(str(error).split())
     for package in ("num2words", "torchvision", "sentencepiece", "bitsandbytes", "accelerate"):
         if isinstance(error, ImportError) and package in text.lower():
-            return f"'{name}' needs {package}; run 'pip install {package}'."
+            return f"'{name}' needs {package}; run: {to_install(package)}"
     if isinstance(error, torch.OutOfMemoryError):
         return f"Not enough GPU memory for '{name}'; try --quantize int8 or --quantize nf4."
     if out_of_memory(error):

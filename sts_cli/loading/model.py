@@ -43,6 +43,7 @@ class Loaded:
     attention: str = ATTENTION
     decoder: Any = None  # runs the layers; None: PyTorch
     encoder: Any = None  # has `get_image_features`; None: the model
+    checkpoint: Checkpoint | None = None  # None: the model was made, not read
 
     @property
     def precision(self) -> str:
@@ -106,6 +107,7 @@ def load(
         weights,
         decoder=decoder,
         encoder=encoder,
+        checkpoint=checkpoint,
     )
 
 

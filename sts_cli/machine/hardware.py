@@ -45,13 +45,23 @@ def memory() -> tuple[int, int] | None:
     try:
         lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
     except OSError:
-        return None
+        return memory_elsewhere()
     sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if " kB" in line}
     free, total = sizes["MemAvailable"], sizes["MemTotal"]
     limit = container_limit()
     if limit is not None:
         free, total = min(free, limit[0]), min(total, limit[1])
     return free, total
+
+
+def memory_elsewhere() -> tuple[int, int] | None:
+    """As `memory`, on systems without /proc: psutil, which accelerate brings, knows them."""
+    try:
+        import psutil
+    except ImportError:
+        return None
+    sizes = psutil.virtual_memory()
+    return int(sizes.available), int(sizes.total)
 
 
 def container_limit() -> tuple[int, int] | None:

@@ -28,5 +28,5 @@ def import_failure(error: BaseException) -> str:
     words = " ".join(str(root).split())
     return (
         f"PyTorch and transformers cannot be imported ({type(root).__name__}: {words[:200]}); "
-        "run 'pip install --force-reinstall sts-cli'."
+        "install sts again, in a new environment: sts docs install"
     )

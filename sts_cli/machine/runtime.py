@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -45,6 +46,8 @@ def uncollected() -> Iterator[None]:
         if first:
             gc.freeze()
             gc.enable()
+            if "triton" in sys.modules:  # it reports as a leak what is never collected
+                atexit.register(gc.unfreeze)
 
 
 def give_back_memory() -> None:

@@ -264,4 +264,4 @@ def watched(watch: Watch, query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
     """
     least = torch.finfo(bias.dtype).min
     mask = torch.where(bias > HIDDEN, bias, least).expand(len(query), -1, -1, -1)
-    return attention_paid((query, key, mask, 1.0), watch.queries)
+    return attention_paid((query, key, mask, 1.0), watch.queries, watch.by_head)

@@ -8,10 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sts_cli.checkpoints.checkpoint import Checkpoint
 from sts_cli.errors import ModelError, did_you_mean
+from sts_cli.families import CROSS_ATTENDED
+from sts_cli.machine.packages import to_install
 from sts_cli.profile import BACKEND, Backend, Profile, Quantize
 
 FIRST, BEFORE = (2026, 0), (2027, 0)  # versions that were tested, or are near those
-PACKAGE = "sts-cli[openvino]"
+PACKAGE = "openvino>=2026.4,<2027"  # as in pyproject.toml
 
 
 class NotConvertible(ModelError):
@@ -23,12 +25,12 @@ def problem() -> str | None:
     try:
         installed = version("openvino")
     except PackageNotFoundError:
-        return f"OpenVINO is not installed; run 'pip install {PACKAGE}'."
+        return f"OpenVINO is not installed; run: {to_install('openvino')}"
     parts = tuple(int(part) for part in installed.split(".")[:2] if part.isdigit())
     if not FIRST <= parts < BEFORE:
         return (
             f"OpenVINO {installed} is installed, but sts needs a version from {FIRST[0]}."
-            f"{FIRST[1]} and below {BEFORE[0]}; run 'pip install -U {PACKAGE}'."
+            f"{FIRST[1]} and below {BEFORE[0]}; run: {to_install(PACKAGE)}"
         )
     if platform.machine().lower() not in ("x86_64", "amd64", "arm64", "aarch64"):
         return f"OpenVINO does not run on {platform.machine()}."
@@ -76,6 +78,11 @@ def obstacle(checkpoint: Checkpoint, device: str, quantize: Quantize) -> str | N
         return "nf4 weights are for PyTorch; use --quantize int8 or --quantize int4."
     if checkpoint.config.get("quantization_config"):
         return f"{checkpoint.folder} is quantized already; use the model that it was made from."
+    if checkpoint.model_type in CROSS_ATTENDED:
+        return (
+            f"'{checkpoint.model_type}' reads images through cross-attention, which only PyTorch "
+            "runs; use --backend torch."
+        )
     if not checkpoint.tested:
         return f"'{checkpoint.model_type}' is an untested family; use --backend torch."
     return None

@@ -145,7 +145,7 @@ def row_of(row: dict[str, str]) -> dict[str, Any]:
         "images": listed(row["image"]),
         "error": {"kind": row["error"], "message": row["message"]} if failed else None,
         "tokens": None if failed else {name: json.loads(text) for name, text in tokens.items()},
-        "seconds": None if failed else {"total": float(row["seconds_total"])},
+        "seconds": None if failed else {one: float(row[f"seconds_{one}"]) for one in SECONDS},
         "expected": json.loads(row["expected"]) if row["expected"] else [],
         "extra": json.loads(row["extra"]) if row["extra"] else {},
         **(compared_of(row) if compared else {}),

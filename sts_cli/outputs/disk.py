@@ -25,6 +25,11 @@ REMEDIES = {
     errno.ENOTCONN: "the network file system is gone",
     errno.EFBIG: "the file is larger than the system allows",
 }
+WINDOWS = {  # its own numbers; EACCES stands for all of them
+    5: "you may not write there, or another program has the file open",
+    32: "another program has the file open; close it there",
+    33: "another program has locked the file; close it there",
+}
 
 
 @contextlib.contextmanager
@@ -40,7 +45,8 @@ def write_errors(path: Path) -> Iterator[None]:
 
 def reason(error: OSError) -> str:
     """The system's reason for an error, in words."""
-    return REMEDIES.get(error.errno or 0) or (error.strerror or str(error))
+    words = WINDOWS.get(getattr(error, "winerror", None) or 0) or REMEDIES.get(error.errno or 0)
+    return words or error.strerror or str(error)
 
 
 class Appender:
@@ -50,7 +56,8 @@ class Appender:
         """Append from byte `start` on; cut off all bytes after it."""
         self.path = path
         with write_errors(path):
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            binary = getattr(os, "O_BINARY", 0)  # else Windows writes CR LF, and bytes move
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | binary, 0o644)
             os.ftruncate(self._file, start)
             self._end = os.lseek(self._file, start, os.SEEK_SET)
         self._synced = monotonic()

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from sts_cli.errors import OutputError, did_you_mean
+from sts_cli.machine.packages import to_install
 from sts_cli.records import Answer, Item
 
 NAMES = ("llava", "openai-batch", "vqav2")
+LINES = (".jsonl", ".ndjson")
+ENDINGS = {
+    "jsonl": LINES,
+    "csv": (".csv",),
+    "parquet": (".parquet",),
+    "llava": LINES,
+    "openai-batch": LINES,
+    "vqav2": (".json", *LINES),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +69,35 @@ class Format(Protocol):
 def format_of(out: Path | None, name: str | None) -> Format:
     """The format that --format names, or else that of the output file's ending."""
     suffix = ".jsonl" if out is None else out.suffix.lower()
+    plain = {".csv": "csv", ".parquet": "parquet"}
     if name is not None and name not in NAMES:
         raise OutputError(
             f"--format {name} is unknown. Known: {', '.join(NAMES)}.{did_you_mean(name, NAMES)}"
         )
-    if suffix not in (".jsonl", ".ndjson", ".json" if name == "vqav2" else ".csv"):
-        ends = ".json or .jsonl" if name == "vqav2" else ".jsonl or .csv"
+    if suffix not in (".jsonl", ".ndjson", *((".json",) if name == "vqav2" else plain)):
+        ends = ".json or .jsonl" if name == "vqav2" else ".jsonl, .csv or .parquet"
         raise OutputError(f"--out {out}: the name must end in {ends}.")
-    if name is not None and suffix == ".csv":
+    if name is not None and suffix in plain:
         raise OutputError(f"--format {name} writes JSON: --out must end in .jsonl.")
-    return format_named(name or ("csv" if suffix == ".csv" else "jsonl"))
+    if out is not None and suffix == ".parquet":
+        check_library(out)
+    return format_named(name or plain.get(suffix, "jsonl"))
+
+
+def check_library(path: Path) -> None:
+    """Raise OutputError if pyarrow is not installed."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise OutputError(f"{path} needs pyarrow; run: {to_install('pyarrow')}")
 
 
 def format_named(name: str) -> Format:
     """The format of a name in a run's settings."""
-    from sts_cli.outputs import csv, jsonl, vqav2
+    from sts_cli.outputs import csv, jsonl, packed, vqav2
 
     formats: dict[str, type[Format]] = {
         "jsonl": jsonl.JsonLines,
         "csv": csv.Table,
+        "parquet": packed.Rows,
         "llava": jsonl.Llava,
         "openai-batch": jsonl.OpenAI,
         "vqav2": vqav2.Results,

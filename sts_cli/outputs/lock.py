@@ -27,8 +27,8 @@ class Lock:
                 self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 take(self._file)
-                if os.path.samestat(os.fstat(self._file), os.stat(self.path)):
-                    return self
+                if os.name == "nt" or os.path.samestat(os.fstat(self._file), os.stat(self.path)):
+                    return self  # Windows lets nobody remove the file that we have open
             except FileNotFoundError:
                 pass  # the last holder removed the file: open a new one
             except OSError as error:
@@ -43,9 +43,15 @@ class Lock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with contextlib.suppress(OSError):  # Windows keeps open files
-            self.path.unlink()
+        refused = False
+        try:
+            self.path.unlink()  # while it is locked: afterwards it may be another run's
+        except OSError as reason:
+            refused = isinstance(reason, PermissionError)  # Windows removes no file that is open
         os.close(self._file)
+        if refused:
+            with contextlib.suppress(OSError):
+                self.path.unlink()  # a run that waits for it has it open: it stays
 
 
 def take(file: int) -> None:

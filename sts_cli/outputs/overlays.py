@@ -14,6 +14,7 @@ from sts_cli.records import Answer
 from sts_cli.report.overlay import encoded, format_for, mark_of, overlay
 
 LONGEST = 160  # bytes of an id in a file name
+DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # no files on Windows
 
 
 class Overlays:
@@ -63,6 +64,7 @@ class Overlays:
 def safe(identity: str) -> str:
     """An id as a file name on any system; a digest tells ids apart that become the same name."""
     name = re.sub(r"[^\w.-]", "_", identity).lstrip(".-") or "_"
+    name = DEVICE.sub(r"_\g<0>", name, count=1) if DEVICE.match(name) else name
     if name == identity and len(name.encode()) <= LONGEST:
         return name
     return f"{name.encode()[:LONGEST].decode('utf-8', 'ignore')}~{digest(identity)}"

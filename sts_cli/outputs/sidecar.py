@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
 from sts_cli.errors import OutputError
 from sts_cli.inputs.folder import is_image_name
+from sts_cli.inputs.picture import located
 from sts_cli.outputs.disk import digest, write_whole
 from sts_cli.records import Answer, Item
 
@@ -28,7 +30,7 @@ class Sidecars:
 
     def place(self, item: Item) -> Path:
         """`photo.txt` for `photo.jpg`; `photo.jpg.txt` if another image could have that one."""
-        path = item.paths[0]
+        path = located(item.folder, item.images[0])
         if path.parent not in self._ambiguous:
             self._ambiguous[path.parent] = ambiguous(names_in(path.parent))
         shared = folded(path.stem) in self._ambiguous[path.parent] or folded(path.suffix) == ".txt"
@@ -65,8 +67,8 @@ def names_in(folder: Path) -> list[str]:
 
 
 def folded(name: str) -> str:
-    """A name as file systems compare it that ignore case."""
-    return name.casefold()
+    """A name as file systems compare it that ignore case, or how accents are composed."""
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def with_ending(name: str) -> str:
@@ -95,7 +97,7 @@ def check_one_each(items: Iterable[Item], sidecars: Sidecars) -> None:
                 "--out instead."
             )
         taken[path] = item.id
-        images.add(settled(item.paths[0]))
+        images.add(settled(located(item.folder, item.images[0])))
     for path in taken.keys() & images:
         raise OutputError(f"--sidecar: {path} is an image of the input; use --out instead.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +14,9 @@ from sts_cli.outputs.disk import reason
 from sts_cli.outputs.formats import Format
 from sts_cli.records import Answer, Item
 from sts_cli.report.visible import visible_json
+
+# The error of a pipe that nobody reads
+CLOSED = (errno.EPIPE, errno.EINVAL) if os.name == "nt" else (errno.EPIPE,)
 
 
 class StdoutError(OutputError):
@@ -26,8 +30,8 @@ def to_stdout() -> Iterator[None]:
         yield
     except OSError as error:
         give_up()
-        if isinstance(error, BrokenPipeError):
-            raise
+        if error.errno in CLOSED:
+            raise BrokenPipeError(*error.args) from error
         raise StdoutError(f"Cannot write standard output: {reason(error)}.") from error
 
 

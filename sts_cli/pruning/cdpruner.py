@@ -32,7 +32,7 @@ class Cdpruner:
         assert candidates.question is not None
         weight = relevance(normalised(candidates.features), candidates.question)
         kernel = weight[:, None] * cosines(candidates.features) * weight
-        return Cutting(pivots(kernel, count).sort().values)
+        return Cutting(pivots(kernel, count).order.sort().values)
 
 
 def relevance(unit: Tensor, question: Tensor) -> Tensor:

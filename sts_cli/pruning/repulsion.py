@@ -12,13 +12,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from sts_cli.pruning import Candidates, Cutting, Need, Range
+from sts_cli.pruning import Candidates, Cutting, Need, Range, Trail
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLE = 64  # rows of the distance matrix that give its median
 CHUNK = 256  # rows of the distance matrix that are computed at once
+SPENT = 1e-9  # squared length below which nothing of a unit feature is new
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,10 @@ class Repulsion:
     least similar. Each next token has the least sum of potentials with the chosen tokens. Ties go
     to the lower index, so the choice is deterministic. O(N^2 D + N count) time; one float32 matrix
     [N, N].
+
+    The image's energy is the sum of the squared unit features. A choice holds what lies in the
+    directions that the chosen ones span, and leaves the rest: what `star_pro` with unit features
+    counts, for the tokens that repulsion chooses. Our choice.
     """
 
     needs: ClassVar[tuple[Need, ...]] = ()
@@ -39,10 +44,17 @@ class Repulsion:
     exponent: Annotated[float, Range(0.1, 64)] = 2.0
 
     def cut(self, candidates: Candidates, count: int) -> Cutting:
+        return Cutting(self._order(candidates, count).sort().values)
+
+    def trail(self, candidates: Candidates, most: int) -> Trail:
+        order = self._order(candidates, most)
+        return Trail(order, energy_left(normalised(candidates.features), order))
+
+    def _order(self, candidates: Candidates, count: int) -> Tensor:
         potential, nearest = potentials(
             normalised(candidates.features), candidates.grid, self.spatial, self.exponent
         )
-        return Cutting(greedy(potential, nearest.argmin(), count))
+        return greedy(potential, nearest.argmin(), count)
 
 
 def normalised(features: Tensor) -> Tensor:
@@ -102,7 +114,7 @@ def place_distances(grid: Tensor, other: Tensor) -> Tensor:
 
 
 def greedy(potential: Tensor, first: Tensor, count: int) -> Tensor:
-    """Sorted indices [count]: start at `first` [], then always add the index of least energy.
+    """Indices [count] in their order: start at `first` [], then always add that of least energy.
 
     `potential` [N, N] is that of a chosen token (row) and another token (column). Indices stay
     tensors of one element, so nothing waits for the device.
@@ -117,7 +129,26 @@ def greedy(potential: Tensor, first: Tensor, count: int) -> Tensor:
         energy += potential.index_select(0, index).view(-1)
         energy.index_fill_(0, index, math.inf)  # no index is chosen twice
         index = energy.argmin().view(1)
-    return chosen.sort().values
+    return chosen
+
+
+def energy_left(unit: Tensor, order: Tensor) -> Tensor:
+    """The share [M] of the energy of `unit` [N, D] that the first 1, 2, ... of `order` [M] leave.
+
+    The energy is the sum of all squares; a choice leaves that of what is orthogonal to the chosen
+    rows. By Cholesky of their products, in float64: equal rows need the room.
+    """
+    import torch
+
+    values = unit.double()
+    rows = values.index_select(0, order)
+    products = rows @ rows.mT
+    products.diagonal().add_(SPENT)  # a row that is spanned already adds nothing
+    factor = torch.linalg.cholesky(products)
+    held = torch.linalg.solve_triangular(factor, rows @ values.mT, upper=False)
+    every = values.square().sum()
+    left = every - held.square().sum(1).cumsum(0)
+    return (left / every.clamp(min=1e-12)).clamp(min=0).float()
 
 
 def median(distances: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sts_cli.pruning import Candidates, Cutting, Need
+from sts_cli.pruning import Candidates, Cutting, Need, Trail
 from sts_cli.pruning.repulsion import normalised
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class StarPro:
     """Tokens that together span the most of the image's features: pivoted QR.
 
     Features are taken as they are (`raw`), at length 1 (`unit`), or without their mean (`centred`).
+    What a choice leaves of the image's energy is the sum of the squared residuals, as a share of
+    the sum of the squared features.
     """
 
     needs: ClassVar[tuple[Need, ...]] = ()
@@ -36,12 +38,15 @@ class StarPro:
     features: Literal["raw", "unit", "centred"] = "raw"
 
     def cut(self, candidates: Candidates, count: int) -> Cutting:
+        return Cutting(self.trail(candidates, count).order.sort().values)
+
+    def trail(self, candidates: Candidates, most: int) -> Trail:
         values = candidates.features.float()
         if self.features == "unit":
-            return Cutting(pivots(cosines(values), count).sort().values)
+            return pivots(cosines(values), most)
         if self.features == "centred":
             values = values - values.mean(0)
-        return Cutting(pivots(values @ values.mT, count).sort().values)
+        return pivots(values @ values.mT, most)
 
 
 def cosines(features: Tensor) -> Tensor:
@@ -52,8 +57,8 @@ def cosines(features: Tensor) -> Tensor:
     return found
 
 
-def pivots(kernel: Tensor, count: int) -> Tensor:
-    """Indices [count] in the order of choice: the greedy maximum of the kernel's determinant.
+def pivots(kernel: Tensor, count: int) -> Trail:
+    """The first `count` tokens: the greedy maximum of the kernel's determinant.
 
     `kernel` [N, N] float32, positive semidefinite. This is Cholesky with pivots; for the products
     of features it picks as QR with pivots does. Once all is spanned, the rest are those with the
@@ -62,6 +67,8 @@ def pivots(kernel: Tensor, count: int) -> Tensor:
     import torch
 
     residual, original = kernel.diagonal().clone(), kernel.diagonal().clone()
+    every = original.sum().clamp(min=1e-12)
+    left = torch.empty(count, device=kernel.device)
     least = SPENT * original.amax().clamp(min=1e-12)
     factor = torch.zeros((count, len(kernel)), device=kernel.device)
     chosen = torch.empty(count, dtype=torch.long, device=kernel.device)
@@ -75,4 +82,5 @@ def pivots(kernel: Tensor, count: int) -> Tensor:
         residual = residual - row[0] ** 2
         for values in (residual, original):
             values.index_fill_(0, index, -math.inf)  # no index is chosen twice
-    return chosen
+        left[step] = residual.clamp(min=0).sum()
+    return Trail(chosen, left / every)

@@ -26,4 +26,5 @@ class Todre:
 
     def cut(self, candidates: Candidates, count: int) -> Cutting:
         unit = normalised(candidates.features)
-        return Cutting(greedy(unit @ unit.mT, (unit @ unit.mean(0)).argmin(), count))
+        first = (unit @ unit.mean(0)).argmin()
+        return Cutting(greedy(unit @ unit.mT, first, count).sort().values)

@@ -123,7 +123,7 @@ class Report:
         self.seconds, self.average, self.share = array("d"), array("d"), array("d")
         self.escalated = Counter[str]()  # answers, by the profile that gave them
         self.doubtful = 0  # answers that were not certain, but stay
-        self.speedups: list[tuple[float, float]] = []  # prefill and total, of each batch
+        self.speedups: dict[float, tuple[float, float]] = {}  # prefill and total, of each batch
         self.compared = self.agreed = 0
         self.started = self.told = clock()
         self.progress = Progress(
@@ -151,6 +151,10 @@ class Report:
         trace: TracebackType | None,
     ) -> None:
         self.progress.stop()
+
+    def count_from(self, seconds: float) -> None:
+        """Count rates and the time left from so many seconds ago, and not from the entry."""
+        self.started = self.told = self.clock() - seconds
 
     @property
     def rate(self) -> float:
@@ -180,9 +184,10 @@ class Report:
             elif self.escalate is not None:
                 self.doubtful += self.escalate.doubts(answer.certainty)
         if answer.comparison is not None:
+            assert answer.seconds is not None
             both = (answer.comparison.speedup_prefill, answer.comparison.speedup_total)
-            if not self.speedups or self.speedups[-1][0] != both[0]:  # else of the same batch
-                self.speedups.append(both)
+            # The rows of a batch have its prefill's seconds, and totals of their own images.
+            self.speedups.setdefault(answer.seconds.prefill, both)
             self.compared += 1
             self.agreed += answer.comparison.agree
         self.progress.update(self._task, advance=1, rate=f"{self.rate:.2f}/s")
@@ -245,7 +250,7 @@ class Report:
         if self.agreement is not None:
             self.console.print(
                 f"against no pruning: {self.agreed} of {self.compared} answers agree "
-                f"({self.agreement:.1%})\n{speedups(self.speedups)}"
+                f"({self.agreement:.1%})\n{speedups(list(self.speedups.values()))}"
             )
 
 

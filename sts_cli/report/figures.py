@@ -20,7 +20,7 @@ class Figures:
         self.answered = self.compared = self.agreed = self.earlier = 0
         self.errors: Counter[str] = Counter()
         self.seconds, self.average, self.share = array("d"), array("d"), array("d")
-        self.speedups: dict[tuple[float, float], None] = {}  # prefill and total, of each batch
+        self.speedups: dict[float, tuple[float, float]] = {}  # prefill and total, of each batch
 
     def add(self, row: Mapping[str, Any], earlier: bool) -> None:
         """Count an output row."""
@@ -38,7 +38,9 @@ class Figures:
         if row.get("agree") is not None:
             self.compared += 1
             self.agreed += row["agree"]
-            self.speedups[row["speedup"]["prefill"], row["speedup"]["total"]] = None
+            both = row["speedup"]["prefill"], row["speedup"]["total"]
+            # The rows of a batch have its prefill's microseconds, and totals of their own images.
+            self.speedups.setdefault(row["seconds"]["prefill"], both)
 
     def tiles(self) -> list[tuple[str, str, str]]:
         """Label, value and detail of each figure that there is."""
@@ -76,7 +78,7 @@ class Figures:
 
     def _factors(self) -> dict[str, list[float]]:
         """The speed-ups of prefill and in total of all batches."""
-        prefill, total = zip(*self.speedups, strict=True) if self.speedups else ((), ())
+        prefill, total = zip(*self.speedups.values(), strict=True) if self.speedups else ((), ())
         return {"prefill": list(prefill), "total": list(total)}
 
     def charts(self) -> list[Chart]:

@@ -104,3 +104,8 @@ def ratio(values: Sequence[float]) -> str:
     low, high = median_interval(values)
     around = f" ({low:.2f} to {high:.2f})" if len(values) > 1 else ""
     return f"x{median(values):.2f}{around}"
+
+
+def told_p(p: float) -> str:
+    """The p of a test as people read it."""
+    return f"{p:.2g}" if p >= 0.001 else "<0.001"

@@ -18,8 +18,9 @@ COMPARABLE = 24  # kept tokens; of fewer, a random choice may look alike, too
 EXCESS, RANK = 0.5, 0.6  # of the way to equal tokens; of the effective rank of random tokens
 BARE = 0.25  # of the image
 ASIDE, SURE, IMAGES = 0.25, 4.0, 8  # of the image's side; standard errors; images
-# Shares of the visual tokens below which the demo model answers worse (docs/accuracy.md): with
-# repulsion, and with any other first method, as far as we know.
+# Shares of the visual tokens below which the demo model answers worse (docs/accuracy.md): with a
+# first method that keeps what differs, and with any other, as far as we know.
+DIFFERING = ("repulsion", "star_pro")
 READING, PLACES = (0.08, 0.35), (0.02, 0.12)
 PASSED, ROWS, LOSS = 8, 24, 0.05  # first rows, which warm up; rows; of all seconds
 
@@ -159,7 +160,7 @@ def aside(cut: Cut, seen: list[Look]) -> str | None:
 def asked(profile: Profile, question: str, tokens: TokenCounts) -> str | None:
     """A question about text or places, under a budget that is known to lose these."""
     share = tokens.average / max(1, tokens.visual)
-    other = profile.cuts[0].method != "repulsion"
+    other = profile.cuts[0].method not in DIFFERING
     if share < READING[other] and asks_to_read(question):
         what, loses = "to read", "reading suffers first"
     elif share < PLACES[other] and asks_for_place(question):
