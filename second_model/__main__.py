@@ -23,7 +23,6 @@ def main() -> None:
 
     import torch
 
-    from demo_model.plot import plot
     from second_model import build
     from second_model.train import Run, Settings
 
@@ -35,7 +34,6 @@ def main() -> None:
     run = Run(settings, *build.trained(build.weights()), DEMO)
     run.train()
     run.export()
-    plot(options.folder, options.folder / "curves.png")
 
 
 if __name__ == "__main__":

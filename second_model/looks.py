@@ -1,9 +1,9 @@
 """Where each layer looks: python -m second_model.looks FOLDER [--scenes 12]
 
-For questions that name one thing: how well a layer's attention to the image finds that thing. The
-figure is the chance that a patch at the thing's place gets more attention than one elsewhere, in
-per cent; 50 is blind. For the last token before the answer, and for the mean of all words. The
-checkpoint is one of `second_model`, or the demo.
+For questions that name one thing: how well a layer's attention to the image tells that thing from
+others. The figure is the chance that a patch at the thing's place gets more attention than a patch
+of another thing, in per cent; 50 is blind. For the last token before the answer, and for the mean
+of all words. The checkpoint is one of `second_model`, or the demo.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, LlavaForConditionalGeneration  # noqa: E
 
 from demo_model import build as demo  # noqa: E402
 from demo_model import forward, losses  # noqa: E402
-from demo_model.labels import GRID  # noqa: E402
+from demo_model.labels import COLUMNS, GRID  # noqa: E402
 from demo_model.stream import example  # noqa: E402
 from demo_model.train import encoded  # noqa: E402
 from second_model import build  # noqa: E402
@@ -70,6 +70,7 @@ def seen(model: Any, packer: losses.Packer, seed: int) -> Tensor:
     )
     first = len(prefix) + where.shape[1]
     looks = torch.stack(out.attentions)[:, 0, :, first:, len(prefix) : first].float().mean(1)
+    thing = torch.from_numpy(scene.labels[:, COLUMNS.index("thing")]).int()
     rows = []
     for number in range(int(packed["segment"].max()) + 1):
         own = packed["segment"][0] == number
@@ -80,18 +81,18 @@ def seen(model: Any, packer: losses.Packer, seed: int) -> Tensor:
             for (_, token), cells in zip(packed["naming"].tolist(), packed["cells"], strict=True)
             if begin <= token < last and cells.sum() == 1
         ]
-        if named:
-            there = named[-1][losses.CELL] > 0
+        there = named[-1][losses.CELL] > 0 if named else thing == 0
+        elsewhere = (thing > 0) & ~torch.isin(thing, thing[there])
+        if named and elsewhere.any():
             both = looks[:, last], looks[:, begin:last].mean(1)
-            rows.append(torch.stack([chance(part, there) for part in both]))
+            rows.append(torch.stack([chance(part[:, there], part[:, elsewhere]) for part in both]))
     return torch.stack(rows) if rows else torch.zeros(0, 2, len(looks))
 
 
-def chance(scores: Tensor, there: Tensor) -> Tensor:
-    """The chance [layers] that a patch that is `there` [576] has a higher score than another."""
-    inside, outside = scores[:, there], scores[:, ~there]
-    higher = (inside[:, :, None] > outside[:, None]).float()
-    level = (inside[:, :, None] == outside[:, None]).float()
+def chance(here: Tensor, elsewhere: Tensor) -> Tensor:
+    """The chance [layers] that a score `here` [layers, n] is higher than one `elsewhere`."""
+    higher = (here[:, :, None] > elsewhere[:, None]).float()
+    level = (here[:, :, None] == elsewhere[:, None]).float()
     return (higher + level / 2).mean((1, 2))
 
 
