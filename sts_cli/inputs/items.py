@@ -153,7 +153,7 @@ def open_input(
     if next(opened.items(), None) is None:
         passed = ", ".join(f"{count} {reason}" for reason, count in opened.skipped.items())
         raise InputError(
-            f"'{shown}' holds no images{f' ({passed})' if passed else ''}."
+            f"'{shown}' holds no images{f' (passed over: {passed})' if passed else ''}."
             if opened.kind == "folder"
             else f"'{shown}' is empty. A line looks like {EXAMPLE}"
         )
