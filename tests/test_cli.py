@@ -149,6 +149,19 @@ def test_a_folder_is_captioned(model: Path, folder: Path):
     assert (row["id"], row["question"]) == ("2.png", "which colour?")
 
 
+def test_a_run_whose_images_lie_elsewhere_says_where_it_looked(
+    model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(folder)
+    (folder / "apart").mkdir()
+    rows = write(folder / "apart" / "questions.jsonl", [{"image": "0.png", "question": "?"}])
+    told = f"Relative names of images start in {rows.parent}; --images FOLDER changes that."
+    apart = sts("batch", rows, *SHORT)
+    assert apart.code == 1 and apart.err.splitlines().count(told) == 1
+    found = sts("batch", rows, "--images", ".", *SHORT)
+    assert found.code == 0 and "--images" not in found.err
+
+
 def test_questions_may_come_from_stdin(model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)
     lines = (folder / "questions.jsonl").read_bytes()

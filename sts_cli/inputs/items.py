@@ -96,6 +96,11 @@ class Input:
         """The folder that image names are relative to."""
         return self.path.parent if self.folder is None else self.folder
 
+    @property
+    def named_from(self) -> Path | None:
+        """The folder that a question file's names of images start in; None for what has no rows."""
+        return None if self.parts or self.kind in ("folder", "image", "list") else self.start
+
     def count(self) -> int | None:
         """The number of items; None for stdin."""
         if self.parts:
