@@ -459,6 +459,7 @@ MISTAKES = [
     (("batch", "questions.jsonl", "--sidecar"), "takes a folder or an image"),
     (("batch", "questions.jsonl", "--format", "coco"), "--format coco"),
     (("ask", "gone.png"), "No image gone.png"),
+    (("ask", "00.png"), "No image 00.png. Did you mean '0.png'?"),
     (("ask", "questions.jsonl"), "is not an image"),
     (("profiles", "show", "balance"), "Did you mean 'balanced'?"),
     (("merge", "out.jsonl", "questions.jsonl"), "is not the output of sts batch --shard"),
