@@ -136,6 +136,10 @@ def open_input(
     metadata.jsonl, .csv or .parquet is that file. Raises InputError for what holds no question at
     all.
     """
+    if not name:  # a shell's variable that is not set; Path("") would be the current folder
+        raise InputError("an input has no name; give a file, a folder of images, or - for stdin.")
+    if question is not None and not question.strip():
+        raise InputError("the question for all rows (--question) is empty; leave it out, or ask.")
     if name == "-":
         return from_stdin(question, images, tell)
     path, shown = Path(name), printable(name)
