@@ -21,7 +21,8 @@ from sts_cli.errors import ProfileError
 from sts_cli.evaluation.conditions import average
 from sts_cli.families.places import raster
 from sts_cli.profile import Cut, Energy, Left, Profile
-from sts_cli.profile_files import as_yaml, parse
+from sts_cli.profile_files import parse
+from sts_cli.profile_files.writing import as_yaml
 from sts_cli.pruning import Candidates, Following
 from sts_cli.pruning.repulsion import Repulsion
 from sts_cli.pruning.star_pro import StarPro
