@@ -110,8 +110,6 @@ def test_the_new_images_of_a_batch_share_a_loop(monkeypatch: pytest.MonkeyPatch)
     images = [
         Encoded(features(n, total), SQUARE[:total], (), pixels) for n, total in enumerate(sizes)
     ]
-        Encoded(features(n, total), SQUARE[:total], (), pixels) for n, total in enumerate(sizes)
-    ]
     cut, method, choices = Cut("repulsion", 8), InOneLoop(), Choices()
     prompts = [Prompt([], (image,)) for image in (*images, images[0])]
     monkeypatch.setattr(choosing_images, "LOOP_BYTES", 2 * 4 * 64**2)  # of two images
