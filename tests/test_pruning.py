@@ -104,7 +104,7 @@ class InOneLoop:
 
 
 def test_the_new_images_of_a_batch_share_a_loop(monkeypatch: pytest.MonkeyPatch):
-    """Of each size one, and at most as many as its memory allows; a known image is not asked for."""
+    """Of each size one, at most as many as its memory allows; a known image is not asked for."""
     pixels = Pixels({}, "", 64, (8, 8))
     sizes = (64, 64, 16, 64)
     images = [
