@@ -178,6 +178,14 @@ def test_an_item_is_one_line_whatever_it_holds():
     assert second == r"x 7\n8  forged  internal: a\x0d\nb\tc"
 
 
+def test_a_run_with_nothing_left_to_do_tells_no_speed():
+    screen = console()
+    with Report(screen, 3) as report:
+        pass
+    report.summary(["3 answered before"])
+    assert told(screen) == "0 answered; 3 answered before"
+
+
 def test_long_answers_that_differ_are_both_seen_where_they_differ():
     ours, full = "a sign that says TAXI, a ring and a heart", "a sign that says TAXI, a star"
     differing = Comparison(replace(FULL, text=full), False, 0.6, 4.0, 1.0)

@@ -235,7 +235,8 @@ class Report:
         if self.errors:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.errors.most_common())
             parts.append(f"{self.errors.total()} with errors ({kinds})")
-        parts.append(f"{passed:.1f} s, {self.rate:.2f} items/s")
+        if self.answered or self.errors:
+            parts.append(f"{passed:.1f} s, {self.rate:.2f} items/s")
         parts += notes
         self.console.print("; ".join(parts), style="bold")
         if self.seconds:
