@@ -58,9 +58,12 @@ def test_the_readme_has_commands_to_run():
     assert len(COMMANDS) >= 5
 
 
-def test_the_first_steps_run_as_the_page_shows_them(place: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_first_steps_run_as_the_page_shows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """In the order of the page: a command may go on with what one before wrote."""
-    monkeypatch.chdir(place)
+    shutil.copytree(ROOT / "samples", tmp_path / "samples")
+    monkeypatch.chdir(tmp_path)
     text = "\n".join(re.findall(r"```console\n(.*?)```", FIRST_STEPS, re.S))
     steps = [step.strip().partition("\n") for step in re.split(r"^\$ sts ", text, flags=re.M)[1:]]
     assert len(steps) >= 10
