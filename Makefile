@@ -7,8 +7,8 @@ BIN := .venv/bin
 .PHONY: demo test lint types tests test-demo-model dist package-here package fix clean
 
 demo: .venv/installed
-	$(BIN)/sts ask samples/sign.png "what is on the sign?"
-	$(BIN)/sts batch samples/questions.jsonl --profile aggressive --compare
+	$(BIN)/sts ask samples/sign.png "what is on the sign?" --quiet
+	$(BIN)/sts batch samples/questions.jsonl --profile aggressive --compare --shard 2/2
 
 test: lint types tests
 

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from running import sts
 
 from sts_cli import pruning
-from sts_cli.engine.choosing import exactly, following
+from sts_cli.engine.choosing import exactly
+from sts_cli.engine.choosing_images import following
 from sts_cli.engine.needs import lacking
 from sts_cli.errors import ProfileError
 from sts_cli.evaluation.conditions import average
 from sts_cli.families.places import raster
 from sts_cli.profile import Cut, Energy, Left, Profile
-from sts_cli.profile_files import as_yaml, parse
+from sts_cli.profile_files import parse
+from sts_cli.profile_files.writing import as_yaml
 from sts_cli.pruning import Candidates, Following
 from sts_cli.pruning.repulsion import Repulsion
 from sts_cli.pruning.star_pro import StarPro
@@ -322,7 +324,8 @@ BACKENDS = backends()
 
 
 def test_several_images_of_a_question_have_each_its_own_number():
-    from sts_cli.engine.choosing import Choices, choose_images, choose_row
+    from sts_cli.engine.choosing import choose_row
+    from sts_cli.engine.choosing_images import Choices, choose_images
     from sts_cli.families.default import Encoded, Pixels, Prompt
 
     pixels = Pixels({}, "", 64, (8, 8))
@@ -347,7 +350,7 @@ def test_several_images_of_a_question_have_each_its_own_number():
 
 def test_a_choice_is_remembered_by_its_rule():
     """The same image under another rule is chosen from anew."""
-    from sts_cli.engine.choosing import Choices, choose_images
+    from sts_cli.engine.choosing_images import Choices, choose_images
     from sts_cli.families.default import Encoded, Pixels, Prompt
 
     prompt = Prompt([], (Encoded(kinds(8), SQUARE, (), Pixels({}, "", 64, (8, 8))),))

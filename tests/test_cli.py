@@ -144,9 +144,22 @@ def test_a_folder_is_captioned(model: Path, folder: Path):
     done = sts("batch", folder, *SHORT)
     assert [row["id"] for row in done.rows] == ["0.png", "1.png", "2.png", "3.png"]
     assert {row["question"] for row in done.rows} == {"What is in the image?"}
-    assert "passed over: 1 no images" in done.err
+    assert "passed over: 1 of another kind" in done.err
     (row,) = sts("batch", folder / "2.png", "-Q", "which colour?", *SHORT).rows
     assert (row["id"], row["question"]) == ("2.png", "which colour?")
+
+
+def test_a_run_whose_images_lie_elsewhere_says_where_it_looked(
+    model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(folder)
+    (folder / "apart").mkdir()
+    rows = write(folder / "apart" / "questions.jsonl", [{"image": "0.png", "question": "?"}])
+    told = f"Relative names of images start in {rows.parent}; --images FOLDER changes that."
+    apart = sts("batch", rows, *SHORT)
+    assert apart.code == 1 and apart.err.splitlines().count(told) == 1
+    found = sts("batch", rows, "--images", ".", *SHORT)
+    assert found.code == 0 and "--images" not in found.err
 
 
 def test_questions_may_come_from_stdin(model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -446,6 +459,10 @@ MISTAKES = [
     (("batch", "questions.jsonl", "--sidecar"), "takes a folder or an image"),
     (("batch", "questions.jsonl", "--format", "coco"), "--format coco"),
     (("ask", "gone.png"), "No image gone.png"),
+    (("batch", ""), "an input has no name"),
+    (("batch", ".", "--question", " "), "the question for all rows (--question) is empty"),
+    (("batch", "questions.jsonl", "-Q", ""), "the question for all rows (--question) is empty"),
+    (("ask", "00.png"), "No image 00.png. Did you mean '0.png'?"),
     (("ask", "questions.jsonl"), "is not an image"),
     (("profiles", "show", "balance"), "Did you mean 'balanced'?"),
     (("merge", "out.jsonl", "questions.jsonl"), "is not the output of sts batch --shard"),

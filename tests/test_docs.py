@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from running import sts
 
 from sts_cli import pruning
 from sts_cli.families import FAMILIES
@@ -21,6 +22,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 MODELS = (ROOT / "docs" / "models.md").read_text("utf-8")
 METHODS = (ROOT / "docs" / "method.md").read_text("utf-8")
 SCHEDULES = re.findall(r"```yaml\n(.*?)```", METHODS, re.S)
+FIRST_STEPS = (ROOT / "docs" / "first-steps.md").read_text("utf-8")
+RECIPE = re.findall(r"^\t\$\(BIN\)/sts (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.M)
 BLOCKS = re.findall(r"```console\n(.*?)```", README, re.S)
 COMMANDS = [
     (line.removeprefix("$ "), block)
@@ -55,6 +58,33 @@ def test_the_readme_has_commands_to_run():
     assert len(COMMANDS) >= 5
 
 
+def test_the_first_steps_run_as_the_page_shows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In the order of the page: a command may go on with what one before wrote."""
+    shutil.copytree(ROOT / "samples", tmp_path / "samples")
+    monkeypatch.chdir(tmp_path)
+    text = "\n".join(re.findall(r"```console\n(.*?)```", FIRST_STEPS, re.S))
+    steps = [step.strip().partition("\n") for step in re.split(r"^\$ sts ", text, flags=re.M)[1:]]
+    assert len(steps) >= 10
+    for command, _, shown in steps:
+        done = sts(*shlex.split(command))
+        mistake = shown.startswith("sts: ")
+        assert done.code == (2 if mistake else 0), (command, done.err)
+        assert not shown or (done.err if mistake else done.out).strip() == shown, command
+
+
+def test_make_demo_fits_one_screen(place: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(place)
+    rows = [".venv/bin/sts " + command for command in RECIPE] + ["the bar of progress"]
+    for command in RECIPE:
+        done = sts(*shlex.split(command))
+        assert done.code == 0, done.err
+        rows += done.out.splitlines() if command.startswith("ask") else done.err.splitlines()
+    assert len(rows) >= 15
+    assert sum(-(-len(row) // 80) for row in rows) <= 23  # and a prompt
+
+
 def test_the_readme_names_every_profile():
     assert all(f"`{name}`" in README for name in shipped())
 
@@ -76,6 +106,11 @@ def test_the_page_says_which_language_models_each_family_is_tested_around(family
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
 def test_the_readme_links_to_what_exists(link: str):
     assert (ROOT / link).exists()
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)[^):]*\)", FIRST_STEPS))
+def test_the_first_steps_link_to_what_exists(link: str):
+    assert (ROOT / "docs" / link).exists()
 
 
 OURS = ("grid", "instruction", "pooling", "random", "relevance", "repulsion")

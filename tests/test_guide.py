@@ -28,7 +28,8 @@ from sts_cli.families.places import raster
 from sts_cli.inputs.images import decode_ahead
 from sts_cli.library import Model, load_model
 from sts_cli.profile import Cut, Profile
-from sts_cli.profile_files import as_yaml, load_profile, parse
+from sts_cli.profile_files import load_profile, parse
+from sts_cli.profile_files.writing import as_yaml
 from sts_cli.records import Item
 
 ROOT = Path(__file__).parents[1]

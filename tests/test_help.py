@@ -55,11 +55,24 @@ def test_help_is_what_the_command_prints():
     assert on_terminal("ask", "-h").out.replace("\r\n", "\n") == page(CONTEXTS["sts ask"], width=80)
 
 
-def test_sts_alone_shows_its_help_and_a_mistake_the_usage():
+def test_sts_alone_shows_its_help():
     alone = sts()
     assert alone.code == 2 and alone.out == sts("--help").out and "Exit codes:" in alone.out
-    wrong = sts("ask", "--imag", "a.png")
-    assert wrong.code == 2 and wrong.err.startswith("Usage: sts ask IMAGE... [QUESTION] [OPTIONS]")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["ask", "--imag", "a"], "No such option: --imag. Did you mean '--image'? See: sts ask"),
+        (["aks"], "No such command 'aks'. Did you mean 'ask'? See: sts"),
+        (["batch"], "Missing argument 'INPUT...'. See: sts batch"),
+        (["batch", "a", "--limit"], "Option '--limit' requires an argument. See: sts"),
+        (["profiles", "shwo"], "No such command 'shwo'. Did you mean 'show'? See: sts profiles"),
+    ],
+)
+def test_a_mistyped_command_is_answered_in_one_line(words: list[str], told: str):
+    done = sts(*words)
+    assert (done.code, done.out, done.err) == (2, "", f"sts: {told} --help\n")
 
 
 def test_the_help_of_batch_fits_one_screen_and_names_the_rest():

@@ -92,7 +92,7 @@ BAD = [
     ('{"image": " ", "question": "?"}', '"image" is empty'),
     ('{"image": "a\\u0000b", "question": "?"}', "null byte"),
     ('{"image": "https://x.org/a.png", "question": "?"}', "works offline"),
-    ('{"image": "x.png"}', 'no "question" key'),
+    ('{"image": "x.png"}', 'no "question". Add'),
     ('{"image": "x.png", "question": 5}', '"question" must be text, not a number'),
     ('{"image": "x.png", "question": ["?"]}', '"question" must be text, not a list'),
     ('{"image": "x.png", "question": "\\n"}', '"question" is empty'),
@@ -341,7 +341,7 @@ def test_a_folder_gives_its_images_and_counts_the_rest(tmp_path: Path):
     rows = open_input(str(tmp_path))
     names = ["a b \U0001f600.png", "b.JPG", "deep/er/c.webp", "gone.png"]
     assert [one.id for one in rows.items()] == names
-    assert rows.skipped == {"hidden": 1, "no images": 2, "folders seen before": 1}
+    assert rows.skipped == {"hidden": 1, "of another kind": 2, "folders seen before": 1}
     assert {one.question for one in rows.items()} == {CAPTION}
 
 
@@ -369,7 +369,7 @@ def test_folders_may_lie_in_each_other_however_deep_and_stay_sorted(tmp_path: Pa
 
 def test_a_folder_without_images_says_what_it_held(tmp_path: Path):
     (tmp_path / "x.txt").touch()
-    with pytest.raises(InputError, match=r"holds no images \(1 no images\)"):
+    with pytest.raises(InputError, match=r"holds no images \(passed over: 1 of another kind\)"):
         open_input(str(tmp_path))
 
 

@@ -25,7 +25,8 @@ from sts_cli.engine.needs import lacking
 from sts_cli.errors import ProfileError
 from sts_cli.library import load_model
 from sts_cli.profile import Cut, Profile
-from sts_cli.profile_files import as_yaml, load_profile, parse
+from sts_cli.profile_files import load_profile, parse
+from sts_cli.profile_files.writing import as_yaml
 from sts_cli.pruning.learnpruner import SHIPPED, Learnpruner, examined, rated, weights_of
 from sts_cli.scenes.drawing import draw
 from sts_cli.scenes.suite import HELD_OUT

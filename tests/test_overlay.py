@@ -177,6 +177,7 @@ def test_ask_draws_in_the_format_of_the_name(ending: str, place: Path):
 def test_a_format_that_is_not_written_is_refused_with_those_that_are(place: Path):
     done = sts("ask", "0.png", "--overlay", "kept.txt", *SHORT)
     assert done.code == 2 and ".jpg" in done.err and done.err.count("\n") == 1
+    assert ".apng" not in done.err  # no list of forty
     done = sts("batch", "0.png", "--overlay", "kept/*.bmp", *SHORT)
     assert done.code == 2 and ".webp" in done.err and ".bmp," not in done.err
     assert not Path("kept").exists()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from sts_cli.errors import ProfileError
 from sts_cli.profile import Cut, Escalate, Narrowing, Profile, budget
-from sts_cli.profile_files import as_yaml, load_profile, parse, shipped
+from sts_cli.profile_files import load_profile, parse, shipped
+from sts_cli.profile_files.writing import as_yaml
 
 AVERAGES = {"off": 576, "gentle": 192, "balanced": 128, "aggressive": 64, "extreme": 32}
 

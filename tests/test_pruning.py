@@ -7,9 +7,10 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import is_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -18,11 +19,15 @@ from sts_cli import pruning
 from sts_cli.decoding.attention import CHUNK_BYTES, attention_paid, watched_sdpa
 from sts_cli.decoding.masks import attention_mask
 from sts_cli.decoding.tokens import Keys, Tokens, text_tokens
+from sts_cli.engine import choosing_images
 from sts_cli.engine.choosing import joined, with_floors
+from sts_cli.engine.choosing_images import Choices, choose_images, choose_together
 from sts_cli.engine.sizes import log_sizes, merged
 from sts_cli.errors import ProfileError
+from sts_cli.families.default import Encoded, Pixels, Prompt
 from sts_cli.families.places import raster
-from sts_cli.pruning import Candidates, Cutting
+from sts_cli.profile import Cut
+from sts_cli.pruning import Candidates, Cutting, Need
 from sts_cli.pruning import repulsion as stage_one
 from sts_cli.pruning.grid import Grid
 from sts_cli.pruning.instruction import Instruction, scores
@@ -74,6 +79,45 @@ def test_repulsion_keeps_the_odd_one_out():
     same = torch.ones(64, 16) + 0.01 * features()
     same[37] = -1
     assert 37 in chosen(Repulsion(), look(same), 2)
+
+
+def test_repulsion_chooses_for_several_images_in_one_loop_as_for_each_alone():
+    looks = [look(features(seed)) for seed in range(3)] + [look(torch.ones(64, 16))]
+    together = Repulsion().cuts(looks, 20)
+    assert [one.keep.tolist() for one in together] == [
+        chosen(Repulsion(), one, 20) for one in looks
+    ]
+
+
+@dataclass(frozen=True)
+class InOneLoop:
+    """The first tokens of every image; of no image alone."""
+
+    needs: ClassVar[tuple[Need, ...]] = ()
+    source: ClassVar[str] = "a test"
+
+    def cut(self, candidates: Candidates, count: int) -> Cutting:
+        raise AssertionError("asked for one image")
+
+    def cuts(self, candidates: Sequence[Candidates], count: int) -> list[Cutting]:
+        return [Cutting(torch.arange(count)) for _ in candidates]
+
+
+def test_the_new_images_of_a_batch_share_a_loop(monkeypatch: pytest.MonkeyPatch):
+    """Of each size one, at most as many as its memory allows; a known image is not asked for."""
+    pixels = Pixels({}, "", 64, (8, 8))
+    sizes = (64, 64, 16, 64)
+    images = [
+        Encoded(features(n, total), SQUARE[:total], (), pixels) for n, total in enumerate(sizes)
+    ]
+    cut, method, choices = Cut("repulsion", 8), InOneLoop(), Choices()
+    prompts = [Prompt([], (image,)) for image in (*images, images[0])]
+    monkeypatch.setattr(choosing_images, "LOOP_BYTES", 2 * 4 * 64**2)  # of two images
+    choose_together(method, cut, prompts, choices, proportional=True)
+    choose_together(method, cut, prompts, choices, proportional=True)
+    for prompt in prompts:
+        row = choose_images(method, cut, prompt, torch.empty(0), None, choices, proportional=True)
+        assert row.counts == [8] and row.cutting.keep.tolist() == list(range(8))
 
 
 def test_repulsion_minimises_the_energy_of_its_docstring_greedily():
@@ -172,7 +216,7 @@ def test_relevance_lies_between_repulsion_and_attention():
     best = set(chosen(Instruction(), seen, 16))
     kept = {w: set(chosen(Relevance(weight=w), seen, 16)) for w in (0.0, 0.25, 16.0)}
     repel, _ = potentials(normalised(features()), SQUARE, spatial=1.0, exponent=2.0)
-    assert kept[0.0] == set(greedy(repel, attention.argmax(), 16).tolist())
+    assert kept[0.0] == set(greedy([repel], attention.argmax().view(1), 16)[0].tolist())
     flat = [chosen(Relevance(weight=weight), even, 16) for weight in (16.0, 0.0)]
     assert flat[0] == flat[1]
     overlap = [len(kept[weight] & best) for weight in (0.0, 0.25, 16.0)]

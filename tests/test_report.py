@@ -79,7 +79,7 @@ def test_a_comparison_is_summed_up():
     report.summary()
     assert told(screen).splitlines() == [
         "7  576 -> 96 -> 32  44 ms  x2.00 = OPEN",
-        "7  576 -> 96 -> 32  44 ms  x1.00 (off: OPEN NOW) OPEN",
+        "7  576 -> 96 -> 32  44 ms  x1.00 OPEN (off: OPEN NOW)",
         "7  576 -> 96 -> 32  44 ms  x2.00 = OPEN",
         "3 answered; 1.0 s, 3.00 items/s",
         "time: p50 44 ms, p95 44 ms; visual tokens kept: 64.0 on average (11.1%)",
@@ -174,8 +174,27 @@ def test_an_item_is_one_line_whatever_it_holds():
         report.item(replace(COMPARED, item=item, comparison=apart, text="OP\x07EN"))
         report.item(replace(FAILED, item=item, problem=Problem("internal", "a\r\nb\tc")))
     first, second = told(screen).splitlines()
-    assert first.startswith("7\\n8  forged  ") and "(off: two lines) OP\\x07EN" in first
+    assert first.startswith("7\\n8  forged  ") and "OP\\x07EN (off: two lines)" in first
     assert second == r"x 7\n8  forged  internal: a\x0d\nb\tc"
+
+
+def test_a_run_with_nothing_left_to_do_tells_no_speed():
+    screen = console()
+    with Report(screen, 3) as report:
+        pass
+    report.summary(["3 answered before"])
+    assert told(screen) == "0 answered; 3 answered before"
+
+
+def test_long_answers_that_differ_are_both_seen_where_they_differ():
+    ours, full = "a sign that says TAXI, a ring and a heart", "a sign that says TAXI, a star"
+    differing = Comparison(replace(FULL, text=full), False, 0.6, 4.0, 1.0)
+    shown = line(replace(COMPARED, text=ours, comparison=differing), 80)
+    assert shown.plain.endswith("x1.00 …ring and a heart (off: …star)")
+    narrow = line(replace(COMPARED, text=ours, comparison=differing), 60)
+    assert narrow.plain.endswith("x1.00 …ring an… (off: …star)") and narrow.cell_len <= 60
+    wide = line(replace(COMPARED, text=ours, comparison=differing), 200)
+    assert wide.plain.endswith(f"{ours} (off: {full})")
 
 
 def test_a_long_error_is_cut_on_a_terminal_and_whole_in_a_log():

@@ -20,7 +20,7 @@ from sts_cli.decoding.static import StaticDecoder
 from sts_cli.decoding.static_cache import Buffers, Held, StaticCache
 from sts_cli.decoding.tokens import Keys, Tokens, text_tokens
 from sts_cli.decoding.torch import TorchDecoder
-from sts_cli.engine.choosing import Choices
+from sts_cli.engine.choosing_images import Choices
 from sts_cli.engine.engine import Engine, decoder_for
 from sts_cli.profile import Profile
 

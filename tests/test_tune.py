@@ -25,7 +25,8 @@ from sts_cli.evaluation.tune import (
     searched,
 )
 from sts_cli.profile import Cut, Profile
-from sts_cli.profile_files import as_yaml, load_profile, parse, shipped
+from sts_cli.profile_files import load_profile, parse, shipped
+from sts_cli.profile_files.writing import as_yaml
 
 Questions = Callable[[int], Path]
 

@@ -11,7 +11,7 @@ from sts_cli.answering.guiding import Guide
 from sts_cli.answering.questions import Question
 from sts_cli.answering.request import Request
 from sts_cli.answering.stream import TextStream, decode
-from sts_cli.engine.choosing import Choices
+from sts_cli.engine.choosing_images import Choices
 from sts_cli.engine.engine import Engine
 from sts_cli.engine.importance import guided
 from sts_cli.engine.looks import Looks

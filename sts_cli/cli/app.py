@@ -12,7 +12,9 @@ from sts_cli import __version__
 from sts_cli.cli import ask, batch, docs, doctor, eval, merge, models, profiles, tune
 from sts_cli.cli.help import Command, Group, page
 from sts_cli.cli.interrupt import while_read
+from sts_cli.cli.options import OptionError
 from sts_cli.cli.ray import BatchCommand
+from sts_cli.errors import did_you_mean
 from sts_cli.report.console import stream
 from sts_cli.report.visible import visible
 
@@ -20,24 +22,34 @@ UsageError: Any = typer.BadParameter.__bases__[0]  # click's, or the one that ty
 
 
 @contextlib.contextmanager
-def quoted_visibly() -> Iterator[None]:
-    """Usage errors quote what was typed, and typer prints them by itself."""
+def as_other_mistakes() -> Iterator[None]:
+    """Usage errors end as all mistakes of a user do; typer would draw them in a box."""
     try:
         yield
     except UsageError as error:
-        error.message = visible(error.message)
-        raise
+        raise OptionError(mistake(error)) from None
+
+
+def mistake(error: Any) -> str:
+    """A usage error in one sentence, and where the help is. It quotes what was typed."""
+    told = error.format_message()
+    told += "" if told.endswith((".", "?")) else "."
+    if getattr(error, "possibilities", None):
+        name = error.option_name
+        told = f"No such option: {name}.{did_you_mean(name, error.possibilities)}"
+    command = error.ctx.command_path if error.ctx is not None else "sts"
+    return visible(f"{told} See: {command} --help")
 
 
 class Commands(Group):
     """All commands, each of which ends quietly once nobody reads what it prints."""
 
     def make_context(self, *given: Any, **options: Any) -> Any:
-        with while_read(), quoted_visibly():  # --version prints here
+        with while_read(), as_other_mistakes():  # --version prints here
             return super().make_context(*given, **options)
 
     def invoke(self, ctx: Any) -> Any:
-        with while_read(), quoted_visibly():
+        with while_read(), as_other_mistakes():
             return super().invoke(ctx)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from sts_cli.answering.request import Request
 from sts_cli.checkpoints.sources import find
-from sts_cli.cli.asked import asked_about, named
+from sts_cli.cli.asked import asked_about, meant_image, named
 from sts_cli.cli.engine import demo_note, load_for
 from sts_cli.cli.help import input_option, output_option
 from sts_cli.cli.options import (
@@ -102,7 +102,8 @@ def ask(
     images = tuple(named(name) for name in names)
     ready = prepare(Item(id="1", images=images, question=question, folder=Path()))
     if ready.item.problem is not None:
-        console.print(f"sts: {ready.item.problem.message}", style="red")
+        meant = meant_image(names) if ready.item.problem.kind == "image_missing" else ""
+        console.print(f"sts: {ready.item.problem.message}{meant}", style="red")
         raise typer.Exit(2)
     request = Request(
         (plan,),

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from sts_cli.cli.options import OptionError
+from sts_cli.errors import did_you_mean
 from sts_cli.inputs.folder import is_image_name
 from sts_cli.inputs.picture import LARGEST_FILE
 from sts_cli.inputs.rows import CAPTION
@@ -58,6 +59,16 @@ def is_image(word: str) -> bool:
     if word == STDIN or word.startswith("data:") or ADDRESS.match(word):
         return True
     return os.path.isfile(word) or is_image_name(word) and not re.search(r"\s", word)
+
+
+def meant_image(names: Sequence[str]) -> str:
+    """`" Did you mean 'x'?"` for a file beside the first image that is not there, or nothing."""
+    gone = next((name for name in names if not os.path.exists(name)), "")
+    folder, name = os.path.split(gone)
+    try:
+        return did_you_mean(name, os.listdir(folder or "."))
+    except (OSError, ValueError):
+        return ""
 
 
 def named(name: str) -> str:

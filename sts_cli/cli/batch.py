@@ -326,6 +326,9 @@ def batch(
     else:
         outcome = run_here(job, source, device, dtype, writer, report)
     report.summary(outcome.notes)
+    if report.errors["image_missing"] and not quiet and (place := job.rows.named_from) is not None:
+        start = place.resolve()
+        console.print(f"Relative names of images start in {start}; --images FOLDER changes that.")
     answered = report.answered + report.errors.total()
     if not quiet and outcome.failure is None:
         for sentence in written(job, out if answered else None, writer, outcome.whole):

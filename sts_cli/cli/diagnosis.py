@@ -33,6 +33,7 @@ NEEDED = (
 )
 OPTIONAL = {  # module -> (package, its purpose)
     "openvino": ("openvino", "speed on CPUs"),
+    "pyarrow": ("pyarrow", "Parquet files, in and out"),
     "num2words": ("num2words", "SmolVLM2 models"),
     "pillow_heif": ("pillow-heif", "HEIC and HEIF images"),
     "torchvision": ("torchvision", "models of Pixtral; others run faster with it"),

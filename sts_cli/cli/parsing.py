@@ -18,7 +18,7 @@ from sts_cli.outputs.sidecar import Sidecars, check_one_each
 from sts_cli.profile import LAYERS, VISUAL, Profile
 from sts_cli.profile_files import load_profile
 from sts_cli.records import printable
-from sts_cli.report.overlay import endings, format_for, holds_mark
+from sts_cli.report.overlay import format_for, holds_mark
 from sts_cli.report.visible import in_line
 
 STRONGER = ("gentle", "balanced", "aggressive", "extreme")  # from weak to strong pruning
@@ -137,7 +137,7 @@ def check_ending(option: str, path: Path, marked: bool = False) -> None:
     form = format_for(path)
     if form is None or marked and not holds_mark(form):
         raise OptionError(
-            f"{option} {path}: the name must end in one of {', '.join(endings(marked))}."
+            f"{option} {path}: the name must end as a picture's, such as .png, .jpg or .webp."
         )
 
 

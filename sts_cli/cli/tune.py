@@ -37,7 +37,8 @@ from sts_cli.cli.questions import SCENES, questions_of
 from sts_cli.outputs.disk import write_whole
 from sts_cli.outputs.settings import link_target
 from sts_cli.profile import Profile
-from sts_cli.profile_files import as_yaml, parse, shipped
+from sts_cli.profile_files import parse, shipped
+from sts_cli.profile_files.writing import as_yaml
 from sts_cli.report.console import stderr, stdout
 
 if TYPE_CHECKING:

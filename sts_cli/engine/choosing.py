@@ -1,19 +1,15 @@
-"""The choice of one row's visual tokens, by any method, with what every method shares.
+"""The choice of one row's visual tokens between layers, and what choices everywhere share.
 
-Before the first layer each image has a budget of its own, and the choice is remembered, since it
-does not depend on the question. Deeper in, the images of a question share one budget, of which each
-keeps at least a part.
+The images of a question share one budget, of which each keeps at least a part. Before the first
+layer it is otherwise: `choosing_images`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import accumulate
-from typing import cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -21,9 +17,14 @@ from torch import Tensor
 from sts_cli.decoding.tokens import Tokens
 from sts_cli.engine.importance import guide_of
 from sts_cli.engine.sizes import log_sizes
-from sts_cli.families.default import Encoded, Prompt
-from sts_cli.profile import Cut, Energy, most
-from sts_cli.pruning import OF_ENCODER, OF_QUESTION, Candidates, Cutting, Following, Method
+from sts_cli.families.default import Prompt
+from sts_cli.profile import Cut, most
+from sts_cli.pruning import (
+    OF_ENCODER,
+    Candidates,
+    Cutting,
+    Method,
+)
 
 FLOOR = 0.25  # of an image's own budget that it keeps, whatever the question is about
 
@@ -35,90 +36,6 @@ class Chosen:
     cutting: Cutting
     log_size: Tensor | None  # [K]; None where sizes are not counted
     counts: list[int]  # of each image
-
-
-class Choices:
-    """Choices before the first layer, by image: made once, as long as the image is remembered."""
-
-    def __init__(self) -> None:
-        self._made: WeakKeyDictionary[Encoded, dict[str, Chosen]] = WeakKeyDictionary()
-
-    def of(self, image: Encoded, key: str, choose: Callable[[], Chosen]) -> Chosen:
-        """The choice known as `key`, made by `choose` if it is new."""
-        made = self._made.setdefault(image, {})
-        if key not in made:
-            made[key] = choose()
-        return made[key]
-
-
-def choose_images(
-    method: Method,
-    cut: Cut,
-    prompt: Prompt,
-    words: Tensor,
-    products: Tensor | None,
-    choices: Choices,
-    proportional: bool,
-) -> Chosen:
-    """A row after a cut before the first layer: each image has its own budget.
-
-    `products` [H, N] are of all its visual tokens.
-    """
-    made: list[Chosen] = []
-    parts = ranges([len(image.features) for image in prompt.images])
-    for number, (image, part) in enumerate(zip(prompt.images, parts, strict=True)):
-        own = None if products is None else products[:, part[0] : part[-1] + 1]
-        guide = prompt.guide[number] if "guide" in method.needs else None
-        choose = partial(choose_image, method, cut, image, words, own, guide, proportional)
-        made.append(
-            choose() if asks(method) else choices.of(image, f"{cut} {proportional}", choose)
-        )
-    if len(made) == 1:
-        return made[0]
-    sizes = [one.log_size for one in made if one.log_size is not None]
-    return Chosen(
-        joined(list(zip(parts, [one.cutting for one in made], strict=True))),
-        torch.cat(sizes) if sizes else None,
-        [count for one in made for count in one.counts],
-    )
-
-
-def asks(method: type[Method] | Method) -> bool:
-    """True if what `method` keeps depends on the question."""
-    return any(need in OF_QUESTION for need in method.needs)
-
-
-def choose_image(
-    method: Method,
-    cut: Cut,
-    image: Encoded,
-    words: Tensor,
-    products: Tensor | None,
-    guide: Tensor | None,
-    proportional: bool,
-) -> Chosen:
-    """One image after a cut before the first layer."""
-    total = len(image.features)
-    device = image.features.device
-    look = Candidates(
-        features=image.features,
-        grid=image.grid,
-        image=torch.zeros(total, dtype=torch.long, device=device),
-        size=torch.ones(total, device=device),
-        question=words if "question" in method.needs else None,
-        seed=image.pixels.seed if "seed" in method.needs else None,
-        products=products,
-        guide=guide,
-        **{need: image.attention[need] for need in OF_ENCODER if need in method.needs},
-    )
-    if isinstance(cut.keep, Energy):
-        cutting = following(cast(Following, method), look, cut.keep)
-    else:
-        cutting = exactly(method, look, most(cut.keep, total, total))
-    size = None
-    if proportional:
-        size = log_sizes(look.features, look.grid, torch.zeros(total, device=device), cutting)
-    return Chosen(cutting, size, [len(cutting.keep)])
 
 
 def look_into(
@@ -224,28 +141,17 @@ def exactly(method: Method, look: Candidates, count: int) -> Cutting:
     total = len(look.features)
     if count >= total:
         return Cutting(torch.arange(total, device=look.features.device))
-    cutting = method.cut(look, count)
+    return checked(method, method.cut(look, count), count)
+
+
+def checked(method: Method, cutting: Cutting, count: int) -> Cutting:
+    """A method's cutting. Raises RuntimeError for another number of tokens than `count`."""
     if len(cutting.keep) != count:
         raise RuntimeError(
             f"the method {type(method).__name__} kept {len(cutting.keep)} tokens where it was "
             f"asked for {count}"
         )
     return cutting
-
-
-def following(method: Following, look: Candidates, keep: Energy) -> Cutting:
-    """The method's first tokens that hold enough of the image's energy, within the bounds.
-
-    Waits for the device, once for an image: only there is it known how many these are.
-    """
-    total = len(look.features)
-    low, high = keep.bounds(total)
-    if keep.energy == 1 or low == high:
-        return exactly(method, look, high)
-    trail = method.trail(look, high)
-    enough = (trail.left <= 1 - keep.energy).tolist()
-    count = enough.index(True) + 1 if True in enough else high
-    return Cutting(trail.order[: max(low, count)].sort().values)
 
 
 def joined(parts: Sequence[tuple[Tensor, Cutting]]) -> Cutting:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sts_cli import pruning
 from sts_cli.decoding.tokens import Tokens
-from sts_cli.engine.choosing import Choices, Chosen, choose_images, choose_row, look_into
+from sts_cli.engine.choosing import Chosen, choose_row, look_into
+from sts_cli.engine.choosing_images import Choices, choose_images, choose_together
 from sts_cli.engine.sizes import merged
 from sts_cli.families.default import Prompt
 from sts_cli.profile import Cut
@@ -51,6 +52,8 @@ def cut_tokens(
     length = tokens.hidden.shape[1]
     order = tokens.visual.int().argsort(dim=1, stable=True)  # visual tokens last, in their order
     rows: list[tuple[Tensor, Chosen]] = []
+    if cut.depth == 0:
+        choose_together(method, cut, asked.prompts, choices, asked.proportional)
     for row, (prompt, before) in enumerate(zip(asked.prompts, counts, strict=True)):
         where = order[row, length - sum(before) :]  # [N]
         words = tokens.hidden[row, length - asked.words[row] :]

@@ -17,7 +17,7 @@ from sts_cli.decoding.masks import sliding_window
 from sts_cli.decoding.static import StaticDecoder
 from sts_cli.decoding.tokens import Tokens, text_tokens
 from sts_cli.decoding.torch import TorchDecoder
-from sts_cli.engine.choosing import Choices
+from sts_cli.engine.choosing_images import Choices
 from sts_cli.engine.clock import Clock
 from sts_cli.engine.cutting import Asked, cut_tokens
 from sts_cli.engine.looks import Looks

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sts_cli.decoding.tokens import Tokens
-from sts_cli.engine.choosing import asks
+from sts_cli.engine.choosing_images import asks
 from sts_cli.engine.cutting import Asked
 from sts_cli.families.default import Prompt
 from sts_cli.profile import Cut

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sts_cli.decoding import Cache
 from sts_cli.decoding.tokens import Tokens
-from sts_cli.engine.choosing import Choices
+from sts_cli.engine.choosing_images import Choices
 from sts_cli.engine.cutting import Counts
 from sts_cli.engine.looks import Glimpse, Looks, looks_at
 from sts_cli.engine.places import kept_of

@@ -46,7 +46,7 @@ def walk(root: str, skipped: Counter[str]) -> Iterator[str]:
             elif is_image_name(name):
                 yield path
             else:
-                skipped["no images"] += 1
+                skipped["of another kind"] += 1
         else:
             open_folders.pop()
 

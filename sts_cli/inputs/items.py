@@ -96,6 +96,11 @@ class Input:
         """The folder that image names are relative to."""
         return self.path.parent if self.folder is None else self.folder
 
+    @property
+    def named_from(self) -> Path | None:
+        """The folder that a question file's names of images start in; None for what has no rows."""
+        return None if self.parts or self.kind in ("folder", "image", "list") else self.start
+
     def count(self) -> int | None:
         """The number of items; None for stdin."""
         if self.parts:
@@ -131,6 +136,10 @@ def open_input(
     metadata.jsonl, .csv or .parquet is that file. Raises InputError for what holds no question at
     all.
     """
+    if not name:  # a shell's variable that is not set; Path("") would be the current folder
+        raise InputError("an input has no name; give a file, a folder of images, or - for stdin.")
+    if question is not None and not question.strip():
+        raise InputError("the question for all rows (--question) is empty; leave it out, or ask.")
     if name == "-":
         return from_stdin(question, images, tell)
     path, shown = Path(name), printable(name)
@@ -153,7 +162,7 @@ def open_input(
     if next(opened.items(), None) is None:
         passed = ", ".join(f"{count} {reason}" for reason, count in opened.skipped.items())
         raise InputError(
-            f"'{shown}' holds no images{f' ({passed})' if passed else ''}."
+            f"'{shown}' holds no images{f' (passed over: {passed})' if passed else ''}."
             if opened.kind == "folder"
             else f"'{shown}' is empty. A line looks like {EXAMPLE}"
         )

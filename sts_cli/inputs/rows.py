@@ -164,7 +164,7 @@ def read_images(row: Mapping[str, Any], key: str | None, remote: bool) -> tuple[
 def read_question(row: Mapping[str, Any], key: str | None, default: str | None) -> str:
     if key is None:
         if default is None:
-            raise RowInvalid('no "question" key. Add one, or ask all rows the same: --question')
+            raise RowInvalid('no "question". Add one, or ask all rows the same: --question')
         return default
     value = row[key]
     if not isinstance(value, str):

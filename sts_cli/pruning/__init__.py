@@ -13,7 +13,7 @@ of a question its part, and counts how many tokens each kept token stands for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib import import_module
@@ -159,6 +159,14 @@ class Following(Method, Protocol):
 
     def trail(self, candidates: Candidates, most: int) -> Trail:
         """The first `most` of the N candidates, 1 <= most <= N."""
+        ...
+
+
+class Together(Method, Protocol):
+    """A method that chooses for several images in one loop, which a GPU runs as fast as for one."""
+
+    def cuts(self, candidates: Sequence[Candidates], count: int) -> list[Cutting]:
+        """`count` of each image's candidates, as many in all of them; each as `cut` does."""
         ...
 
 

@@ -41,4 +41,4 @@ class Relevance:
         attention = scores(candidates, self.spread)
         relative = attention / attention.mean().clamp(min=1e-12)
         potential /= relative.clamp(min=1e-3).pow(self.weight)
-        return Cutting(greedy(potential, attention.argmax(), count).sort().values)
+        return Cutting(greedy([potential], attention.argmax().view(1), count)[0].sort().values)

@@ -9,6 +9,7 @@ is the Riesz energy of a joint distance.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -44,17 +45,24 @@ class Repulsion:
     exponent: Annotated[float, Range(0.1, 64)] = 2.0
 
     def cut(self, candidates: Candidates, count: int) -> Cutting:
-        return Cutting(self._order(candidates, count).sort().values)
+        return self.cuts([candidates], count)[0]
+
+    def cuts(self, candidates: Sequence[Candidates], count: int) -> list[Cutting]:
+        return [Cutting(order.sort().values) for order in self._orders(candidates, count)]
 
     def trail(self, candidates: Candidates, most: int) -> Trail:
-        order = self._order(candidates, most)
+        (order,) = self._orders([candidates], most)
         return Trail(order, energy_left(normalised(candidates.features), order))
 
-    def _order(self, candidates: Candidates, count: int) -> Tensor:
-        potential, nearest = potentials(
-            normalised(candidates.features), candidates.grid, self.spatial, self.exponent
-        )
-        return greedy(potential, nearest.argmin(), count)
+    def _orders(self, candidates: Sequence[Candidates], count: int) -> Tensor:
+        import torch
+
+        pairs = [
+            potentials(normalised(one.features), one.grid, self.spatial, self.exponent)
+            for one in candidates
+        ]
+        first = torch.stack([nearest.argmin() for _, nearest in pairs])
+        return greedy([potential for potential, _ in pairs], first, count)
 
 
 def normalised(features: Tensor) -> Tensor:
@@ -113,22 +121,27 @@ def place_distances(grid: Tensor, other: Tensor) -> Tensor:
     return torch.cdist(grid.float(), other.float()).square() / 2
 
 
-def greedy(potential: Tensor, first: Tensor, count: int) -> Tensor:
-    """Indices [count] in their order: start at `first` [], then always add that of least energy.
+def greedy(potentials: Sequence[Tensor], first: Tensor, count: int) -> Tensor:
+    """Indices [B, count] of B images in their order: start at `first` [B], then always add that of
+    least energy.
 
-    `potential` [N, N] is that of a chosen token (row) and another token (column). Indices stay
-    tensors of one element, so nothing waits for the device.
+    Each of `potentials` [N, N] is that of a chosen token (row) and another token (column). Indices
+    stay tensors, so nothing waits for the device, and a step is as many calls for all as for one.
     """
     import torch
 
-    chosen = torch.empty(count, dtype=torch.long, device=potential.device)
-    energy = torch.zeros(len(potential), device=potential.device)
-    index = first.view(1)
+    rows, total = len(potentials), len(potentials[0])
+    potential = torch.stack(list(potentials)) if rows > 1 else potentials[0][None]
+    potential = potential.view(rows * total, total)
+    before = torch.arange(0, rows * total, total, device=potential.device)
+    chosen = torch.empty((rows, count), dtype=torch.long, device=potential.device)
+    energy = torch.zeros((rows, total), device=potential.device)
+    index = first
     for step in range(count):
-        chosen[step : step + 1] = index
-        energy += potential.index_select(0, index).view(-1)
-        energy.index_fill_(0, index, math.inf)  # no index is chosen twice
-        index = energy.argmin().view(1)
+        chosen[:, step] = index
+        energy += potential.index_select(0, before + index)
+        energy.scatter_(1, index[:, None], math.inf)  # no index is chosen twice
+        index = energy.argmin(1)
     return chosen
 
 

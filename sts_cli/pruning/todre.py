@@ -27,4 +27,4 @@ class Todre:
     def cut(self, candidates: Candidates, count: int) -> Cutting:
         unit = normalised(candidates.features)
         first = (unit @ unit.mean(0)).argmin()
-        return Cutting(greedy(unit @ unit.mT, first, count).sort().values)
+        return Cutting(greedy([unit @ unit.mT], first.view(1), count)[0].sort().values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from array import array
 from collections import Counter
@@ -12,6 +13,7 @@ from time import monotonic, time
 from types import TracebackType
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
@@ -233,7 +235,8 @@ class Report:
         if self.errors:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.errors.most_common())
             parts.append(f"{self.errors.total()} with errors ({kinds})")
-        parts.append(f"{passed:.1f} s, {self.rate:.2f} items/s")
+        if self.answered or self.errors:
+            parts.append(f"{passed:.1f} s, {self.rate:.2f} items/s")
         parts += notes
         self.console.print("; ".join(parts), style="bold")
         if self.seconds:
@@ -294,14 +297,32 @@ def line(answer: Answer, width: int | None) -> Text:
         shown.append(f"{milliseconds(answer.seconds.total)}  ", "cyan")
         if answer.comparison is not None:
             shown.append(f"x{answer.comparison.speedup_total:.2f} ", "cyan")
-            shown.append(
-                "= " if answer.comparison.agree else f"(off: {short(answer.comparison.full)}) ",
-                "green" if answer.comparison.agree else "yellow",
-            )
-        shown.append(short(answer))
+        if answer.comparison is None:
+            shown.append(short(answer))
+        elif answer.comparison.agree:
+            shown.append("= ", "green").append(short(answer))
+        else:
+            room = None if width is None else width - shown.cell_len - len(" (off: )")
+            ours, full = apart(short(answer), short(answer.comparison.full), room)
+            shown.append(ours).append(f" (off: {full})", "yellow")
     if width is not None:
         shown.truncate(width, overflow="ellipsis")
     return shown
+
+
+def apart(one: str, other: str, room: int | None) -> tuple[str, str]:
+    """Two texts that differ, cut so that both are seen in `room` columns.
+
+    Long ones begin with the first word that differs.
+    """
+    if room is None or cell_len(one) + cell_len(other) <= room:
+        return one, other
+    same = os.path.commonprefix([one, other]).rfind(" ") + 1
+    half = max(1, room // 2)
+    texts = [Text(f"…{text[same:]}" if same > 1 else text) for text in (one, other)]
+    for text in texts:
+        text.truncate(half, overflow="ellipsis")
+    return texts[0].plain, texts[1].plain
 
 
 def short(answer: Answer) -> str:
