@@ -112,7 +112,9 @@ class Crossing(Subject):
         self.model = tiny.build(tiny.MLLAMA, dtype=dtype)
         self.model.set_attn_implementation({"text_config": NAME})
         processor = SimpleNamespace(tokenizer=SimpleNamespace())
-        self.loaded = SimpleNamespace(model=self.model, processor=processor, name="mllama")
+        self.loaded = SimpleNamespace(
+            model=self.model, processor=processor, name="mllama", checkpoint=None
+        )
         self.decoder = CrossDecoder(self.model)
         self.engine = Engine(self.loaded, self.decoder)
 
