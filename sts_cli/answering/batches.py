@@ -8,11 +8,8 @@ from typing import TypeVar
 
 from sts_cli.answering.asking import Asker, Pending
 from sts_cli.answering.cascade import Cascade, again
-from sts_cli.answering.features import FeatureCache, Refused
-from sts_cli.answering.guiding import Guide
+from sts_cli.answering.features import Refused
 from sts_cli.answering.questions import Question
-from sts_cli.answering.request import Request
-from sts_cli.engine.engine import Engine
 from sts_cli.engine.session import Session
 from sts_cli.errors import OutputError
 from sts_cli.machine.hardware import out_of_memory
@@ -32,18 +29,11 @@ class Batches:
     wait until a batch of them is asked again; otherwise they are asked again with their own batch.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        images: FeatureCache,
-        request: Request,
-        on_text: Callable[[str], None] | None,
-        guide: Guide | None = None,
-    ):
-        self.engine = engine
-        self.request = request
-        self.asker = Asker(engine, images, request, on_text, guide)
-        self.continuous = len(request.profiles) == 1 and on_text is None
+    def __init__(self, asker: Asker):
+        self.asker = asker
+        self.engine = asker.engine
+        self.request = request = asker.request
+        self.continuous = len(request.profiles) == 1 and asker.on_text is None
         self.cascade = Cascade(request.profile)
         self.profiles = self.cascade.profiles[:1] if self.continuous else request.profiles
         self.again_at_once: int | None = None  # rows that fitted when they were asked again

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 
 from sts_cli.answering.agreement import compared
+from sts_cli.answering.asking import Asker
 from sts_cli.answering.batches import Batches
 from sts_cli.answering.cascade import capped
 from sts_cli.answering.features import FeatureCache
@@ -79,7 +80,7 @@ def answer_each(
     guide = None
     if engine.guide is not None and any(one.guide for one in request.profiles):
         guide = Guide(engine.guide, pool, request.max_new_tokens)
-    batches = Batches(engine, images, request, on_text, guide)
+    batches = Batches(Asker(engine, images, request, on_text, guide))
     cascade = batches.cascade
     in_order = not batches.continuous and capped(request.profiles)  # which rows may escalate
     with pool, Feed(questions(prepared, images, guide), largest) as feed:
