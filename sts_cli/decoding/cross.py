@@ -19,7 +19,7 @@ from sts_cli.decoding import NotWatchable, Watch
 from sts_cli.decoding.attention import NAME, AttentionInputs, attention_paid
 from sts_cli.decoding.masks import attention_mask, readers
 from sts_cli.decoding.tokens import Keys, Tokens, sizes_of
-from sts_cli.decoding.torch import TorchCache, cache_argument
+from sts_cli.decoding.torch import HeldLayers, TorchCache
 
 
 @dataclass(frozen=True)
@@ -37,29 +37,15 @@ class Reading:
         return self.after[:, None, :, None].to(self.bias.dtype)
 
 
-class CrossDecoder:
+class CrossDecoder(HeldLayers):
     """The language model of `model`, a transformers model with cross-attention layers."""
 
-    joins = True
-
     def __init__(self, model: Any):
-        decoder: Any = model.get_decoder()
-        self.config = decoder.config
-        self.head = model.get_output_embeddings()
-        self.norm, self.rotary = decoder.norm, decoder.rotary_emb
-        self.modules = decoder.layers
+        super().__init__(model)
         self.reads = readers(self.config)
         edges = [0, *(layer + 1 for layer in self.reads[:-1]), len(self.modules)]
         self.blocks = [range(*edge) for edge in pairwise(edges)]
         self.layers = len(self.blocks)
-        self.cache_name = cache_argument(decoder.layers[0])
-
-    def prepare(self, *spans: range) -> None:
-        """Nothing: layers run as they are."""
-
-    def cache(self, rows: int, new: int) -> TorchCache:
-        """An empty cache. It grows as needed, so `rows` and `new` are ignored."""
-        return TorchCache(self.config, len(self.modules))
 
     def run(
         self, tokens: Tokens, span: range, cache: TorchCache, watch: Watch | None = None
@@ -133,11 +119,6 @@ class CrossDecoder:
             # transformers passes over these layers where a prompt has no image.
             hidden = torch.where(reading.images[:, None, None], seen, hidden)
         return hidden
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [B, V] of each row's last token, from `hidden` [B, L, D]."""
-        logits: Tensor = self.head(self.norm(hidden[:, -1]))
-        return logits
 
 
 def read_first(tokens: Tokens, text: Tokens, words: Tensor) -> Reading:

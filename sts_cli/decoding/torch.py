@@ -60,8 +60,8 @@ class TorchCache:
             self.keys[index] = keys
 
 
-class TorchDecoder:
-    """The language model of `model`, a transformers vision-language model."""
+class HeldLayers:
+    """The parts of a transformers language model that a decoder in PyTorch calls."""
 
     joins = True
 
@@ -71,19 +71,32 @@ class TorchDecoder:
         self.head = model.get_output_embeddings()
         self.norm, self.rotary = decoder.norm, decoder.rotary_emb
         self.modules = decoder.layers
-        self.layers = len(decoder.layers)
-        self.kinds = layer_kinds(self.config)
-        self.both_ways = self.config.model_type in BOTH_WAYS
         self.cache_name = cache_argument(decoder.layers[0])
-        self.comparable = hasattr(getattr(decoder.layers[0], "self_attn", None), "q_proj")
-        self.rotates_by_kind = "layer_type" in signature(self.rotary.forward).parameters
 
     def prepare(self, *spans: range) -> None:
         """Nothing: layers run as they are."""
 
     def cache(self, rows: int, new: int) -> TorchCache:
         """An empty cache. It grows as needed, so `rows` and `new` are ignored."""
-        return TorchCache(self.config, self.layers)
+        return TorchCache(self.config, len(self.modules))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [B, V] of each row's last token, from `hidden` [B, L, D]."""
+        logits: Tensor = self.head(self.norm(hidden[:, -1]))
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+class TorchDecoder(HeldLayers):
+    """The language model of `model`, a transformers vision-language model."""
+
+    def __init__(self, model: Any):
+        super().__init__(model)
+        self.layers = len(self.modules)
+        self.kinds = layer_kinds(self.config)
+        self.both_ways = self.config.model_type in BOTH_WAYS
+        self.comparable = hasattr(getattr(self.modules[0], "self_attn", None), "q_proj")
+        self.rotates_by_kind = "layer_type" in signature(self.rotary.forward).parameters
 
     def run(
         self, tokens: Tokens, span: range, cache: TorchCache, watch: Watch | None = None
@@ -147,12 +160,6 @@ class TorchDecoder:
         grouped = mean.unflatten(1, (key.shape[2], -1))  # a group's heads share its keys
         found = torch.einsum("bghd,blgd->bghl", grouped, key.float()).flatten(1, 2)
         return found * attention.scaling
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [B, V] of each row's last token, from `hidden` [B, L, D]."""
-        logits: Tensor = self.head(self.norm(hidden[:, -1]))
-        cap = getattr(self.config, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def mask(self, kind: str, tokens: Tokens, keys: Keys) -> Tensor | None:
         """The attention mask of layers of this kind; None for plain causal attention."""
