@@ -68,7 +68,7 @@ def choose_images(
         guide = prompt.guide[number] if "guide" in method.needs else None
         choose = partial(choose_image, method, cut, image, words, own, guide, proportional)
         made.append(
-            choose() if asks(method) else choices.of(image, f"{cut} {proportional}", choose)
+            choose() if asks(method) else choices.of(image, key_of(cut, proportional), choose)
         )
     if len(made) == 1:
         return made[0]
@@ -78,6 +78,11 @@ def choose_images(
         torch.cat(sizes) if sizes else None,
         [count for one in made for count in one.counts],
     )
+
+
+def key_of(cut: Cut, proportional: bool) -> str:
+    """What a choice for an image is known as."""
+    return f"{cut} {proportional}"
 
 
 def asks(method: type[Method] | Method) -> bool:
@@ -94,7 +99,7 @@ def choose_together(
     """
     if asks(method) or isinstance(cut.keep, Energy) or not hasattr(method, "cuts"):
         return
-    key = f"{cut} {proportional}"
+    key = key_of(cut, proportional)
     groups: dict[int, list[Encoded]] = {}
     for image in {id(one): one for prompt in prompts for one in prompt.images}.values():
         if not choices.knows(image, key):
