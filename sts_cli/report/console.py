@@ -27,7 +27,7 @@ from rich.text import Text
 
 from sts_cli.profile import Escalate
 from sts_cli.records import Answer, TokenCounts
-from sts_cli.report.intervals import p95, speedups
+from sts_cli.report.intervals import SpeedUps, p95, speedups
 from sts_cli.report.visible import in_line, visible, visible_json
 
 PERIOD = 30.0  # seconds between lines of progress
@@ -125,7 +125,7 @@ class Report:
         self.seconds, self.average, self.share = array("d"), array("d"), array("d")
         self.escalated = Counter[str]()  # answers, by the profile that gave them
         self.doubtful = 0  # answers that were not certain, but stay
-        self.speedups: dict[float, tuple[float, float]] = {}  # prefill and total, of each batch
+        self.speedups = SpeedUps()
         self.compared = self.agreed = 0
         self.started = self.told = clock()
         self.progress = Progress(
@@ -187,9 +187,8 @@ class Report:
                 self.doubtful += self.escalate.doubts(answer.certainty)
         if answer.comparison is not None:
             assert answer.seconds is not None
-            both = (answer.comparison.speedup_prefill, answer.comparison.speedup_total)
-            # The rows of a batch have its prefill's seconds, and totals of their own images.
-            self.speedups.setdefault(answer.seconds.prefill, both)
+            told = answer.comparison
+            self.speedups.add(answer.seconds.prefill, told.speedup_prefill, told.speedup_total)
             self.compared += 1
             self.agreed += answer.comparison.agree
         self.progress.update(self._task, advance=1, rate=f"{self.rate:.2f}/s")
@@ -253,7 +252,7 @@ class Report:
         if self.agreement is not None:
             self.console.print(
                 f"against no pruning: {self.agreed} of {self.compared} answers agree "
-                f"({self.agreement:.1%})\n{speedups(list(self.speedups.values()))}"
+                f"({self.agreement:.1%})\n{speedups(self.speedups.batches)}"
             )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sts_cli.report.charts import Chart, histogram
 from sts_cli.report.console import milliseconds
-from sts_cli.report.intervals import enclosing, median_interval, p95, wilson
+from sts_cli.report.intervals import SpeedUps, enclosing, median_interval, p95, wilson
 
 
 class Figures:
@@ -20,7 +20,7 @@ class Figures:
         self.answered = self.compared = self.agreed = self.earlier = 0
         self.errors: Counter[str] = Counter()
         self.seconds, self.average, self.share = array("d"), array("d"), array("d")
-        self.speedups: dict[float, tuple[float, float]] = {}  # prefill and total, of each batch
+        self.speedups = SpeedUps()
 
     def add(self, row: Mapping[str, Any], earlier: bool) -> None:
         """Count an output row."""
@@ -38,9 +38,8 @@ class Figures:
         if row.get("agree") is not None:
             self.compared += 1
             self.agreed += row["agree"]
-            both = row["speedup"]["prefill"], row["speedup"]["total"]
-            # The rows of a batch have its prefill's microseconds, and totals of their own images.
-            self.speedups.setdefault(row["seconds"]["prefill"], both)
+            told = row["speedup"]
+            self.speedups.add(row["seconds"]["prefill"], told["prefill"], told["total"])
 
     def tiles(self) -> list[tuple[str, str, str]]:
         """Label, value and detail of each figure that there is."""
@@ -57,7 +56,7 @@ class Figures:
                     f"{self.agreed:,} of {self.compared:,}; 95% interval {low:.1%} to {high:.1%}",
                 )
             )
-            n = len(self.speedups)
+            n = len(self.speedups.batches)
             of = f"{enclosing(n)}, median of {n} batches" if n > 1 else "of one batch"
             for name, values in self._factors().items():
                 low, high = median_interval(values)
@@ -78,13 +77,14 @@ class Figures:
 
     def _factors(self) -> dict[str, list[float]]:
         """The speed-ups of prefill and in total of all batches."""
-        prefill, total = zip(*self.speedups.values(), strict=True) if self.speedups else ((), ())
+        batches = self.speedups.batches
+        prefill, total = zip(*batches, strict=True) if batches else ((), ())
         return {"prefill": list(prefill), "total": list(total)}
 
     def charts(self) -> list[Chart]:
         """The distribution of speed-ups and of times, where there are several."""
         found = []
-        if len(self.speedups) > 1:
+        if len(self.speedups.batches) > 1:
             found.append(
                 histogram(
                     "speedups",

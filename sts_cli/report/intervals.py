@@ -91,6 +91,22 @@ def at_least(right: int, n: int, share: float) -> float:
     return math.fsum(math.exp(log_chance(wrong)) for wrong in range(n - right + 1))
 
 
+class SpeedUps:
+    """The speed-ups of prefill and in total, of each batch once."""
+
+    def __init__(self) -> None:
+        self._of: dict[float, tuple[float, float]] = {}  # by the seconds of its prefill
+
+    def add(self, prefill_seconds: float, prefill: float, total: float) -> None:
+        """Count a row. A batch's rows have its prefill's seconds, and totals of their own images."""
+        self._of.setdefault(prefill_seconds, (prefill, total))
+
+    @property
+    def batches(self) -> list[tuple[float, float]]:
+        """Of prefill and in total, in the order in which the batches came."""
+        return list(self._of.values())
+
+
 def speedups(batches: Sequence[tuple[float, float]]) -> str:
     """A line on the speed-ups of prefill and in total of some batches."""
     prefill, total = zip(*batches, strict=True)
