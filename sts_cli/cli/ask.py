@@ -29,7 +29,7 @@ from sts_cli.cli.options import (
     check_choices,
     chosen_profile,
 )
-from sts_cli.cli.parsing import check_ending, check_replaced
+from sts_cli.cli.parsing import check_ending, check_replaced, same_file
 from sts_cli.inputs.images import prepare
 from sts_cli.outputs.disk import write_whole
 from sts_cli.outputs.settings import link_target
@@ -144,7 +144,7 @@ def show(piece: str) -> None:
 def check_overlay(path: Path, image: str) -> None:
     """Raise OptionError if the overlay would replace a file that is no overlay."""
     check_ending("--overlay", path)
-    if path.exists() and Path(image).exists() and path.samefile(image):
+    if same_file(path, Path(image)):
         raise OptionError(f"--overlay {path} is the image; give another name.")
     check_replaced("--overlay", path, "overlay", is_overlay)
 

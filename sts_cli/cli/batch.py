@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from sts_cli.answering.request import Request
 from sts_cli.checkpoints.fingerprint import fingerprint, without_times
 from sts_cli.checkpoints.sources import Source, find
 from sts_cli.cli.dry_run import dry_run, measured
+from sts_cli.cli.ending import end
 from sts_cli.cli.engine import demo_note, load_for
 from sts_cli.cli.help import (
     cluster_option,
@@ -65,15 +65,13 @@ from sts_cli.cli.run import Job, Outcome, Unanswered, finish, run_job
 from sts_cli.inputs.several import open_inputs
 from sts_cli.outputs.formats import format_of
 from sts_cli.outputs.journal import Journal
-from sts_cli.outputs.packed import Packed, open_journal, rows_file
+from sts_cli.outputs.packed import open_journal
 from sts_cli.outputs.shards import Shards
 from sts_cli.outputs.sidecar import Sidecars
 from sts_cli.outputs.stream import Nowhere, Stdout
 from sts_cli.profile import Profile
 from sts_cli.report.console import Log, Report, stderr, stdout
-from sts_cli.report.visible import in_line
 
-GATE_MISSED, INTERRUPTED = 3, 130  # exit codes
 PROGRESS = ("bar", "lines", "none")
 
 
@@ -325,42 +323,9 @@ def batch(
         outcome = run_on_ray(job, asked, wish, writer, report)
     else:
         outcome = run_here(job, source, device, dtype, writer, report)
-    report.summary(outcome.notes)
-    if report.errors["image_missing"] and not quiet and (place := job.rows.named_from) is not None:
-        start = place.resolve()
-        console.print(f"Relative names of images start in {start}; --images FOLDER changes that.")
-    answered = report.answered + report.errors.total()
-    if not quiet and outcome.failure is None:
-        for sentence in written(job, out if answered else None, writer, outcome.whole):
-            console.print(sentence)
-    if outcome.failure is not None:
-        console.print(f"sts: {outcome.failure}", style="red", markup=False)
-        if out is not None:
-            console.print("All answers so far are saved; run the same command again to go on.")
-        raise typer.Exit(1)
-    if outcome.stopped is not None and outcome.stopped.problem is not None:
-        item, problem = outcome.stopped.item, outcome.stopped.problem
-        console.print(
-            f"sts: stopped at row {in_line(item.id)}: {problem.kind}: {problem.message}",
-            style="red",
-        )
-        if out is not None and not quiet:
-            console.print(
-                "Run the same command again to go on behind it, or with --retry-errors to answer "
-                "it again."
-            )
-        raise typer.Exit(1)
-    if not outcome.whole:
-        if not quiet and (out is not None or sidecars is not None):
-            console.print("Stopped; run the same command again to continue.", style="yellow")
-        raise typer.Exit(INTERRUPTED)
-    agreed, compared = report.agreed + writer.agreed[0], report.compared + writer.agreed[1]
-    if gate is not None and agreed / max(1, compared) < gate:
-        text = f"sts: {agreed} of {compared} answers agree, less than {gate:g}"
-        console.print(text, style="red", markup=False)
-        raise typer.Exit(GATE_MISSED)
-    if report.errors or writer.errors:
-        raise typer.Exit(1)
+    code = end(job, out, writer, report, outcome, gate)
+    if code:
+        raise typer.Exit(code)
     demo_note(source, console, quiet)
 
 
@@ -389,24 +354,6 @@ def progress_shown(wish: str | None, console: Console, quiet: bool) -> str:
     if quiet:
         return "none"
     return wish or ("bar" if console.is_terminal else "lines")
-
-
-def written(
-    job: Job, out: Path | None, writer: Journal | Stdout | Shards, whole: bool
-) -> Iterator[str]:
-    """A sentence for each output of a run."""
-    if out is not None and whole:
-        yield f"Wrote {out}."
-    elif out is not None and isinstance(writer, Packed):
-        yield f"Wrote {rows_file(out)}; it becomes {out.name} when every row is answered."
-    elif out is not None:
-        yield f"Wrote {out}, not all of it."
-    if job.sidecars is not None:
-        yield f"Wrote {job.sidecars.written} text files beside the images."
-    if job.overlays is not None:
-        yield f"Wrote {job.overlays.written} overlays in {job.overlays.folder}."
-    if job.page is not None:
-        yield f"Wrote {job.page.path}."
 
 
 def guide_files(plan: Profile) -> dict[str, dict[str, str]]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sts_cli.cli.options import OptionError
-from sts_cli.cli.parsing import check_replaced
+from sts_cli.cli.parsing import check_replaced, same_file
 from sts_cli.evaluation.metrics import NAMES
 from sts_cli.outputs.disk import write_whole
 from sts_cli.outputs.settings import link_target
@@ -109,7 +109,7 @@ def check_table(path: Path, questions: str) -> None:
     """Raise OptionError for an --out that is no table, is the input, or is a file of others."""
     if path.suffix.lower() not in (".csv", ".json"):
         raise OptionError(f"--out {path}: the name must end in .csv, .json or .html.")
-    if path.exists() and Path(questions).exists() and path.samefile(questions):
+    if same_file(path, Path(questions)):
         raise OptionError(f"--out {path} is the input; give another name.")
     check_replaced("--out", path, "table", is_table)
 

@@ -93,6 +93,11 @@ def writes_over(out: Path, input_: Path) -> bool:
     return any(path.exists() and path.samefile(input_) for path in written)
 
 
+def same_file(one: Path, other: Path) -> bool:
+    """True if both are there and are one file."""
+    return one.exists() and other.exists() and one.samefile(other)
+
+
 def check_replaced(option: str, path: Path, kind: str, ours: Callable[[Path], bool]) -> None:
     """Raise OptionError if writing `path` would replace what is no `kind` of file of sts."""
     if path.is_dir():
