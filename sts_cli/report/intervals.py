@@ -98,7 +98,7 @@ class SpeedUps:
         self._of: dict[float, tuple[float, float]] = {}  # by the seconds of its prefill
 
     def add(self, prefill_seconds: float, prefill: float, total: float) -> None:
-        """Count a row. A batch's rows have its prefill's seconds, and totals of their own images."""
+        """Count a row. A batch's rows share its prefill's seconds, and have their own totals."""
         self._of.setdefault(prefill_seconds, (prefill, total))
 
     @property
