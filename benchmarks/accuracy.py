@@ -1,10 +1,10 @@
 """All figures of docs/accuracy.md: python -m benchmarks.accuracy --write
 
 First the unpruned demo model, on held-out scenes and on pictures from other drawing programs; as a
-control, also with the visual tokens of another picture. Then STS at its four budgets, and simple
-methods with the same number of visual tokens, all on the same held-out questions, then the same on
-crowded scenes. Prints Markdown; --write puts it between the two marks of the document. One process
-for each core; 26 minutes on two.
+control, also with the visual tokens of another picture. Then, at four budgets of visual tokens and
+on the same held-out questions, STS, all methods of variants/methods.yaml and simple controls; and
+all of that again on crowded scenes. Prints Markdown; --write puts it between the two marks of the
+document. One process for each core.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ settle_cpu()
 
 import numpy as np  # noqa: E402  (after the CPU's settings)
 
-from benchmarks.exam import Exam, Mark, grouped  # noqa: E402
+from benchmarks.exam import Exam, Mark, grouped, variants  # noqa: E402
 from benchmarks.processes import CORES, split  # noqa: E402
 from demo_model import evaluate  # noqa: E402
 from sts_cli.answering.request import OFF  # noqa: E402
@@ -35,10 +35,12 @@ from sts_cli.scenes.questions import KINDS  # noqa: E402
 from sts_cli.scenes.suite import HELD_OUT  # noqa: E402
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "accuracy.md"
+METHODS = Path(__file__).parent / "variants" / "methods.yaml"
 MARKS = "<!-- figures -->", "<!-- end of figures -->"
 BUDGETS = {"gentle": 192, "balanced": 128, "aggressive": 64, "extreme": 32}
 # Unpruned scenes in each set. Two of three easy or hard scenes have a relation; 500 are needed.
 SCENES = dict.fromkeys(evaluate.SETS, 400) | {"easy": 780, "hard": 780}
+TITLES = {"sparse": "Sparse scenes", "signs": "Six signs", "shapes": "10 to 16 shapes"}
 CROWDED = {"signs": 250, "shapes": 50}  # questions of each kind; all scenes are easy
 DRAWS = 2000  # samples of the bootstrap
 
@@ -47,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="demo", help="a folder, or a name that sts knows")
     parser.add_argument("--scenes", type=int, default=780, help="in each set, at most, unpruned")
-    parser.add_argument("--per-kind", type=int, default=250, help="questions, pruned")
+    parser.add_argument("--per-kind", type=int, default=200, help="questions, pruned")
     parser.add_argument("--level", type=float, default=0.5, help="share of hard scenes, pruned")
     parser.add_argument("--processes", type=int, default=CORES)
     parser.add_argument("--write", action="store_true", help=f"into docs/{DOCUMENT.name}")
@@ -60,23 +62,29 @@ def main() -> None:
     work = partial(sets, folder, options.scenes)
     scores = [score for part in split(work, options.processes) for score in part]
     parts = [f"### Unpruned\n\n{evaluate.table(evaluate.rows(scores))}"]
-    print(f"unpruned: {time.monotonic() - started:.0f} s", file=sys.stderr)
-    exam = Exam(options.model, options.per_kind, options.level, HELD_OUT)
-    marks = exam.marks(conditions(), options.processes)
-    parts += [pruned(marks, "Pruned"), by_kind(marks)]
-    for name, count in CROWDED.items():
-        crowd = Exam(options.model, min(count, options.per_kind), 0.0, HELD_OUT, of=name)
-        found = crowd.marks(conditions(), options.processes)
-        parts.append(pruned(found, f"Crowded with {name}"))
-        marks += found
+    told(parts[-1], started)
+    asked, count = conditions(), 0
+    for name, title in TITLES.items():
+        per_kind = min(options.per_kind, CROWDED.get(name, options.per_kind))
+        level = 0.0 if name in CROWDED else options.level
+        exam = Exam(options.model, per_kind, level, HELD_OUT, of=name)
+        marks = exam.marks(asked, options.processes)
+        parts.append(budgets(marks, title, kinds=name not in CROWDED))
+        told(parts[-1], started)
+        count += len(marks)
     minutes = (time.monotonic() - started) / 60
-    parts.append(f"{len(marks):,} answers and the sets above took {minutes:.0f} minutes.")
+    parts.append(f"{count:,} answers and the sets above took {minutes:.0f} minutes.")
     text = "\n\n".join(parts)
     print(text)
     if options.write:
         before, _, after = DOCUMENT.read_text("utf-8").partition(MARKS[0])
         after = after.partition(MARKS[1])[2]
         DOCUMENT.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
+
+
+def told(text: str, started: float) -> None:
+    """A part of the page, on stderr as soon as it is known: the whole takes long."""
+    print(f"{text}\n\n{time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
 def sets(folder: Path, scenes: int, number: int, of: int) -> list[evaluate.Score]:
@@ -86,33 +94,70 @@ def sets(folder: Path, scenes: int, number: int, of: int) -> list[evaluate.Score
 
 
 def conditions() -> list[Condition]:
-    """`off`, the four profiles, and the controls of `sts eval` for each of them."""
-    plans = [replace(load_profile(name), name=f"STS {count}") for name, count in BUDGETS.items()]
-    return [Condition(plan) for plan in (OFF, *plans)] + controls([OFF], plans)
+    """`off`, and for each budget STS, other methods and the controls of `sts eval`.
+
+    A name ends with its budget, but for `off` and another image.
+    """
+    plans = {
+        count: replace(load_profile(name), name=f"STS {count}") for name, count in BUDGETS.items()
+    }
+    found = [Condition(plan) for plan in (OFF, *plans.values(), *variants(METHODS))]
+    for count, plan in plans.items():
+        for control in controls([OFF], [plan]):
+            method, _, share = control.name.rpartition(" ")
+            if share.endswith("%"):
+                same = replace(control.profile, name=f"{method} {count}")
+                found.append(replace(control, profile=same))
+    return found + controls([OFF], [])
 
 
-def pruned(marks: list[Mark], title: str) -> str:
-    """Markdown, one row per condition: right answers, also as a share of `off`, with intervals."""
+def budgets(marks: list[Mark], title: str, kinds: bool) -> str:
+    """Markdown: a table without pruning, and one for each budget, the best first."""
+    by_condition = grouped(marks, lambda mark: mark.condition)
+    whole = [name for name in by_condition if not name.rpartition(" ")[2].isdecimal()]
+    parts = [f"### {title}", pruned([m for name in whole for m in by_condition[name]])]
+    for count in BUDGETS.values():
+        names = [name for name in by_condition if name.endswith(f" {count}")]
+        names.sort(key=lambda name: -sum(mark.right for mark in by_condition[name]))
+        rows = [mark for name in ("off", *names) for mark in by_condition[name]]
+        parts += [f"#### {title}, {count} visual tokens", pruned(rows, f"STS {count}")]
+        if kinds:
+            parts += [f"#### {title}, {count} visual tokens, by kind", by_kind(rows)]
+    return "\n\n".join(parts)
+
+
+def pruned(marks: list[Mark], best: str = "") -> str:
+    """Markdown, one row per condition: right answers, also as a share of `off`, with intervals.
+
+    With `best`, a condition's name, also by how many points that one is right more often.
+    """
     by_condition = grouped(marks, lambda mark: mark.condition)
     off = np.array([mark.right for mark in by_condition["off"]])
     texts = [mark.text for mark in by_condition["off"]]
-    lines = [
-        f"### {title}, {len(off):,} questions",
-        "",
-        "| | visual tokens | right, % | 95% | of `off`, % | 95% | same answer as `off`, % |",
-        "|---|---:|---:|---|---:|---|---:|",
-    ]
+    ours = np.array([mark.right for mark in by_condition.get(best, [])])
+    heads = [f"{len(off):,} questions", "visual tokens", "right, %", "95%", "of `off`, %", "95%"]
+    heads += ["same answer as `off`, %"] + (["STS is better by", "95%"] if best else [])
+    lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     for name, rows in by_condition.items():
         right = np.array([mark.right for mark in rows])
         low, high = wilson(int(right.sum()), len(right))
-        worst, best = ratio_interval(right, off)
+        worst, best_share = ratio_interval(right, off)
         tokens = mean([mark.tokens for mark in rows])
         agree = mean([mark.text == text for mark, text in zip(rows, texts, strict=True)])
-        lines.append(
-            f"| {name} | {tokens:.0f} | {100 * right.mean():.1f} "
-            f"| {100 * low:.1f}-{100 * high:.1f} | {100 * right.sum() / max(1, off.sum()):.1f} "
-            f"| {worst:.1f}-{best:.1f} | {100 * agree:.0f} |"
-        )
+        cells = [
+            name,
+            f"{tokens:.0f}",
+            f"{100 * right.mean():.1f}",
+            f"{100 * low:.1f}-{100 * high:.1f}",
+            f"{100 * right.sum() / max(1, off.sum()):.1f}",
+            f"{worst:.1f}-{best_share:.1f}",
+            f"{100 * agree:.0f}",
+        ]
+        if best:
+            least, most = difference_interval(ours, right)
+            difference = 100 * (ours.mean() - right.mean())
+            cells += [f"{difference:.1f}", f"{least:.1f} to {most:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -122,8 +167,6 @@ def by_kind(marks: list[Mark]) -> str:
     counts = grouped(by_condition["off"], lambda mark: mark.kind)
     kinds = [kind for kind in KINDS if kind in counts]
     lines = [
-        "### By kind, exact match, %",
-        "",
         "| | " + " | ".join(f"{kind} ({len(counts[kind])})" for kind in kinds) + " | caption F1 |",
         "|---" + "|---:" * (len(kinds) + 1) + "|",
     ]
@@ -139,11 +182,22 @@ def by_kind(marks: list[Mark]) -> str:
 
 def ratio_interval(right: np.ndarray, off: np.ndarray) -> tuple[float, float]:
     """The 95% interval of right / off in per cent, by a paired bootstrap over questions."""
-    rng = np.random.default_rng(0)
-    picks = rng.integers(0, len(off), (DRAWS, len(off)))
+    picks = samples(len(off))
     ratios = 100 * right[picks].sum(1) / np.maximum(1, off[picks].sum(1))
     low, high = np.percentile(ratios, (2.5, 97.5))
     return float(low), float(high)
+
+
+def difference_interval(ours: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+    """The 95% interval of ours - others in points, by a paired bootstrap over questions."""
+    differences = (100 * ours - 100 * others)[samples(len(ours))].mean(1)
+    low, high = np.percentile(differences, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def samples(count: int) -> np.ndarray:
+    """[DRAWS, count] numbers of questions, drawn with replacement; the same each time."""
+    return np.random.default_rng(0).integers(0, count, (DRAWS, count))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, islice
+from pathlib import Path
 from typing import TypeVar
+
+import yaml
 
 from benchmarks.processes import split
 from sts_cli.answering.agreement import problem_among
@@ -17,6 +20,8 @@ from sts_cli.evaluation.exam import answers
 from sts_cli.evaluation.metrics import exact, f1
 from sts_cli.inputs.images import Prepared
 from sts_cli.library import load_model
+from sts_cli.profile import Profile
+from sts_cli.profile_files import parse
 from sts_cli.records import Answer, Certainty
 from sts_cli.scenes.suite import suite
 
@@ -112,6 +117,12 @@ def mark_of(group: int, answer: Answer) -> Mark:
         seconds=(spent.select + spent.prefill + spent.decode) / answer.rows,
         encode=spent.encode,
     )
+
+
+def variants(file: Path) -> list[Profile]:
+    """The profiles of a file of variants, each under its name there."""
+    named = yaml.safe_load(file.read_text("utf-8"))
+    return [parse(yaml.safe_dump(cuts), name, str(file)) for name, cuts in named.items()]
 
 
 def grouped(marks: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:

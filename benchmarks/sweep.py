@@ -22,15 +22,13 @@ from sts_cli.machine.runtime import settle_cpu
 settle_cpu()
 
 import numpy as np  # noqa: E402  (after the CPU's settings)
-import yaml  # noqa: E402
 
 from benchmarks.accuracy import pruned, ratio_interval  # noqa: E402
-from benchmarks.exam import Exam, Mark, grouped  # noqa: E402
+from benchmarks.exam import Exam, Mark, grouped, variants  # noqa: E402
 from benchmarks.processes import CORES  # noqa: E402
 from sts_cli.answering.request import OFF  # noqa: E402
 from sts_cli.evaluation.conditions import Condition  # noqa: E402
 from sts_cli.evaluation.table import mean  # noqa: E402
-from sts_cli.profile_files import parse  # noqa: E402
 from sts_cli.scenes.questions import KINDS  # noqa: E402
 from sts_cli.scenes.suite import DEVELOPMENT, HELD_OUT, SETS  # noqa: E402
 
@@ -48,11 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.kinds and not set(options.kinds) & set(SETS[options.set].kinds):
         parser.error(f"the set {options.set} asks only {', '.join(SETS[options.set].kinds)}")
-    variants = yaml.safe_load(options.variants.read_text("utf-8"))
-    conditions = [Condition(OFF)]
-    for name, stages in variants.items():
-        profile = parse(yaml.safe_dump(stages), name, str(options.variants))
-        conditions.append(Condition(profile))
+    conditions = [Condition(plan) for plan in (OFF, *variants(options.variants))]
     started = time.monotonic()
     seed = HELD_OUT if options.held_out else DEVELOPMENT
     exam = Exam(
@@ -64,7 +58,7 @@ def main() -> None:
         kinds=tuple(options.kinds),
     )
     marks = exam.marks(conditions, options.processes)
-    print(f"{table(marks)}\n\n{pruned(marks, options.set.capitalize())}")
+    print(f"{table(marks)}\n\n{pruned(marks)}")
     beside = pairs(conditions)
     if beside:
         print(f"\n{encoders(marks, beside)}")
