@@ -396,7 +396,8 @@ def test_a_report_replaces_reports_only(place: Path):
 
 def test_without_the_libraries_a_sentence_says_what_to_install(place: Path):
     with patch.dict(sys.modules, {"pygal": None}):
-        refused("--html", "report.html", because=f"needs pygal; run: {to_install('pygal')}")
+        command = to_install("jinja2>=3.1", "pygal>=3.1")
+        refused("--html", "report.html", because=f"needs pygal; run: {command}")
 
 
 def test_thumbnails_are_small_and_made_once(tmp_path: Path):

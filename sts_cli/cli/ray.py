@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import sys
@@ -21,7 +20,7 @@ from sts_cli.cli.run import Job, Outcome
 from sts_cli.errors import ClusterError, StsError
 from sts_cli.inputs.feed import Feed
 from sts_cli.inputs.items import Input
-from sts_cli.machine.packages import to_install
+from sts_cli.machine.packages import missing, to_add
 from sts_cli.outputs.formats import Format, format_of
 from sts_cli.outputs.shards import Shards
 from sts_cli.records import Answer
@@ -30,7 +29,6 @@ from sts_cli.report.console import Report
 if TYPE_CHECKING:
     from sts_cli.cluster.answerer import Answered
 
-PACKAGE = "ray[data]>=2.60,<2.64"  # as the extra `ray`
 ADDRESS = re.compile(r"auto|local|ray://.*|[^/\s]+:[0-9]+")
 STOPPING = b"\nStopping; shards that are not whole are left out.\n"
 
@@ -87,8 +85,8 @@ def check_with_ray(address: str, inputs: Sequence[str], others: dict[str, bool])
         raise OptionError(f"{given[0]} does not go with --ray.")
     if "-" in inputs:
         raise OptionError("--ray reads its input again where it needs it; give a file, and not -.")
-    if importlib.util.find_spec("ray") is None:
-        raise ClusterError(f"--ray needs Ray; run: {to_install(PACKAGE)}")
+    if missing("ray"):
+        raise ClusterError(f"--ray needs Ray; run: {to_add('ray')}")
 
 
 def check_no_ray(options: dict[str, object]) -> None:
