@@ -57,6 +57,7 @@ from sts_cli.cli.ray import (
     ClusterWish,
     check_no_ray,
     check_with_ray,
+    checked_address,
     folder_format,
     open_shards,
     run_on_ray,
@@ -183,6 +184,7 @@ def batch(
         str | None,
         cluster_option(
             metavar="[ADDRESS]",
+            callback=checked_address,
             help="Answer on a Ray cluster, into a folder --out: auto, HOST:PORT, or local.",
         ),
     ] = None,

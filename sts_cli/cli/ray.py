@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import sys
@@ -42,11 +43,26 @@ class BatchCommand(Command):
 
 
 def with_address(args: Sequence[str]) -> Iterator[str]:
-    """The arguments, with `auto` after a --ray that no address follows."""
-    for word, following in zip(args, [*args, ""][1:], strict=True):
+    """The arguments, with `auto` after a --ray that another option, an input or nothing follows."""
+    for word, following in zip(args, [*args, "-"][1:], strict=True):
         yield word
-        if word == "--ray" and not ADDRESS.fullmatch(following):
+        if word == "--ray" and not ADDRESS.fullmatch(following) and is_next(following):
             yield "auto"
+
+
+def is_next(word: str) -> bool:
+    """True for an option or an input; what is neither was meant as an address."""
+    return word.startswith("-") or glob.has_magic(word) or os.path.lexists(word)
+
+
+def checked_address(value: str | None) -> str | None:
+    """The value of --ray. Raises OptionError for what is no address."""
+    if value is not None and not ADDRESS.fullmatch(value):
+        raise OptionError(
+            f"--ray {value}: give auto, local, or HOST:PORT of a Ray cluster; an input in this "
+            "place must be there."
+        )
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +89,6 @@ class Asked:
 
 def check_with_ray(address: str, inputs: Sequence[str], others: dict[str, bool]) -> None:
     """Raise OptionError for options that a cluster cannot keep, ClusterError if there is no Ray."""
-    if not ADDRESS.fullmatch(address):
-        raise OptionError(f"--ray {address}: give auto, local, or HOST:PORT of a Ray cluster.")
     if address.startswith("ray://"):
         raise OptionError(
             f"--ray {address}: a Ray client is no machine of the cluster. Run sts on one of its "
