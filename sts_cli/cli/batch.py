@@ -340,6 +340,7 @@ def run_here(
         return finish(job, writer, Outcome(whole=True, before=writer.before))
     try:
         vlm = load_for(source, job.request, device, dtype, report.console, job.quiet)
+        next(unanswered.ahead(), None)  # raises InputError for standard input without a row
         files = model_files(source) or model_files(find(source.name))  # fetched by now
     except BaseException:
         writer.discard()
