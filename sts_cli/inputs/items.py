@@ -184,7 +184,9 @@ def from_stdin(question: str | None, images: Path | None, tell: Callable[[str], 
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("'-' reads JSON lines from stdin, not from a terminal; pipe them in.")
     origin = Origin("stdin", images or Path(), question)
-    read = partial(read_piped, sys.stdin.buffer, origin, tell)
+    # Detached: Python closes its own stream at the end, and dies if a thread still reads it.
+    stream = sys.stdin.detach()  # type: ignore[union-attr]
+    read = partial(read_piped, stream, origin, tell)
     return Input("-", Path("-"), "stdin", read, folder=origin.folder)
 
 
