@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter
@@ -57,7 +57,8 @@ def main() -> None:
             engine.generate(prompts, profile, max_new_tokens=wish.new)
 
         def both() -> None:
-            wait([pool.submit(encode), pool.submit(answer)])
+            for one in [pool.submit(encode), pool.submit(answer)]:
+                one.result()
 
         runs = {"encode": encode, "answer": answer, "at once": both}
         seconds: dict[str, list[float]] = {name: [] for name in runs}
