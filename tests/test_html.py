@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from browser import CHROMIUM, WHY, Browser, browser
@@ -398,10 +397,12 @@ def test_a_report_replaces_reports_only(place: Path):
     assert sorted(path.name for path in place.iterdir() if path.name.startswith(".sts")) == []
 
 
-def test_without_the_libraries_a_sentence_says_what_to_install(place: Path):
-    with patch.dict(sys.modules, {"pygal": None}):
-        command = to_install("jinja2>=3.1", "pygal>=3.1")
-        refused("--html", "report.html", because=f"needs pygal; run: {command}")
+def test_without_the_libraries_a_sentence_says_what_to_install(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "pygal", None)  # as Python has it where it is not installed
+    command = to_install("jinja2>=3.1", "pygal>=3.1")
+    refused("--html", "report.html", because=f"needs pygal; run: {command}")
 
 
 def test_thumbnails_are_small_and_made_once(tmp_path: Path):
