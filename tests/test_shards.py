@@ -348,10 +348,11 @@ def test_what_follows_ray_is_an_address_or_an_input_that_is_there(given: str):
         assert list(with_address(["--ray", there])) == ["--ray", "auto", there]
 
 
+@pytest.mark.parametrize("lacking", ["ray", "pyarrow"])
 def test_without_ray_one_sentence_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lacking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(sys.modules, "ray", None)  # as Python has it where it is not installed
+    monkeypatch.setitem(sys.modules, lacking, None)  # as Python has it where it is not installed
     done = sts("batch", SAMPLES / "questions.jsonl", "--ray", "--out", tmp_path / "a")
     assert done.code == 2 and not (tmp_path / "a").exists()
     assert done.err == f"sts: --ray needs Ray; run: {to_install('ray[data]>=2.60,<2.64')}\n"

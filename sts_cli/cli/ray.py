@@ -99,7 +99,7 @@ def check_with_ray(address: str, inputs: Sequence[str], others: dict[str, bool])
         raise OptionError(f"{given[0]} does not go with --ray.")
     if "-" in inputs:
         raise OptionError("--ray reads its input again where it needs it; give a file, and not -.")
-    if missing("ray"):
+    if missing("ray") or missing("parquet"):  # Ray alone, without its extra, lacks pyarrow
         raise ClusterError(f"--ray needs Ray; run: {to_add('ray')}")
 
 
