@@ -115,9 +115,9 @@ def fixed_profile(name: str) -> Profile:
     if name != "half":
         return load_profile(name)
     gentle = load_profile("gentle")
-    return replace(
-        gentle, name=name, cuts=tuple(replace(one, keep=1.5 * one.keep) for one in gentle.cuts)
-    )
+    more = [1.5 * one.keep for one in gentle.cuts if isinstance(one.keep, float)]
+    cuts = [replace(one, keep=keep) for one, keep in zip(gentle.cuts, more, strict=True)]
+    return replace(gentle, name=name, cuts=tuple(cuts))
 
 
 def replies(marks: Sequence[Mark]) -> Replies:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import timeit
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -42,7 +43,8 @@ class Work(NamedTuple):
 
 def sizes_of(way: str) -> tuple[str, float, int]:
     """The precision of products; bytes of a weight, and of a number in the KV cache."""
-    backend, dtype, weights = way.split("/")
+    parts: Any = way.split("/")
+    backend, dtype, weights = parts
     item = getattr(torch, dtype).itemsize
     weight = {"none": item, "int8": 1}.get(weights, 0.5)
     if backend != "openvino":
@@ -65,7 +67,7 @@ def rates(width: int, inner: int, repeats: int) -> dict[str, float]:
     for dtype in (torch.float32, torch.bfloat16):
         given, weight = (torch.randn(rows, width).to(dtype) for rows in (ROWS, inner))
         name = str(dtype).removeprefix("torch.")
-        runs[name] = operations, lambda given=given, weight=weight: given @ weight.T
+        runs[name] = operations, partial(torch.matmul, given, weight.T)
     if find_spec("openvino"):
         runs["int8"] = 2 * LAYERS * operations, openvino_int8(width, inner)
     return {name: count / fastest(run, repeats) for name, (count, run) in runs.items()}
@@ -136,25 +138,27 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=8, help="new tokens for each question")
     parser.add_argument("--repeats", type=int, default=5)
     wish = parser.parse_args()
-    profile, (product, *sizes) = load_profile(wish.profile), sizes_of(wish.way)
+    profile, (product, weight, number) = load_profile(wish.profile), sizes_of(wish.way)
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("STS_CACHE", f"{folder}/cache")
         model = wish.model or f"{folder}/model"
         if wish.model is None:
             random_llava.write(Path(model), wish.shape)
-        family = outline(model, find(model).checkpoint)
+        checkpoint = find(model).checkpoint
+        assert checkpoint is not None
+        family = outline(model, checkpoint)
         pixels = family.pixels(phases.pictures(1)[0])
         text = len(family.tokenize(phases.QUESTION, [pixels])) - pixels.count
         llava = family.model.config
         llm = llava.text_config
         rate = rates(llm.hidden_size, llm.intermediate_size, 10 * wish.repeats)
         wide = bandwidth(wish.repeats)
-        runs = phases.contestants(model, [wish.way], [profile], "cpu", wish.new)
+        runs = phases.contestants(model, [wish.way], [profile], "cpu", wish.new, 1)
         run = runs[f"{wish.way} {profile.name}"]
         times = [run(phases.pictures(1)) for _ in range(wish.repeats + 1)][1:]
     taken = {name: median(seconds[name] for seconds in times) for name in phases.PHASES}
     rows: dict[str, dict[str, float]] = {}
-    work_of = works(llava, profile, text, pixels.count, wish.new, *sizes)
+    work_of = works(llava, profile, text, pixels.count, wish.new, weight, number)
     for name, work in work_of.items():
         limit = max(work.operations / rate[product], work.bytes / wide)
         rows[name] = {"GFLOP": work.operations / 1e9, "MB": work.bytes / 1e6, "limit": limit}

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = ("none", "int8", "int4", "nf4")
@@ -65,7 +66,7 @@ def separate(
     return dict(json.loads(process.stdout))
 
 
-def measure(folder: Path, precision: str, keep: bool) -> dict[str, float]:
+def measure(folder: Path, precision: Any, keep: bool) -> dict[str, float]:
     """Gigabytes and seconds of loading `folder`; with `keep` the model is saved in the cache."""
     from sts_cli.machine.runtime import settle_cpu
 
@@ -87,12 +88,14 @@ def measure(folder: Path, precision: str, keep: bool) -> dict[str, float]:
     watcher.start()
     start = time.perf_counter()
     source = find(str(folder))
-    loaded = load(source, device="cpu", quantize=precision)  # type: ignore[arg-type]
+    loaded = load(source, device="cpu", quantize=precision)
     seconds = time.perf_counter() - start
     done.set()
     watcher.join()
     if keep:
+        assert source.checkpoint is not None
         path = disk_cache.cache_path(source.checkpoint, precision, loaded.device, loaded.dtype)
+        assert path is not None  # there is a cache
         disk_cache.store(loaded.model, source.checkpoint, path, 1, print_to_stderr)
     size = sum(tensor.nbytes for tensor in {*loaded.model.parameters(), *loaded.model.buffers()})
     return {

@@ -33,8 +33,8 @@ GEMMA |= {"12B": (3840, 15360, 48, 16, 8, 262208)}
 
 def text(shape: Shape, **more: Any) -> dict[str, Any]:
     """The settings of a language model."""
-    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    names += ("num_key_value_heads", "vocab_size")
+    names = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
+    names += ["num_key_value_heads", "vocab_size"]
     return {**dict(zip(names, shape, strict=True)), **more}
 
 
@@ -43,7 +43,7 @@ def shapes() -> dict[str, tuple[str, dict[str, Any]]]:
     smol = text((960, 2560, 32, 15, 5, 49280), model_type="llama", tie_word_embeddings=False)
     half = text((896, 4864, 24, 14, 2, 152000), model_type="qwen2", tie_word_embeddings=True)
     seen = {**SIGLIP, "num_hidden_layers": 26, "image_size": 384, "vision_use_head": False}
-    found = {
+    found: dict[str, tuple[str, dict[str, Any]]] = {
         "SmolVLM2-500M": ("smolvlm", {"text_config": smol, "vision_config": SMALL}),
         "LLaVA-OneVision-0.5B": ("llava_onevision", {"text_config": half, "vision_config": seen}),
     }

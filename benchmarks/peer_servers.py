@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from typing import Any
 
 QUESTION = "what is in this picture? describe it briefly"
 PLACES = {"llava": "<image>\n", "qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>"}
@@ -36,6 +37,7 @@ def sts(folder, way):
         items, limits = [(image, QUESTION)] * questions, {"batch_size": questions}
         answers = list(model.batch(items, profile=profile, max_new_tokens=new, **limits))
         tokens = answers[-1].tokens
+        assert tokens is not None
         return [round(tokens.text + tokens.average), tokens.generated]
 
     return ask, f"{version('sts-cli')}, OpenVINO {version('openvino')}"
@@ -100,16 +102,18 @@ def llama(folder, variant):
     command += ["--mmproj", f"{folder}/llama/mmproj-model-f16.gguf", "-c", "1024", "--temp", "0"]
     command += ["-t", os.environ["OMP_NUM_THREADS"], "-n", str(int(new) - 1), "--ignore-eos"]
     command += ["--jinja", "--chat-template", JINJA]
-    chat = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    chat: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def say(lines):
         os.write(chat.stdin.fileno(), f"{lines}/clear\n".encode())
         heard = b""
         while b"Chat history cleared" not in heard:
             part = os.read(chat.stdout.fileno(), 65536)
-            heard += part or sys.exit(f"llama-mtmd-cli ended: {heard[-200:]!r}")
+            if not part:
+                sys.exit(f"llama-mtmd-cli ended: {heard[-200:]!r}")
+            heard += part
 
-    def ask(image, questions, **_):
+    def ask(image, questions, **rest):
         for _ in range(questions):
             say(f"/image {image}\n{QUESTION}\n")
 

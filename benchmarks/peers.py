@@ -48,8 +48,8 @@ def start(folder: Path, threads: int, engine: str, variant: str) -> tuple[Any, s
     settings["PYTHONPATH"] = "" if engine == "genai" else str(HERE.parent)
     command = [str(python), str(HERE / "peer_servers.py"), engine, str(folder), variant]
     log = folder / f"{engine}-{variant.replace('/', '-')}.log"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log.open("w")}
-    server = subprocess.Popen(command, text=True, env={**os.environ, **settings}, **pipes)
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log.open("w")}
+    server: Any = subprocess.Popen(command, text=True, env={**os.environ, **settings}, **pipes)
     about = server.stdout.readline()
     if not about:
         raise OSError(f"{(log.read_text().splitlines() or ['it ended'])[-1]} ({log})")

@@ -22,6 +22,7 @@ from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Any
 
 from sts_cli.machine.runtime import settle_cpu
 
@@ -106,7 +107,8 @@ def contestants(
     """The runs that are timed, by name."""
     runs: dict[str, Callable[[list[Image.Image]], Seconds]] = {}
     for way in ways:
-        backend, dtype, weights = way.split("/")
+        parts: Any = way.split("/")
+        backend, dtype, weights = parts
         loaded = load(
             find(folder),
             device=device,
@@ -164,8 +166,8 @@ def main() -> None:
                     seconds[name].append(measured)
     table = {name: summary(repeats) for name, repeats in seconds.items()}
     generates = [row["total"] for name, row in table.items() if name.startswith("generate")]
-    for row in table.values():
-        row["speedup"] = round(min(generates) / row["total"], 2) if generates else None
+    for row in table.values() if generates else ():
+        row["speedup"] = round(min(generates) / row["total"], 2)
     show(table)
     print(
         json.dumps(

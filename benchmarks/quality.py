@@ -70,6 +70,8 @@ def compare(model: str, prompts: int, words: int, per_kind: int) -> dict[str, An
     expected, answers = logits(exact, inputs, words), answers_of(exact, per_kind)
     del exact
     figures = {EXACT: agreement(answers, answers)}
+    backend: Any
+    quantize: Any
     for name, (backend, dtype, quantize) in PRECISIONS.items():
         loaded = load(source, device="cpu", dtype=dtype, quantize=quantize, backend=backend)
         figures[name] = agreement(answers, answers_of(loaded, per_kind))

@@ -52,14 +52,14 @@ def plot(run: Path, target: Path) -> None:
         for row in rows
         if "validation" in row
     ]
-    drawn = (
+    every: list[tuple[str, list[dict[str, Any]], bool]] = [
         ("vision tower: patches right (training)", trained, True),
         ("vision tower: patches right (held out, 16 scenes)", checked, True),
         ("answers exactly right (training)", trained, False),
         ("answers exactly right (held out, 32 scenes)", checked, False),
-    )
+    ]
     kinds = {row["phase"] in TOWER for row in trained}
-    drawn = tuple(panel for panel in drawn if panel[2] in kinds)
+    drawn = [panel for panel in every if panel[2] in kinds]
     figure, panels = pyplot.subplots(
         len(kinds), 2, figsize=(12, 4.5 * len(kinds)), squeeze=False, constrained_layout=True
     )

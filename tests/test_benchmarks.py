@@ -746,7 +746,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
 ):
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # as Python has it where it is not installed
     (tmp_path / "q.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=re.escape(to_install("pyarrow"))):
+    with pytest.raises(InputError, match=re.escape(to_install("pyarrow>=17"))):
         open_input(str(tmp_path / "q.parquet"))
 
 

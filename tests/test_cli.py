@@ -201,6 +201,29 @@ def test_paths_from_stdin_may_have_a_null_byte_behind_each(
     }
 
 
+@pytest.mark.parametrize("nothing", [b"", b" \n\n", b"\0"])
+def test_standard_input_without_a_row_is_refused_as_an_empty_file_is(
+    nothing: bytes, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(folder)
+    Path("empty.jsonl").touch()
+    Path("empty").mkdir()
+    line = 'A line looks like {"image": "a.jpg", "question": "..."}'
+    for name, said in {
+        "-": f"standard input is empty. {line}",
+        "empty.jsonl": f"'empty.jsonl' is empty. {line}",
+        "empty": "'empty' holds no images.",
+    }.items():
+        done = sts("batch", name, "--out", "a.jsonl", "--backend", "torch", stdin=nothing)
+        assert (done.code, done.out, done.err) == (2, "", f"sts: {said}\n")
+        assert not Path("a.jsonl").exists() and not Path("a.jsonl.run").exists()
+    asked = ("batch", "-", "--out", "a.jsonl", "--backend", "torch", *SHORT)
+    assert sts(*asked, stdin=Path("questions.jsonl").read_bytes()).code == 0
+    before = Path("a.jsonl").read_bytes()
+    assert sts(*asked, stdin=nothing).code == 2
+    assert Path("a.jsonl").read_bytes() == before
+
+
 @pytest.mark.parametrize("command", ["batch", "eval"])
 def test_the_form_of_what_comes_from_stdin_is_told(
     command: str, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -85,8 +85,13 @@ def test_make_demo_fits_one_screen(place: Path, monkeypatch: pytest.MonkeyPatch)
     assert sum(-(-len(row) // 80) for row in rows) <= 23  # and a prompt
 
 
-def test_the_readme_names_every_profile():
-    assert all(f"`{name}`" in README for name in shipped())
+def test_the_readme_tells_what_each_profile_keeps_as_sts_profiles_does():
+    section = README.partition("\n## Profiles\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+) \| ([\d.]+)%", section, re.M)
+    shares = {name: float(told) for names, told in rows for name in re.findall(r"`(\w+)`", names)}
+    listed = re.findall(r"^(\w+)(?: \(default\))? +([\d.]+)%", sts("profiles").out, re.M)
+    assert shares == {name: float(f"{float(told):.2g}") for name, told in listed}
+    assert set(shares) == set(shipped())
 
 
 def test_the_readme_shows_the_profile_as_it_is():

@@ -357,6 +357,22 @@ def test_eval_writes_a_page_of_every_answer(questions: Questions, tmp_path: Path
     assert done.code == 2 and "is no report of sts; give another name" in done.err
 
 
+def test_rows_of_the_page_that_differ_have_the_tokens_that_were_kept(
+    questions: Questions, tmp_path: Path
+):
+    """Without a truth, those whose texts differ; both are wrong where nobody says it."""
+    truth = {"answer": "what nobody says"}
+    file = questions({"question": "what?"}, {"question": "what?", **truth})
+    done = tell(file, "-p", "off,gentle", "--controls", "none", "--html", tmp_path / "r.html")
+    assert done.code == 0
+    page = (tmp_path / "r.html").read_text()
+    rows = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["rows"]
+    assert [len({one["text"] for one in row["answers"]}) for row in rows] == [2, 2]
+    assert [len(row["cells"]) for row in rows] == [1, 0]
+    assert rows[0]["facts"] == ["kept by gentle: 64 -> 23 -> 19 visual tokens"]
+    assert rows[1]["facts"] == []
+
+
 def test_rows_of_the_page_differ_as_the_table_counts():
     def differs(truth: tuple[str, ...], *texts: str) -> bool:
         item = Item("1", ("a.png",), "?", answers=truth)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from browser import CHROMIUM, WHY, Browser, browser
@@ -18,12 +17,16 @@ from PIL import Image
 from running import no_waiting_for_the_disk, read_rows, sts
 from tokenizers import Regex, Tokenizer, decoders
 
+from sts_cli.cli.eval_page import EvalPage
 from sts_cli.cli.page import BatchPage
+from sts_cli.evaluation.conditions import Condition
+from sts_cli.evaluation.table import Results
 from sts_cli.inputs.images import Prepared
 from sts_cli.inputs.items import Input
 from sts_cli.machine.packages import to_install
 from sts_cli.outputs.formats import format_named
 from sts_cli.outputs.stream import Nowhere
+from sts_cli.profile_files import load_profile
 from sts_cli.records import Answer, Comparison, Item, KeptTokens, Problem, Seconds, TokenCounts
 from sts_cli.report.evaluation import write_evaluation
 from sts_cli.report.html import Page, thumbnail
@@ -394,9 +397,12 @@ def test_a_report_replaces_reports_only(place: Path):
     assert sorted(path.name for path in place.iterdir() if path.name.startswith(".sts")) == []
 
 
-def test_without_the_libraries_a_sentence_says_what_to_install(place: Path):
-    with patch.dict(sys.modules, {"pygal": None}):
-        refused("--html", "report.html", because=f"needs pygal; run: {to_install('pygal')}")
+def test_without_the_libraries_a_sentence_says_what_to_install(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "pygal", None)  # as Python has it where it is not installed
+    command = to_install("jinja2>=3.1", "pygal>=3.1")
+    refused("--html", "report.html", because=f"needs pygal; run: {command}")
 
 
 def test_thumbnails_are_small_and_made_once(tmp_path: Path):
@@ -467,6 +473,36 @@ def test_an_evaluation_shows_accuracy_against_speed(tmp_path: Path, chrome: Brow
     chrome.open(tmp_path / "eval.html", "#show=wrong")
     assert chrome.run(COUNT) == "3 of 12 rows"
     assert chrome.complaints() == [] and chrome.run("window.owned ?? null") is None
+
+
+def test_an_evaluation_draws_what_the_first_failing_profile_kept(tmp_path: Path, chrome: Browser):
+    names = ("off", "gentle", "aggressive", "extreme")
+    conditions = [Condition(load_profile(name)) for name in names]
+    page = EvalPage(tmp_path / "eval.html", "exact", conditions)
+    results = Results(conditions, "exact")
+    item = Item("1", ("1.png",), "what?", answers=("CAKE",))
+    whole = replace(answered(0), comparison=None, kept=(KeptTokens(EVERY, ()),))
+    pruned, more = replace(whole, kept=(KEPT,)), replace(whole, kept=(KeptTokens(EVERY, ()),))
+    for number, texts in enumerate((("CAKE",) * 4, ("CAKE", "CAKE", "CARE", "CART"))):
+        list(page.seen([Prepared(item, (picture(number),), (str(number),), 0.0)]))
+        found = [
+            replace(one, item=replace(item, id=str(number)), profile=name, text=text)
+            for one, name, text in zip((whole, more, pruned, more), names, texts, strict=True)
+        ]
+        page.add(found)
+        results.add(found)
+    page.write(results.figures(), "model demo")
+    chrome.open(tmp_path / "eval.html")
+    assert chrome.run(IDS) == ["1", "0"]
+    assert chrome.run("document.querySelectorAll('main canvas').length") == 1
+    first = chrome.run("document.querySelector('main article').innerText")
+    assert "answers differ" in first and "kept by aggressive: 8 -> 5 -> 2 visual tokens" in first
+    chrome.press("j")
+    chrome.press("Enter")
+    pictures = "[...document.querySelectorAll('dialog .picture')]"
+    drawn = f"{pictures}.map((one) => one.querySelectorAll('canvas').length)"
+    assert chrome.run(drawn) == [0, 1]  # the image, and beside it what was kept
+    assert chrome.complaints() == []
 
 
 def test_without_a_truth_agreement_and_unequal_texts_count(tmp_path: Path, chrome: Browser):

@@ -154,7 +154,7 @@ def test_what_no_file_is_and_what_no_image_is_differ(tmp_path: Path):
         "text.png": "not an image",
         "web.jpg": "a web page",
         "doc.png": "a PDF",
-        "photo.heic": to_install("pillow-heif"),
+        "photo.heic": to_install("pillow-heif>=0.18"),
         "folder.png": "is a folder",
         "pipe.png": "not a regular file",
     }.items():

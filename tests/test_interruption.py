@@ -63,6 +63,31 @@ def test_one_signal_finishes_the_batch_in_hand(place: Path):
     same_as_undisturbed(place / "a.jsonl")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_standard_input_is_silent_ends_the_run_in_order(number: int, place: Path):
+    asked = ["batch", "-", "--max-new-tokens", "2", "--backend", "torch"]
+    with subprocess.Popen(
+        [*COMMAND, *asked], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    ) as run:  # fmt: skip
+        assert run.stdin is not None and run.stdout is not None and run.stderr is not None
+        run.stdin.write(Path("q.jsonl").read_text().partition("\n")[0] + "\n")
+        run.stdin.flush()
+        assert json.loads(run.stdout.readline())["id"] == "1"
+        run.send_signal(number)
+        told = run.stderr.read()  # standard input is open all the while
+        assert run.wait() == 130
+    assert "1 answered" in told and "Fatal" not in told
+
+
+def test_a_closed_standard_input_is_one_sentence(place: Path):
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&-', "sh", *COMMAND, "batch", "-"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("sts: '-' reads JSON lines from stdin")
+
+
 def test_killed_again_and_again_no_row_is_lost_or_doubled(place: Path):
     for count in (1, 9):
         with start(*ASKED, "--out", "a.jsonl") as run:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,11 +20,11 @@ from typer.testing import CliRunner
 
 from sts_cli.checkpoints.hub import is_hub_id
 from sts_cli.checkpoints.sources import demo_folder
-from sts_cli.cli.diagnosis import OPTIONAL
 from sts_cli.cli.doctor import doctor
 from sts_cli.cli.models import count, models
 from sts_cli.errors import ModelError
 from sts_cli.families import FAMILIES
+from sts_cli.machine.packages import EXTRAS, to_install
 
 app = typer.Typer()
 app.command()(models)
@@ -154,14 +156,30 @@ def test_doctor_as_json() -> None:
     assert told["folders"]["hub_offline"] is True
 
 
-def test_doctor_offers_what_the_package_offers() -> None:
-    """Nothing for a command that does not exist; torchvision is for some image processors."""
+def test_doctor_tells_of_every_package_of_an_extra() -> None:
+    """And of torchvision, which is for some image processors."""
     project = (Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8")
-    offered = {package for package, _ in OPTIONAL.values()} - {"torchvision"}
-    assert {package for package in offered if f'["{package}>=' in project} == offered
-    assert set(json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)["optional"]) == set(
-        OPTIONAL
-    )
+    table = project.partition("[project.optional-dependencies]\n")[2].partition("\n\n")[0]
+    offered = {
+        extra: json.loads(packages)
+        for extra, packages in re.findall(r"^(\w+) = (.*)$", table, re.MULTILINE)
+        if extra not in ("train", "dev")  # what only this repository needs
+    }
+    known = {extra: list(told.packages.values()) for extra, told in EXTRAS.items()}
+    assert known == offered
+    told = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)["optional"]
+    here = {one.name.lower(): one.version for one in importlib.metadata.distributions()}
+    names = {re.match(r"[\w-]+", one)[0] for packages in offered.values() for one in packages}
+    assert {name.replace("_", "-"): one["version"] for name, one in told.items()} == {
+        name: here.get(name) for name in names | {"torchvision"}
+    }
+
+
+def test_doctor_says_how_to_get_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pygal", None)  # as Python has it where it is not installed
+    done = CliRunner().invoke(app, ["doctor"])
+    command = to_install("jinja2>=3.1", "pygal>=3.1")
+    assert f"  pygal             not installed: {command} (reports: --html)\n" in done.stdout
 
 
 def test_doctor_for_people() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -475,3 +476,25 @@ def test_prompts_of_equal_length_are_answered_right_in_bfloat16():
     together = engine.generate(prompts, OFF, max_new_tokens=8)
     alone = [engine.generate([prompt], OFF, max_new_tokens=8)[0] for prompt in prompts]
     assert [row.ids for row in together] == [row.ids for row in alone]
+
+
+ANSWERS_AND_LISTS_CORES = """
+import os, pathlib, torch
+cores = os.sched_getaffinity(0)
+torch.set_num_threads(2)
+import sts_cli
+model = sts_cli.load("demo", backend="openvino", device="cpu")
+print(model.ask({image!r}, max_new_tokens=2).text is not None)
+tasks = pathlib.Path("/proc/self/task").iterdir()
+print(all(os.sched_getaffinity(int(task.name)) == cores for task in tasks))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_thread_is_bound_to_a_core_that_another_process_may_need():
+    image = str(Path(__file__).parents[1] / "samples" / "sign.png")
+    code = ANSWERS_AND_LISTS_CORES.format(image=image)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
+    assert done.stdout.split() == ["True", "True"]

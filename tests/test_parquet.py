@@ -328,7 +328,7 @@ def test_without_pyarrow_nothing_begins(place: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # as Python has it where it is not installed
     done = asked("a.parquet")
     assert (done.code, names()) == (2, set())
-    assert done.err == f"sts: a.parquet needs pyarrow; run: {to_install('pyarrow')}\n"
+    assert done.err == f"sts: a.parquet needs pyarrow; run: {to_install('pyarrow>=17')}\n"
 
 
 def test_only_our_own_rows_are_parquet(place: Path):

@@ -20,7 +20,7 @@ from running import no_waiting_for_the_disk, read_rows, sts, without_times
 
 import sts_cli
 from sts_cli.answering.request import Request
-from sts_cli.cli.ray import PACKAGE
+from sts_cli.cli.ray import with_address
 from sts_cli.cluster.answerer import Answered, BlockAnswerer, Setup
 from sts_cli.cluster.blocks import AHEAD, Block, Reading, in_blocks, rows_for
 from sts_cli.cluster.node import Node, compare, look
@@ -325,6 +325,8 @@ def test_importing_the_library_imports_no_answerer():
         ("--ray local --out a --device cuda:1", "--device cuda:1 does not go with --ray"),
         ("--ray local --out a.txt", "--out a.txt: the name must end in"),
         ("--ray ray://head:10001 --out a", "a Ray client is no machine of the cluster"),
+        ("--ray 10.0.0.1 --out a", "--ray 10.0.0.1: give auto, local, or HOST:PORT"),
+        ("--ray nonsense --out a", "--ray nonsense: give auto, local, or HOST:PORT"),
         ("--ray-actors 2", "--ray-actors needs --ray"),
         ("--ray-gpus 1", "--ray-gpus needs --ray"),
         ("- --ray --out a", "--ray reads its input again where it needs it"),
@@ -336,14 +338,24 @@ def test_options_that_do_not_go_together_are_refused(options: str, said: str, tm
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("given", ["gone.jsonl", "10.0.0.1", ""])
+def test_what_follows_ray_is_an_address_or_an_input_that_is_there(given: str):
+    done = sts("batch", "--ray", given, "--out", "a")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"sts: --ray {given}: give auto, local, or HOST:PORT")
+    assert sts("batch", "--ray", given, "--help").code == 0
+    for there in (str(SAMPLES), str(SAMPLES / "*.jsonl"), "--quiet"):
+        assert list(with_address(["--ray", there])) == ["--ray", "auto", there]
+
+
+@pytest.mark.parametrize("lacking", ["ray", "pyarrow"])
 def test_without_ray_one_sentence_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lacking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(sys.modules, "ray", None)  # as Python has it where it is not installed
+    monkeypatch.setitem(sys.modules, lacking, None)  # as Python has it where it is not installed
     done = sts("batch", SAMPLES / "questions.jsonl", "--ray", "--out", tmp_path / "a")
     assert done.code == 2 and not (tmp_path / "a").exists()
-    assert done.err == f"sts: --ray needs Ray; run: {to_install(PACKAGE)}\n"
-    assert f'ray = ["{PACKAGE}"]' in (SAMPLES.parent / "pyproject.toml").read_text("utf-8")
+    assert done.err == f"sts: --ray needs Ray; run: {to_install('ray[data]>=2.60,<2.64')}\n"
 
 
 # Images on an object store

@@ -20,6 +20,7 @@ from sts_cli.inputs.embedded import path_of
 from sts_cli.inputs.jsonl import read_line
 from sts_cli.inputs.picture import Picture, read_picture
 from sts_cli.inputs.rows import Origin
+from sts_cli.machine.files import same_file
 from sts_cli.machine.hardware import memory_elsewhere
 from sts_cli.machine.packages import to_install
 from sts_cli.outputs.disk import Appender, reason
@@ -212,6 +213,16 @@ def test_memory_is_known_without_proc():
     total = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal"))
     sizes = memory_elsewhere()
     assert sizes is not None and sizes[1] == total and 0 < sizes[0] < total
+
+
+def test_a_file_is_the_same_under_all_of_its_names(tmp_path: Path):
+    file, link, copy = (tmp_path / name for name in ("a", "link", "copy"))
+    file.write_text("same")
+    copy.write_text("same")
+    os.link(file, link)
+    assert same_file(file, tmp_path / ".." / tmp_path.name / "a") and same_file(link, file)
+    assert not same_file(file, copy)
+    assert not same_file(tmp_path / "gone", file) and not same_file(file, tmp_path / "gone")
 
 
 def test_packages_are_added_to_the_environment_that_sts_runs_in(tmp_path: Path):

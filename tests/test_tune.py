@@ -12,10 +12,9 @@ from PIL import Image
 from running import sts
 
 from sts_cli.cli.tune import shortfall
+from sts_cli.evaluation.shapes import AVERAGES, SHAPES
 from sts_cli.evaluation.table import Tally
 from sts_cli.evaluation.tune import (
-    AVERAGES,
-    SHAPES,
     Trial,
     Tuned,
     best_of_each,

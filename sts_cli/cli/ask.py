@@ -29,8 +29,9 @@ from sts_cli.cli.options import (
     check_choices,
     chosen_profile,
 )
-from sts_cli.cli.parsing import check_ending, check_replaced, same_file
+from sts_cli.cli.parsing import check_ending, check_replaced
 from sts_cli.inputs.images import prepare
+from sts_cli.machine.files import same_file
 from sts_cli.outputs.disk import write_whole
 from sts_cli.outputs.settings import link_target
 from sts_cli.outputs.stream import to_stdout

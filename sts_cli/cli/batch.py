@@ -57,6 +57,7 @@ from sts_cli.cli.ray import (
     ClusterWish,
     check_no_ray,
     check_with_ray,
+    checked_address,
     folder_format,
     open_shards,
     run_on_ray,
@@ -183,6 +184,7 @@ def batch(
         str | None,
         cluster_option(
             metavar="[ADDRESS]",
+            callback=checked_address,
             help="Answer on a Ray cluster, into a folder --out: auto, HOST:PORT, or local.",
         ),
     ] = None,
@@ -338,6 +340,7 @@ def run_here(
         return finish(job, writer, Outcome(whole=True, before=writer.before))
     try:
         vlm = load_for(source, job.request, device, dtype, report.console, job.quiet)
+        next(unanswered.ahead(), None)  # raises InputError for standard input without a row
         files = model_files(source) or model_files(find(source.name))  # fetched by now
     except BaseException:
         writer.discard()

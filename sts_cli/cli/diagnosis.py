@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +18,7 @@ from sts_cli.checkpoints.sources import demo_folder
 from sts_cli.errors import ModelError
 from sts_cli.machine import hardware
 from sts_cli.machine.libraries import check_libraries
-from sts_cli.machine.packages import to_install
+from sts_cli.machine.packages import EXTRAS, Extra, to_install
 from sts_cli.openvino import ready
 from sts_cli.quantization.choice import quantized_folder
 
@@ -31,13 +32,7 @@ NEEDED = (
     "bitsandbytes",
     "pillow",
 )
-OPTIONAL = {  # module -> (package, its purpose)
-    "openvino": ("openvino", "speed on CPUs"),
-    "pyarrow": ("pyarrow", "Parquet files, in and out"),
-    "num2words": ("num2words", "SmolVLM2 models"),
-    "pillow_heif": ("pillow-heif", "HEIC and HEIF images"),
-    "torchvision": ("torchvision", "models of Pixtral; others run faster with it"),
-}
+VISION = Extra("models of Pixtral; others run faster with it", {"torchvision": "torchvision"})
 SCARCE = 1_000_000_000  # free bytes of memory; less will cause problems
 
 
@@ -190,9 +185,16 @@ def folder_bytes(folder: Path) -> int:
 
 def optional() -> dict[str, Any]:
     """Packages that some models or options need: version, purpose, and how to install them."""
-    packages = {}
-    for module, (package, use) in OPTIONAL.items():
-        number = installed(package) if find_spec(module) else None
-        command = None if number else to_install(package)
-        packages[module] = {"version": number, "for": use, "install": command}
-    return packages
+    told = {}
+    for extra in (*EXTRAS.values(), VISION):
+        command = to_install(*extra.packages.values())
+        for module, asked in extra.packages.items():
+            number = installed(named(asked)) if find_spec(module) else None
+            install = None if number else command
+            told[module] = {"version": number, "for": extra.purpose, "install": install}
+    return told
+
+
+def named(requirement: str) -> str:
+    """The package that a requirement such as `ray[data]>=2.60` is about."""
+    return re.split(r"[^\w.-]", requirement)[0]

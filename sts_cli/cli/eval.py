@@ -120,7 +120,10 @@ def evaluate(
     ready = questions_of(questions, per_kind, level, development, console, quiet)
     page = None if html is None else EvalPage(html, metric, conditions)
     request = Request(
-        tuple(one.profile for one in conditions), batch_size=size, max_new_tokens=max_new_tokens
+        tuple(one.profile for one in conditions),
+        batch_size=size,
+        max_new_tokens=max_new_tokens,
+        places=page is not None,
     )
     vlm = load_for(source, request, device, dtype, console, quiet)
     from sts_cli.evaluation.exam import answers

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sts_cli.cli.options import OptionError
-from sts_cli.cli.parsing import check_replaced, same_file
+from sts_cli.cli.parsing import check_replaced
 from sts_cli.evaluation.metrics import NAMES
+from sts_cli.machine.files import same_file
 from sts_cli.outputs.disk import write_whole
 from sts_cli.outputs.settings import link_target
 from sts_cli.report.intervals import told_p

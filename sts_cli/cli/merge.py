@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import zip_longest
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,6 +13,7 @@ import typer
 from sts_cli.checkpoints.fingerprint import without_times
 from sts_cli.cli.help import output_option
 from sts_cli.errors import InputError, OutputError
+from sts_cli.machine.files import same_file
 from sts_cli.outputs.disk import replacing
 from sts_cli.outputs.formats import ENDINGS, Format, format_named
 from sts_cli.outputs.lock import Lock
@@ -137,9 +138,9 @@ def check_ending(out: Path, form: Format) -> None:
 def check_target(out: Path, shards: Sequence[Path], run: Mapping[str, Any], force: bool) -> None:
     """Raise an error if the merge would replace a shard, or a file that is no merge of this run."""
     for path in shards:
-        for source in filter(Path.exists, (path, run_file(path))):
-            if any(file.exists() and file.samefile(source) for file in (out, run_file(out))):
-                raise InputError(f"{out} is one of the shards; write to another file.")
+        pairs = product((out, run_file(out)), (path, run_file(path)))
+        if any(same_file(one, other) for one, other in pairs):
+            raise InputError(f"{out} is one of the shards; write to another file.")
     before = settings_at(out)
     if force or not out.exists() or out.is_file() and out.stat().st_size == 0:
         return

@@ -12,7 +12,7 @@ from sts_cli.cli.options import OptionError
 from sts_cli.cli.parsing import check_replaced
 from sts_cli.inputs.images import Prepared, decode_ahead
 from sts_cli.inputs.items import Input
-from sts_cli.machine.packages import to_install
+from sts_cli.machine.packages import missing, to_add
 from sts_cli.outputs.disk import replacing, write_errors
 from sts_cli.outputs.journal import Journal
 from sts_cli.outputs.keys import images_of
@@ -21,16 +21,16 @@ from sts_cli.outputs.stream import Stdout
 from sts_cli.records import Answer, Item, KeptTokens, answer_row, printable
 from sts_cli.report.console import milliseconds
 from sts_cli.report.figures import Figures
-from sts_cli.report.html import SIDE, Page, is_report, missing_libraries
+from sts_cli.report.html import SIDE, Page, is_report
 
 FEW, LARGER = 1000, 320  # rows up to which thumbnails are larger, and their longer side in pixels
 
 
 def check_html(path: Path) -> None:
     """Raise OptionError if no report can be written there, or none without a library."""
-    missing = missing_libraries()
-    if missing:
-        raise OptionError(f"--html needs {' and '.join(missing)}; run: {to_install(*missing)}")
+    lacking = missing("html")
+    if lacking:
+        raise OptionError(f"--html needs {' and '.join(lacking)}; run: {to_add('html')}")
     if path.suffix.lower() not in (".html", ".htm"):
         raise OptionError(f"--html {path}: the name must end in .html.")
     check_replaced("--html", path, "report", is_report)

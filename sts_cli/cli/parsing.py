@@ -10,6 +10,7 @@ from rich.console import Console
 
 from sts_cli.cli.options import OptionError
 from sts_cli.inputs.items import Input
+from sts_cli.machine.files import same_file
 from sts_cli.outputs.formats import Format
 from sts_cli.outputs.overlays import Overlays
 from sts_cli.outputs.packed import rows_file
@@ -90,12 +91,7 @@ def writes_over(out: Path, input_: Path) -> bool:
     rows = rows_file(out)  # of a .parquet; elsewhere, no such file is written
     beside = (rows, run_file(rows)) if out.suffix.lower() == ".parquet" else (run_file(out),)
     written = (target, *beside, target.with_name(target.name + ".part"))
-    return any(path.exists() and path.samefile(input_) for path in written)
-
-
-def same_file(one: Path, other: Path) -> bool:
-    """True if both are there and are one file."""
-    return one.exists() and other.exists() and one.samefile(other)
+    return any(same_file(path, input_) for path in written)
 
 
 def check_replaced(option: str, path: Path, kind: str, ours: Callable[[Path], bool]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import glob
 import os
 import re
 import sys
@@ -21,7 +21,7 @@ from sts_cli.cli.run import Job, Outcome
 from sts_cli.errors import ClusterError, StsError
 from sts_cli.inputs.feed import Feed
 from sts_cli.inputs.items import Input
-from sts_cli.machine.packages import to_install
+from sts_cli.machine.packages import missing, to_add
 from sts_cli.outputs.formats import Format, format_of
 from sts_cli.outputs.shards import Shards
 from sts_cli.records import Answer
@@ -30,7 +30,6 @@ from sts_cli.report.console import Report
 if TYPE_CHECKING:
     from sts_cli.cluster.answerer import Answered
 
-PACKAGE = "ray[data]>=2.60,<2.64"  # as the extra `ray`
 ADDRESS = re.compile(r"auto|local|ray://.*|[^/\s]+:[0-9]+")
 STOPPING = b"\nStopping; shards that are not whole are left out.\n"
 
@@ -44,11 +43,26 @@ class BatchCommand(Command):
 
 
 def with_address(args: Sequence[str]) -> Iterator[str]:
-    """The arguments, with `auto` after a --ray that no address follows."""
-    for word, following in zip(args, [*args, ""][1:], strict=True):
+    """The arguments, with `auto` after a --ray that another option, an input or nothing follows."""
+    for word, following in zip(args, [*args, "-"][1:], strict=True):
         yield word
-        if word == "--ray" and not ADDRESS.fullmatch(following):
+        if word == "--ray" and not ADDRESS.fullmatch(following) and is_next(following):
             yield "auto"
+
+
+def is_next(word: str) -> bool:
+    """True for an option or an input; what is neither was meant as an address."""
+    return word.startswith("-") or glob.has_magic(word) or os.path.lexists(word)
+
+
+def checked_address(value: str | None) -> str | None:
+    """The value of --ray. Raises OptionError for what is no address."""
+    if value is not None and not ADDRESS.fullmatch(value):
+        raise OptionError(
+            f"--ray {value}: give auto, local, or HOST:PORT of a Ray cluster; an input in this "
+            "place must be there."
+        )
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +89,6 @@ class Asked:
 
 def check_with_ray(address: str, inputs: Sequence[str], others: dict[str, bool]) -> None:
     """Raise OptionError for options that a cluster cannot keep, ClusterError if there is no Ray."""
-    if not ADDRESS.fullmatch(address):
-        raise OptionError(f"--ray {address}: give auto, local, or HOST:PORT of a Ray cluster.")
     if address.startswith("ray://"):
         raise OptionError(
             f"--ray {address}: a Ray client is no machine of the cluster. Run sts on one of its "
@@ -87,8 +99,8 @@ def check_with_ray(address: str, inputs: Sequence[str], others: dict[str, bool])
         raise OptionError(f"{given[0]} does not go with --ray.")
     if "-" in inputs:
         raise OptionError("--ray reads its input again where it needs it; give a file, and not -.")
-    if importlib.util.find_spec("ray") is None:
-        raise ClusterError(f"--ray needs Ray; run: {to_install(PACKAGE)}")
+    if missing("ray") or missing("parquet"):  # Ray alone, without its extra, lacks pyarrow
+        raise ClusterError(f"--ray needs Ray; run: {to_add('ray')}")
 
 
 def check_no_ray(options: dict[str, object]) -> None:

@@ -12,8 +12,7 @@ import pickle
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -26,6 +25,7 @@ from ray.data.datasource import ReadTask
 from ray.util.annotations import RayDeprecationWarning
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sts_cli.cluster.actors import Actors, counted
 from sts_cli.cluster.answerer import Answered, BlockAnswerer, Setup, packed_as
 from sts_cli.cluster.blocks import Block
 from sts_cli.cluster.node import Node, compare, look
@@ -38,25 +38,6 @@ CORES = 4  # of one actor without a GPU, at most, where the user says nothing
 REACH, PROBE = 5.0, 120.0  # seconds for a cluster to answer, and for a node to look at the model
 GRACE = 10.0  # seconds in which a lost node may come back, before the run goes on without it
 DEATHS = 3  # times that an actor may die of one block, which is then left out
-
-
-@dataclass(frozen=True, slots=True)
-class Actors:
-    """So many actors, each with its share of a node."""
-
-    count: int
-    cpus: float
-    gpus: float
-
-    @property
-    def size(self) -> str:
-        """`4 CPUs and 1 GPU`"""
-        gpus = f" and {counted(self.gpus, 'GPU')}" if self.gpus else ""
-        return counted(self.cpus, "CPU") + gpus
-
-    def fitting(self, nodes: Iterable[Mapping[str, Any]]) -> int:
-        """How many of them find a place on these nodes."""
-        return sum(places(node["Resources"], self.cpus, self.gpus) for node in nodes)
 
 
 @contextlib.contextmanager
@@ -174,12 +155,6 @@ def chosen_actors(
     return Actors(count if wanted else room, cpus, gpus)
 
 
-def places(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
-    """How many actors of this size one node holds."""
-    each = [(name, size) for name, size in (("CPU", cpus), ("GPU", gpus)) if size]
-    return min((int(resources.get(name, 0) // size) for name, size in each), default=0)
-
-
 def check_nodes(actors: Actors, place: str) -> None:
     """Let every node that may hold an actor look at the model. Raises ClusterError."""
     here = look(place)
@@ -290,7 +265,3 @@ def told(actors: Actors) -> str:
     """`2 actors of 1 CPU, on up to 2 nodes`"""
     nodes = sum(bool(actors.fitting([node])) for node in alive())
     return f"{counted(actors.count, 'actor')} of {actors.size}, on up to {counted(nodes, 'node')}"
-
-
-def counted(number: float, noun: str) -> str:
-    return f"{number:g} {noun}{'' if number == 1 else 's'}"

@@ -26,7 +26,8 @@ def answers(
     """For each question, in order, its answer under each condition, in their order.
 
     Conditions of one view share batches and encoded images, and take turns to be first; `request`
-    says the rest. Raises ProfileError for a profile that the model cannot honour.
+    says the rest. Which tokens were kept is told of whole images only. Raises ProfileError for a
+    profile that the model cannot honour.
     """
     order = sorted(range(len(conditions)), key=lambda n: _view(conditions[n]))
     groups = [list(same) for _, same in groupby(order, key=lambda n: _view(conditions[n]))]
@@ -34,7 +35,11 @@ def answers(
     runs = [
         vlm.answers_each(
             iter(source.get, None),
-            replace(request, profiles=tuple(conditions[n].profile for n in group)),
+            replace(
+                request,
+                profiles=tuple(conditions[n].profile for n in group),
+                places=request.places and conditions[group[0]].view == "whole",
+            ),
         )
         for source, group in zip(sources, groups, strict=True)
     ]

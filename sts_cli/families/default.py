@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sts_cli.decoding.tokens import Tokens
 from sts_cli.errors import ModelError
+from sts_cli.families.inputs import joined
 from sts_cli.families.observing import Observer
 from sts_cli.families.places import WHOLE, Part, cropped, square_tiles
 from sts_cli.pruning import Need
@@ -142,14 +143,8 @@ class Family:
             shape = tuple((name, value.shape) for name, value in sorted(image.inputs.items()))
             groups.setdefault(shape, []).append(index)
         for members in groups.values():
-            inputs = {
-                name: torch.cat([pixels[i].inputs[name] for i in members]).to(self.model.device)
-                for name in pixels[members[0]].inputs
-            }
-            inputs = {
-                name: value.to(self.model.dtype) if value.is_floating_point() else value
-                for name, value in inputs.items()
-            }
+            same = [pixels[i].inputs for i in members]
+            inputs = joined(same, self.model.device, self.model.dtype)
             if watch:
                 output, seen = self.observer.run(inputs, watch)
             else:

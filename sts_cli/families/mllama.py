@@ -14,6 +14,7 @@ from transformers.models.mllama.processing_mllama import build_string_from_input
 
 from sts_cli.decoding.tokens import IDLE, Tokens
 from sts_cli.families.default import Encoded, Family, Pixels, Prompt
+from sts_cli.families.inputs import joined
 from sts_cli.families.places import Part, raster
 from sts_cli.pruning import Need
 
@@ -91,10 +92,7 @@ class Mllama(Family):
         if not pixels:
             return []
         model = self.model.model
-        inputs = {
-            name: torch.cat([image.inputs[name] for image in pixels]).to(self.model.device)
-            for name in pixels[0].inputs
-        }
+        inputs = joined([image.inputs for image in pixels], self.model.device, self.model.dtype)
         with warnings.catch_warnings():  # before 5.20, transformers warned of a call of its own
             warnings.simplefilter("ignore", FutureWarning)
             seen = model.vision_model(**inputs).last_hidden_state  # [B, 1, tiles, patches, D]

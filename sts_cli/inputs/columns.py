@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
@@ -17,7 +16,7 @@ from sts_cli.inputs.forms import IMAGE
 from sts_cli.inputs.mmmu import NUMBERED
 from sts_cli.inputs.rows import Origin, item_of
 from sts_cli.inputs.survey import Contents, Survey, survey
-from sts_cli.machine.packages import to_install
+from sts_cli.machine.packages import missing, to_add
 from sts_cli.records import Item, printable
 
 AT_ONCE = 16  # rows; with their images in them
@@ -27,8 +26,8 @@ IMAGES = (*NAMED, "imgname", "imageId", "image_id", "image_local_name", "body")
 
 def open_columns(path: Path, name: str) -> Contents:
     """Rows and bytes counted, and the items. Raises InputError, also without pyarrow."""
-    if importlib.util.find_spec("pyarrow") is None:
-        raise InputError(f"{name} needs pyarrow; run: {to_install('pyarrow')}")
+    if missing("parquet"):
+        raise InputError(f"{name} needs pyarrow; run: {to_add('parquet')}")
     rows = partial(rows_of, path, name)
     first = next(rows(), None)
     if first is not None and not any(key in first for key in IMAGES):

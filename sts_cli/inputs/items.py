@@ -181,10 +181,12 @@ def from_stdin(question: str | None, images: Path | None, tell: Callable[[str], 
 
     `tell` gets the form of the first row when it is there, if that is not ours.
     """
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():
         raise InputError("'-' reads JSON lines from stdin, not from a terminal; pipe them in.")
     origin = Origin("stdin", images or Path(), question)
-    read = partial(read_piped, sys.stdin.buffer, origin, tell)
+    # Detached: Python closes its own stream at the end, and dies if a thread still reads it.
+    stream = sys.stdin.detach()  # type: ignore[union-attr]
+    read = partial(read_piped, stream, origin, tell)
     return Input("-", Path("-"), "stdin", read, folder=origin.folder)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import importlib.util
 import io
 import os
 import re
@@ -22,7 +21,7 @@ from PIL import Image
 from sts_cli.inputs.colors import Unclear
 from sts_cli.inputs.pixels import as_rgb
 from sts_cli.inputs.remote import Remote, opened
-from sts_cli.machine.packages import to_install
+from sts_cli.machine.packages import missing, to_add
 from sts_cli.records import Problem, printable
 
 LARGEST_FILE = 256 << 20  # bytes
@@ -66,7 +65,7 @@ def settle_pillow() -> None:
     """Pillow's own limit at ours, an error and not a warning; HEIC if the extra is installed."""
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns above it, and refuses twice of it
     warnings.filterwarnings("ignore", module="PIL")
-    if importlib.util.find_spec("pillow_heif") is not None:
+    if not missing("heic"):
         from pillow_heif import register_heif_opener
 
         register_heif_opener()
@@ -223,7 +222,7 @@ def too_many_pixels(name: str, pixels: int) -> Problem:
 def unknown_format(data: bytes) -> str:
     """The rest of a sentence about a file that Pillow does not know."""
     if data[4:8] == b"ftyp" and data[8:12] in HEIF:
-        return f"is a HEIC image; run: {to_install('pillow-heif')}"
+        return f"is a HEIC image; run: {to_add('heic')}"
     if data[:4] == b"%PDF":
         return "is a PDF; save its pages as images."
     if data.lstrip()[:5].lower() in (b"<svg ", b"<?xml"):

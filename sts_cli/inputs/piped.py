@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import BinaryIO
 
+from sts_cli.errors import InputError
 from sts_cli.inputs.forms import form_of
 from sts_cli.inputs.jsonl import items_of_lines, named_image, too_long
 from sts_cli.inputs.lines import LONGEST_LINE, UTF16, read_lines
-from sts_cli.inputs.rows import Origin
+from sts_cli.inputs.rows import EXAMPLE, Origin
 from sts_cli.records import Item
 
 AT_ONCE = 1 << 16  # bytes
@@ -67,9 +68,17 @@ class Ahead:
 def read_piped(stream: BinaryIO, origin: Origin, tell: Callable[[str], None]) -> Iterator[Item]:
     """The items of a stream; `tell` gets the form of its first row, if that is not ours.
 
-    Paths of images stand in lines, or a null byte ends each.
+    Paths of images stand in lines, or a null byte ends each. Raises InputError if there is none.
     """
-    file = Ahead(stream)
+    items = items_in(Ahead(stream), origin, tell)
+    first = next(items, None)
+    if first is None:
+        raise InputError(f"standard input is empty. A line looks like {EXAMPLE}")
+    yield first
+    yield from items
+
+
+def items_in(file: Ahead, origin: Origin, tell: Callable[[str], None]) -> Iterator[Item]:
     if file.ends_with_null():
         for number, name in enumerate(file.names(), 1):
             yield too_long(number, origin) if name is None else named_image(name, number, origin)

@@ -18,8 +18,7 @@ class Compiler:
     """Modules to compiled models, kept on the shelf by name."""
 
     def __init__(self, shelf: Shelf, settings: Mapping[str, str], weights: Weights):
-        self.shelf, self.weights = shelf, weights
-        self.settings = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), **settings}
+        self.shelf, self.settings, self.weights = shelf, settings, weights
         self.done: dict[str, ov.CompiledModel] = {}
 
     def compile_kept(self, name: str) -> bool:

@@ -96,14 +96,13 @@ class OpenVinoDecoder:
     ):
         self.text: Any = model.get_decoder()
         self.head = model.get_output_embeddings()
-        self.shelf, self.weights = shelf, weights
+        self.shelf, self.weights, self.settings = shelf, weights, settings
         self.config = self.text.config
         self.two_way = self.config.model_type in BOTH_WAYS
         self.kinds = layer_kinds(self.config)
         if odd := set(self.kinds).difference(KINDS):
             raise NotConvertible(f"OpenVINO cannot take layers of kind {', '.join(sorted(odd))}.")
         self.layers = len(self.text.layers)
-        self.settings = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), **settings}
         vision = getattr(model.config, "vision_config", None)
         levels = len(getattr(vision, "deepstack_visual_indexes", None) or ())
         self.stops = {

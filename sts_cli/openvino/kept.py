@@ -103,7 +103,7 @@ class Shelf:
     def compile(self, model: ov.Model, settings: Mapping[str, str]) -> ov.CompiledModel:
         """A model that can run. Raises NotConvertible."""
         try:
-            return self.core.compile_model(model, "CPU", settings)
+            return self.core.compile_model(model, "CPU", {**threads(), **settings})
         except RuntimeError as error:
             words = " ".join(str(error).split())
             raise NotConvertible(f"OpenVINO cannot compile this model: {words[:200]}") from error
@@ -128,6 +128,11 @@ class Shelf:
             self.say(f"Not keeping the converted model: {words[:200]}")
             self.writes = False
         return self.writes
+
+
+def threads() -> dict[str, str]:
+    """As many threads as PyTorch has, bound to no core: two processes would share their cores."""
+    return {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), "ENABLE_CPU_PINNING": "NO"}
 
 
 def whole(shelf: Shelf, layers: int) -> bool:

@@ -9,11 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from sts_cli.checkpoints.checkpoint import Checkpoint
 from sts_cli.errors import ModelError, did_you_mean
 from sts_cli.families import CROSS_ATTENDED
-from sts_cli.machine.packages import to_install
+from sts_cli.machine.packages import to_add
 from sts_cli.profile import BACKEND, Backend, Profile, Quantize
 
 FIRST, BEFORE = (2026, 0), (2027, 0)  # versions that were tested, or are near those
-PACKAGE = "openvino>=2026.4,<2027"  # as in pyproject.toml
 
 
 class NotConvertible(ModelError):
@@ -25,12 +24,12 @@ def problem() -> str | None:
     try:
         installed = version("openvino")
     except PackageNotFoundError:
-        return f"OpenVINO is not installed; run: {to_install('openvino')}"
+        return f"OpenVINO is not installed; run: {to_add('openvino')}"
     parts = tuple(int(part) for part in installed.split(".")[:2] if part.isdigit())
     if not FIRST <= parts < BEFORE:
         return (
             f"OpenVINO {installed} is installed, but sts needs a version from {FIRST[0]}."
-            f"{FIRST[1]} and below {BEFORE[0]}; run: {to_install(PACKAGE)}"
+            f"{FIRST[1]} and below {BEFORE[0]}; run: {to_add('openvino')}"
         )
     if platform.machine().lower() not in ("x86_64", "amd64", "arm64", "aarch64"):
         return f"OpenVINO does not run on {platform.machine()}."

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from sts_cli.errors import OutputError, did_you_mean
-from sts_cli.machine.packages import to_install
+from sts_cli.machine.packages import missing, to_add
 from sts_cli.records import Answer, Item
 
 NAMES = ("llava", "openai-batch", "vqav2")
@@ -86,8 +85,8 @@ def format_of(out: Path | None, name: str | None) -> Format:
 
 def check_library(path: Path) -> None:
     """Raise OutputError if pyarrow is not installed."""
-    if importlib.util.find_spec("pyarrow") is None:
-        raise OutputError(f"{path} needs pyarrow; run: {to_install('pyarrow')}")
+    if missing("parquet"):
+        raise OutputError(f"{path} needs pyarrow; run: {to_add('parquet')}")
 
 
 def format_named(name: str) -> Format:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sts_cli.errors import ProfileError, did_you_mean
+from sts_cli.machine.files import same_file
 from sts_cli.profile import (
     ATTENTION,
     BACKEND,
@@ -147,7 +148,7 @@ def _escalate(data: Any, profile: Profile, file: Place, below: Sequence[str]) ->
     name = path = _target(data) or ""
     if name not in shipped() and Path(name).suffix:  # a file is named as seen from this one
         path = str(Path(file.file).parent / name)
-    if any(path == one or _same_file(path, one) for one in below):
+    if any(path == one or same_file(Path(path), Path(one)) for one in below):
         raise ProfileError(f"{where} leads back to {path}: {' -> '.join((*below, path))}.")
     next_ = load_profile(path, below)
     if next_.guide is not None:
@@ -175,7 +176,3 @@ def _escalate(data: Any, profile: Profile, file: Place, below: Sequence[str]) ->
         cast(Measure, data.get("measure") or "probability"),
         None if share is None else float(share),
     )
-
-
-def _same_file(one: str, other: str) -> bool:
-    return Path(one).exists() and Path(other).exists() and Path(one).samefile(other)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import io
 import json
 import tempfile
@@ -23,7 +22,6 @@ from sts_cli.report.visible import in_line, visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 MADE_BY = "sts report"  # a mark in the file: another report may replace it
-NEEDED = ("jinja2", "pygal")
 SIDE = 160  # pixels of a thumbnail's longer side
 QUALITY = 60
 
@@ -210,11 +208,6 @@ def packed(bits: Sequence[bool]) -> str:
 def fingerprint(text: str) -> str:
     """The digest by which a content security policy allows an inline script or style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def missing_libraries() -> list[str]:
-    """The libraries of a report that are not installed."""
-    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 
 def is_report(path: Path) -> bool:
