@@ -78,6 +78,8 @@ def genai(folder, weights):
     cache = openvino_genai.SchedulerConfig()
     cache.enable_prefix_caching, cache.cache_size = False, 1
     settings = {"scheduler_config": cache, "INFERENCE_NUM_THREADS": os.environ["OMP_NUM_THREADS"]}
+    if os.environ["GENAI_HINT"]:
+        settings["INFERENCE_PRECISION_HINT"] = os.environ["GENAI_HINT"]
     pipe = openvino_genai.VLMPipeline(f"{folder}/openvino-{weights}", "CPU", **settings)
     config = openvino_genai.GenerationConfig()
     config.ignore_eos, config.apply_chat_template = True, False

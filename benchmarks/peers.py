@@ -40,11 +40,12 @@ PEERS = {  # engine -> name, variants
 }
 
 
-def start(folder: Path, threads: int, engine: str, variant: str) -> tuple[Any, str]:
+def start(folder: Path, threads: int, hint: str, engine: str, variant: str) -> tuple[Any, str]:
     """An engine, loaded, and its version. Raises OSError with the reason if it cannot start."""
     python = folder / "openvino-venv/bin/python" if engine == "genai" else sys.executable
     settings = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}  # others wait
     settings |= {"STS_CACHE": str(folder / "sts-cache"), "HF_HUB_OFFLINE": "1"}
+    settings["GENAI_HINT"] = hint
     settings["PYTHONPATH"] = "" if engine == "genai" else str(HERE.parent)
     command = [str(python), str(HERE / "peer_servers.py"), engine, str(folder), variant]
     log = folder / f"{engine}-{variant.replace('/', '-')}.log"
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--profiles", default="off,aggressive")
     parser.add_argument("--prune", default="0", help="percents that OpenVINO GenAI drops")
     parser.add_argument("--new", default="8,64", help="numbers of new tokens")
+    parser.add_argument("--hint", default="", help="precision of OpenVINO GenAI, such as f32")
     parser.add_argument("--questions", type=int, default=1, help="about each image")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
@@ -94,7 +96,9 @@ def main() -> None:
             continue
         try:
             for key in {server_for(engine, variant, count) for count in new} - servers.keys():
-                server, versions[engine] = start(wish.folder.resolve(), wish.threads, *key)
+                server, versions[engine] = start(
+                    wish.folder.resolve(), wish.threads, wish.hint, *key
+                )
                 servers[key] = server
             ready.append(one)
         except OSError as error:
