@@ -4,7 +4,7 @@ First the unpruned demo model, on held-out scenes and on pictures from other dra
 control, also with the visual tokens of another picture. Then, at four budgets of visual tokens and
 on the same held-out questions, STS, all methods of variants/methods.yaml and simple controls; and
 all of that again on crowded scenes. Prints Markdown; --write puts it between the two marks of the
-document. One process for each core.
+document. One process for each core; 51 minutes on two.
 """
 
 from __future__ import annotations
