@@ -45,6 +45,14 @@ SHORT = (*EXACT, *PER_NODE, "--max-new-tokens", "4")
 
 
 @needs_ray
+def test_what_asks_for_a_cluster_that_was_left_starts_none():
+    code = "import sts_cli.cluster.ray, ray; print(ray.is_initialized()); ray.put(1)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert done.stdout == "False\n"
+    assert "Ray has not been started yet" in done.stderr
+
+
+@needs_ray
 @needs_moto
 @linux
 def test_a_cluster_gives_the_rows_of_one_machine_whatever_dies(tmp_path: Path):

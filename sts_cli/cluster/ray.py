@@ -17,6 +17,10 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+# Ray reads it at its import. Else a thread of Ray's that still asks for a cluster that was left
+# starts one of its own, and the run cannot go on with other nodes.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+
 import pyarrow
 import ray
 import ray.data
