@@ -66,10 +66,7 @@ def test_one_signal_finishes_the_batch_in_hand(place: Path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_standard_input_is_silent_ends_the_run_in_order(number: int, place: Path):
     asked = ["batch", "-", "--max-new-tokens", "2", "--backend", "torch"]
-    with subprocess.Popen(
-        [*COMMAND, *asked], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
-    ) as run:  # fmt: skip
+    with start(*asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
         assert run.stdin is not None and run.stdout is not None and run.stderr is not None
         run.stdin.write(Path("q.jsonl").read_text().partition("\n")[0] + "\n")
         run.stdin.flush()
