@@ -126,22 +126,22 @@ def budgets(marks: list[Mark], title: str, kinds: bool) -> str:
     return "\n\n".join(parts)
 
 
-def pruned(marks: list[Mark], best: str = "") -> str:
+def pruned(marks: list[Mark], beside: str = "") -> str:
     """Markdown, one row per condition: right answers, also as a share of `off`, with intervals.
 
-    With `best`, a condition's name, also by how many points that one is right more often.
+    With `beside`, a condition's name, also by how many points that one is right more often.
     """
     by_condition = grouped(marks, lambda mark: mark.condition)
     off = np.array([mark.right for mark in by_condition["off"]])
     texts = [mark.text for mark in by_condition["off"]]
-    ours = np.array([mark.right for mark in by_condition.get(best, [])])
+    ours = np.array([mark.right for mark in by_condition.get(beside, [])])
     heads = [f"{len(off):,} questions", "visual tokens", "right, %", "95%", "of `off`, %", "95%"]
-    heads += ["same answer as `off`, %"] + (["STS is better by", "95%"] if best else [])
+    heads += ["same answer as `off`, %"] + (["STS is better by", "95%"] if beside else [])
     lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     for name, rows in by_condition.items():
         right = np.array([mark.right for mark in rows])
         low, high = wilson(int(right.sum()), len(right))
-        worst, best_share = ratio_interval(right, off)
+        worst, best = ratio_interval(right, off)
         tokens = mean([mark.tokens for mark in rows])
         agree = mean([mark.text == text for mark, text in zip(rows, texts, strict=True)])
         cells = [
@@ -150,10 +150,10 @@ def pruned(marks: list[Mark], best: str = "") -> str:
             f"{100 * right.mean():.1f}",
             f"{100 * low:.1f}-{100 * high:.1f}",
             f"{100 * right.sum() / max(1, off.sum()):.1f}",
-            f"{worst:.1f}-{best_share:.1f}",
+            f"{worst:.1f}-{best:.1f}",
             f"{100 * agree:.0f}",
         ]
-        if best:
+        if beside:
             least, most = difference_interval(ours, right)
             difference = 100 * (ours.mean() - right.mean())
             cells += [f"{difference:.1f}", f"{least:.1f} to {most:.1f}"]

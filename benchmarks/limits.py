@@ -11,20 +11,16 @@ Llama) is counted. A table goes to stderr, one JSON line to stdout.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
-import tempfile
 import timeit
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks import phases, random_llava  # first: it makes the CPU's settings
+from benchmarks import phases  # first: it makes the CPU's settings
 from sts_cli.checkpoints.sources import find
 from sts_cli.loading.model import outline
 from sts_cli.machine.hardware import cpu_name
@@ -130,20 +126,9 @@ def works(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="a checkpoint; without one, random weights of --shape")
-    parser.add_argument("--shape", choices=random_llava.SHAPES, default="half")
-    parser.add_argument("--way", default="openvino/float32/int8", help="BACKEND/DTYPE/WEIGHTS")
-    parser.add_argument("--profile", default="aggressive")
-    parser.add_argument("--new", type=int, default=8, help="new tokens for each question")
-    parser.add_argument("--repeats", type=int, default=5)
-    wish = parser.parse_args()
+    wish = phases.one_way(__doc__.splitlines()[0], new=8).parse_args()
     profile, (product, weight, number) = load_profile(wish.profile), sizes_of(wish.way)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.setdefault("STS_CACHE", f"{folder}/cache")
-        model = wish.model or f"{folder}/model"
-        if wish.model is None:
-            random_llava.write(Path(model), wish.shape)
+    with phases.checkpoint(wish.model, wish.shape) as model:
         checkpoint = find(model).checkpoint
         assert checkpoint is not None
         family = outline(model, checkpoint)

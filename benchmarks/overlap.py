@@ -7,44 +7,23 @@ ratio, on stdout as JSON. Without --model, random weights of benchmarks/random_l
 
 from __future__ import annotations
 
-import argparse
 import json
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from statistics import median, quantiles
 from time import perf_counter
-from typing import Any
 
-from benchmarks import phases, random_llava  # first: it makes the CPU's settings
-from sts_cli.checkpoints.sources import find
-from sts_cli.engine.engine import Engine
+from benchmarks import phases  # first: it makes the CPU's settings
 from sts_cli.families.default import Prompt
-from sts_cli.loading.model import load
 from sts_cli.machine.hardware import cpu_name
 from sts_cli.profile_files import load_profile
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="a checkpoint; without one, random weights of --shape")
-    parser.add_argument("--shape", choices=random_llava.SHAPES, default="half")
-    parser.add_argument("--way", default="openvino/float32/int8", help="BACKEND/DTYPE/WEIGHTS")
-    parser.add_argument("--profile", default="aggressive")
+    parser = phases.one_way(__doc__.splitlines()[0], new=32)
     parser.add_argument("--rows", type=int, default=8, help="of a batch, one image each")
-    parser.add_argument("--new", type=int, default=32, help="new tokens for each question")
-    parser.add_argument("--repeats", type=int, default=5)
     wish = parser.parse_args()
-    parts: Any = wish.way.split("/")
-    backend, dtype, weights = parts
     profile = load_profile(wish.profile)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
-        model = wish.model or folder
-        if wish.model is None:
-            random_llava.write(Path(folder), wish.shape)
-        loaded = load(find(model), device="cpu", dtype=dtype, quantize=weights, backend=backend)
-        engine = Engine(loaded, loaded.decoder, loaded.encoder)
-        engine.prepare(profile)
+    with phases.checkpoint(wish.model, wish.shape) as model, ThreadPoolExecutor(2) as pool:
+        engine = phases.engine_of(model, wish.way, "cpu", [profile])
         pixels = [engine.family.pixels(image) for image in phases.pictures(wish.rows)]
         encoded, _ = engine.encode(pixels)
         ids = engine.family.tokenize(phases.QUESTION, pixels[:1])
@@ -71,10 +50,9 @@ def main() -> None:
     seconds["in turn"] = [
         sum(pair) for pair in zip(seconds["encode"], seconds["answer"], strict=True)
     ]
-    found = {}
-    for name, times in seconds.items():
-        tenths = quantiles(times, n=10, method="inclusive")
-        found[name] = [round(one, 3) for one in (median(times), tenths[0], tenths[-1])]
+    found = {
+        name: [round(one, 3) for one in phases.spread(times)] for name, times in seconds.items()
+    }
     ratio = round(found["in turn"][0] / found["at once"][0], 2)
     facts = {"cpu": cpu_name(), "seconds": found, "in turn / at once": ratio}
     print(json.dumps({"benchmark": "overlap", **vars(wish), **facts}))

@@ -16,7 +16,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from itertools import product
@@ -101,25 +102,57 @@ def theirs(engine: Engine, images: list[Image.Image], new: int, asked: int) -> S
     return {"image": image / len(images), "total": (clock() - started) / len(images)}
 
 
+def engine_of(folder: str, way: str, device: str, profiles: Sequence[Profile]) -> Engine:
+    """The checkpoint of a folder loaded in a way, ready for `profiles`."""
+    parts: Any = way.split("/")
+    backend, dtype, weights = parts
+    loaded = load(
+        find(folder),
+        device=device,
+        dtype=dtype,
+        quantize=weights,
+        backend=backend,
+        progress=lambda message: print(message, file=sys.stderr),
+    )
+    engine = Engine(loaded, loaded.decoder, loaded.encoder)
+    for profile in profiles:
+        engine.prepare(profile)
+    return engine
+
+
+@contextmanager
+def checkpoint(model: str | None, shape: str) -> Iterator[str]:
+    """The folder `model`, or without one random weights of `shape`, for as long as this is entered.
+
+    What is converted meanwhile goes with them, unless $STS_CACHE says where it is kept.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("STS_CACHE", f"{folder}/cache")
+        if model is None:
+            random_llava.write(Path(folder) / "model", shape)
+        yield model or f"{folder}/model"
+
+
+def one_way(description: str, new: int) -> argparse.ArgumentParser:
+    """The options of a benchmark of one model in one way; `new` tokens without --new."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--model", help="a checkpoint; without one, random weights of --shape")
+    parser.add_argument("--shape", choices=random_llava.SHAPES, default="half")
+    parser.add_argument("--way", default="openvino/float32/int8", help="BACKEND/DTYPE/WEIGHTS")
+    parser.add_argument("--profile", default="aggressive")
+    parser.add_argument("--new", type=int, default=new, help="new tokens for each question")
+    parser.add_argument("--repeats", type=int, default=5)
+    return parser
+
+
 def contestants(
     folder: str, ways: list[str], profiles: list[Profile], device: str, new: int, asked: int
 ) -> dict[str, Callable[[list[Image.Image]], Seconds]]:
     """The runs that are timed, by name."""
     runs: dict[str, Callable[[list[Image.Image]], Seconds]] = {}
     for way in ways:
-        parts: Any = way.split("/")
-        backend, dtype, weights = parts
-        loaded = load(
-            find(folder),
-            device=device,
-            dtype=dtype,
-            quantize=weights,
-            backend=backend,
-            progress=lambda message: print(message, file=sys.stderr),
-        )
-        engine = Engine(loaded, loaded.decoder, loaded.encoder)
-        for profile in profiles:
-            engine.prepare(profile)
+        backend, dtype, weights = way.split("/")
+        engine = engine_of(folder, way, device, profiles)
         if backend == "torch" and weights == "none":
             runs[f"generate {dtype}"] = partial(theirs, engine, new=new, asked=asked)
         shared = {"": True} | ({" unshared": False} if asked > 1 else {})
@@ -146,12 +179,9 @@ def main() -> None:
     if wish.threads:
         torch.set_num_threads(wish.threads)
     profiles = [load_profile(name) for name in wish.profiles.split(",")]
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["STS_CACHE"] = f"{folder}/cache"
-        if wish.model is None:
-            random_llava.write(Path(folder) / "model", wish.shape)
+    with checkpoint(wish.model, wish.shape) as folder:
         runs = contestants(
-            wish.model or f"{folder}/model",
+            folder,
             wish.ways.split(","),
             profiles,
             wish.device,
@@ -188,9 +218,14 @@ def main() -> None:
 def summary(repeats: list[Seconds]) -> dict[str, float]:
     """Medians of each phase, and the 10th and 90th percentile of the total."""
     medians = {name: round(median(run[name] for run in repeats), 4) for name in repeats[0]}
-    totals = [run["total"] for run in repeats]
-    tenths = quantiles(totals, n=10, method="inclusive") if len(totals) > 1 else totals * 9
-    return {**medians, "p10": round(tenths[0], 4), "p90": round(tenths[-1], 4)}
+    _, low, high = spread([run["total"] for run in repeats])
+    return {**medians, "p10": round(low, 4), "p90": round(high, 4)}
+
+
+def spread(times: list[float]) -> tuple[float, float, float]:
+    """The median, the 10th and the 90th percentile."""
+    tenths = quantiles(times, n=10, method="inclusive") if len(times) > 1 else times * 9
+    return median(times), tenths[0], tenths[-1]
 
 
 def show(table: dict[str, dict[str, float]]) -> None:
