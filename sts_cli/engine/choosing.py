@@ -19,12 +19,7 @@ from sts_cli.engine.importance import guide_of
 from sts_cli.engine.sizes import log_sizes
 from sts_cli.families.default import Prompt
 from sts_cli.profile import Cut, most
-from sts_cli.pruning import (
-    OF_ENCODER,
-    Candidates,
-    Cutting,
-    Method,
-)
+from sts_cli.pruning import OF_ENCODER, Candidates, Cutting, Method
 
 FLOOR = 0.25  # of an image's own budget that it keeps, whatever the question is about
 

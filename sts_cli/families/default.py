@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sts_cli.decoding.tokens import Tokens
 from sts_cli.errors import ModelError
-from sts_cli.families.inputs import joined
+from sts_cli.families.inputs import batched
 from sts_cli.families.observing import Observer
 from sts_cli.families.places import WHOLE, Part, cropped, square_tiles
 from sts_cli.pruning import Need
@@ -144,7 +144,7 @@ class Family:
             groups.setdefault(shape, []).append(index)
         for members in groups.values():
             same = [pixels[i].inputs for i in members]
-            inputs = joined(same, self.model.device, self.model.dtype)
+            inputs = batched(same, self.model.device, self.model.dtype)
             if watch:
                 output, seen = self.observer.run(inputs, watch)
             else:

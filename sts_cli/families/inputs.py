@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def joined(
+def batched(
     images: Sequence[dict[str, Tensor]], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """The inputs of images with the same names and shapes as one batch: {name: [sum of N, ...]}.

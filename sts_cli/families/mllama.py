@@ -14,7 +14,7 @@ from transformers.models.mllama.processing_mllama import build_string_from_input
 
 from sts_cli.decoding.tokens import IDLE, Tokens
 from sts_cli.families.default import Encoded, Family, Pixels, Prompt
-from sts_cli.families.inputs import joined
+from sts_cli.families.inputs import batched
 from sts_cli.families.places import Part, raster
 from sts_cli.pruning import Need
 
@@ -92,7 +92,7 @@ class Mllama(Family):
         if not pixels:
             return []
         model = self.model.model
-        inputs = joined([image.inputs for image in pixels], self.model.device, self.model.dtype)
+        inputs = batched([image.inputs for image in pixels], self.model.device, self.model.dtype)
         with warnings.catch_warnings():  # before 5.20, transformers warned of a call of its own
             warnings.simplefilter("ignore", FutureWarning)
             seen = model.vision_model(**inputs).last_hidden_state  # [B, 1, tiles, patches, D]
