@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from sts_cli import pruning
 from sts_cli.engine.choosing import exactly, joined, with_floors
-from sts_cli.engine.engine import raters
+from sts_cli.engine.queries import raters
 from sts_cli.engine.sizes import merged
 from sts_cli.families.places import raster
 from sts_cli.pruning import Candidates, Cutting, Method

@@ -24,6 +24,7 @@ from sts_cli.engine.looks import Looks
 from sts_cli.engine.needs import lacking, needs_of
 from sts_cli.engine.prefix import Prefix, Step, prefix_of, shared_steps
 from sts_cli.engine.proof import prove
+from sts_cli.engine.queries import queries_of
 from sts_cli.engine.session import Generation, Prefill, Session
 from sts_cli.engine.settings import StopStrings, check_settings, end_tokens, penalties
 from sts_cli.engine.way import Way
@@ -31,7 +32,7 @@ from sts_cli.errors import ProfileError
 from sts_cli.families import adapter, tested
 from sts_cli.families.default import Encoded, Pixels, Prompt
 from sts_cli.families.encoder import narrowable, narrowed
-from sts_cli.profile import Cut, Narrowing, Profile
+from sts_cli.profile import Narrowing, Profile
 
 if TYPE_CHECKING:
     from sts_cli.loading.model import Loaded
@@ -322,33 +323,3 @@ def decoder_for(model: Any) -> Decoder[Any]:
     if getattr(model.get_decoder().config, "cross_attention_layers", None):
         return CrossDecoder(model)
     return StaticDecoder(model) if model.device.type == "cuda" else TorchDecoder(model)
-
-
-def queries_of(cut: Cut, words: Sequence[int], entered: Tokens) -> Tensor:
-    """[B, R] bool: the tokens that a cut's method asks, among the last R of each prompt.
-
-    The words of each question, its last token, or its raters. `words` says how many tokens follow
-    each prompt's last image; of a prompt without words there, the last token is asked. `entered`
-    are the prompts before the first layer and before any cut.
-    """
-    rows = getattr(pruning.build(cut.method, cut.options), "rows", "all")
-    counts = [1 if rows == "last" else max(1, count) for count in words]
-    most = max(counts)
-    asked = torch.arange(most) >= most - torch.tensor(counts)[:, None]
-    asked = asked.to(entered.hidden.device)
-    return raters(asked, entered) if rows == "raters" else asked
-
-
-def raters(asked: Tensor, entered: Tokens) -> Tensor:
-    """[B, R] bool: those of the words `asked` that are at least as like the image as their mean.
-
-    SparseVLM's likeness: each visual token shares itself out over the words, by the softmax of the
-    products of their embeddings; a word's likeness is its mean share.
-    """
-    hidden = entered.hidden.float()
-    products = hidden @ hidden[:, -asked.shape[1] :].mT  # [B, L, R]
-    shares = products.masked_fill(~asked[:, None], -torch.inf).softmax(-1)
-    seen = (entered.visual & entered.mask)[..., None]
-    likeness = (shares * seen).sum(1) / seen.sum(1).clamp(min=1)
-    mean = likeness.sum(1, keepdim=True) / asked.sum(1, keepdim=True)
-    return asked & (likeness >= mean * (1 - 1e-5))
